@@ -1,0 +1,1 @@
+"""The rules of the ledger, pure: no input or output, no clock, no SQL."""

@@ -1,0 +1,190 @@
+"""Refusals and faults, as a tree; facts are attributes and `code` is stable. No HTTP here.
+
+LedgerError
+├── CommandRefused          the request is understood, and the rules say no
+│   ├── RecordNotFound
+│   ├── TransitionForbidden
+│   ├── WrongKind
+│   ├── NotYourAttempt
+│   ├── ManagerNotFound
+│   ├── ManagerNotActive
+│   ├── NotYourManager
+│   ├── IdempotencyConflict
+│   └── InvalidInput        the request itself is wrong
+│       └── TooLarge
+├── ImpossibleHistory       the log holds what the rules do not allow
+├── UnknownEvent            the log holds an event that this version does not know
+├── SchemaMismatch          the database is newer than the code, or is not a ledger
+└── StoreUnavailable        the database does not answer now
+    └── StorageFull
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class LedgerError(Exception):
+    """Base of everything that the ledger raises on purpose."""
+
+    code: ClassVar[str] = "ledger_error"
+
+
+class CommandRefused(LedgerError):
+    """The request was understood, and the rules say no. Nothing has changed."""
+
+    code = "refused"
+
+
+class RecordNotFound(CommandRefused):
+    """There is no record with this id, or it was hard-deleted."""
+
+    code = "not_found"
+
+    def __init__(self, record_id: int) -> None:
+        super().__init__(f"there is no record {record_id}")
+        self.record_id = record_id
+
+
+class TransitionForbidden(CommandRefused):
+    """The record is in a status in which this cannot happen to it."""
+
+    code = "transition_forbidden"
+
+    def __init__(self, event: str, status: str, allowed: tuple[str, ...]) -> None:
+        where = " or ".join(allowed) if allowed else "new"
+        super().__init__(
+            f"a record that is {status} cannot be {event}: it would have to be {where}"
+        )
+        self.event = event
+        self.status = status
+        self.allowed = allowed
+
+
+class WrongKind(CommandRefused):
+    """A task was treated as a service, or a service as a task."""
+
+    code = "wrong_kind"
+
+    def __init__(self, event: str, kind: str) -> None:
+        super().__init__(f"a {kind} record cannot be {event}")
+        self.event = event
+        self.kind = kind
+
+
+class NotYourAttempt(CommandRefused):
+    """The manager never had this attempt of the record."""
+
+    code = "not_your_attempt"
+
+    def __init__(self, record_id: int, attempt: int, manager_id: int) -> None:
+        super().__init__(
+            f"manager {manager_id} never had attempt {attempt} of record {record_id}; "
+            "return only what a claim of this manager gave out"
+        )
+        self.record_id = record_id
+        self.attempt = attempt
+        self.manager_id = manager_id
+
+
+class ManagerNotFound(CommandRefused):
+    """There is no manager with this id."""
+
+    code = "manager_not_found"
+
+    def __init__(self, manager_id: int) -> None:
+        super().__init__(f"there is no manager {manager_id}; register first")
+        self.manager_id = manager_id
+
+
+class ManagerNotActive(CommandRefused):
+    """The manager was deactivated or declared lost; it must register anew to claim."""
+
+    code = "manager_not_active"
+
+    def __init__(self, manager_id: int, state: str) -> None:
+        super().__init__(f"manager {manager_id} is {state}; register anew to claim again")
+        self.manager_id = manager_id
+        self.state = state
+
+
+class NotYourManager(CommandRefused):
+    """The token belongs to somebody else than the manager it speaks for."""
+
+    code = "not_your_manager"
+
+    def __init__(self, manager_id: int) -> None:
+        super().__init__(f"manager {manager_id} was registered with another user's token")
+        self.manager_id = manager_id
+
+
+class IdempotencyConflict(CommandRefused):
+    """The idempotency key was used before, for another request."""
+
+    code = "idempotency_conflict"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            f"idempotency key {key!r} was used for another request; use a new key for a new request"
+        )
+        self.key = key
+
+
+class InvalidInput(CommandRefused):
+    """The request itself is wrong; the message says where and what to do."""
+
+    code = "invalid_input"
+
+
+class TooLarge(InvalidInput):
+    """Something is over a limit of the server, which is named with its value."""
+
+    code = "too_large"
+
+    def __init__(self, what: str, size: int, limit: int, setting: str) -> None:
+        super().__init__(f"{what} has {size}, and the limit is {limit} (setting {setting})")
+        self.what = what
+        self.size = size
+        self.limit = limit
+        self.setting = setting
+
+
+class ImpossibleHistory(LedgerError):
+    """The log holds an event that the rules do not allow there: it was damaged or rewritten."""
+
+    code = "impossible_history"
+
+    def __init__(self, stream: str, version: int, what: str) -> None:
+        super().__init__(f"{stream}, version {version}: {what}")
+        self.stream = stream
+        self.version = version
+
+
+class UnknownEvent(LedgerError):
+    """The log holds an event, or a version of it, that this version of the code does not know."""
+
+    code = "unknown_event"
+
+    def __init__(self, topic: str, version: int | None = None) -> None:
+        named = topic if version is None else f"{topic} in version {version}"
+        super().__init__(f"this version does not know the event {named}; upgrade recordledger")
+        self.topic = topic
+        self.version = version
+
+
+class SchemaMismatch(LedgerError):
+    """The database's schema is not one that this version of the code can use."""
+
+    code = "schema_mismatch"
+
+
+class StoreUnavailable(LedgerError):
+    """The database does not answer now. Nothing was half-done; try again."""
+
+    code = "store_unavailable"
+
+
+class StorageFull(StoreUnavailable):
+    """The database's disk is full. Nothing was half-done; free some space."""
+
+    code = "storage_full"

@@ -1,0 +1,322 @@
+"""Every fact that the log can hold about a record; each class says what is now true."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import IntEnum, StrEnum
+from typing import Annotated, ClassVar, Final
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+
+class Kind(StrEnum):
+    """What a record is: run as a whole by a manager, or iterated on the server."""
+
+    task = "task"
+    service = "service"
+
+
+class Priority(IntEnum):
+    """The order within a tag: high before normal before low, then the older record first."""
+
+    low = 0
+    normal = 1
+    high = 2
+
+
+Digest = Annotated[bytes, Field(min_length=32, max_length=32)]
+
+
+class Payload(BaseModel):
+    """A reference to bytes that live outside the log, by the SHA-256 of their stored form."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    digest: Digest
+    size_bytes: int = Field(ge=0)
+
+
+class Event(BaseModel):
+    """A fact: who did it, when by the database's clock, in which operation, and why."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    topic: ClassVar[str]
+    class_version: ClassVar[int] = 1
+
+    timestamp: AwareDatetime
+    actor: str
+    operation_id: UUID
+    reason: str | None = None
+
+
+class Outcome(BaseModel):
+    """What came of one attempt. `compute_s` is wall time on the worker, in seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    result: Payload | None = None
+    error_type: str | None = None
+    error_message: str | None = None
+    traceback: Payload | None = None
+    stdout: Payload | None = None
+    stderr: Payload | None = None
+    provenance: Payload | None = None
+    compute_s: float | None = None
+
+    @property
+    def payloads(self) -> tuple[Payload, ...]:
+        """The payloads that this outcome refers to, in the order of the fields."""
+        refs = (self.result, self.traceback, self.stdout, self.stderr, self.provenance)
+        return tuple(ref for ref in refs if ref is not None)
+
+
+class Created(Event):
+    """The record exists and waits to be claimed (a task) or started (a service)."""
+
+    topic = "created"
+
+    kind: Kind
+    spec: Payload
+    function: str
+    required_programs: tuple[str, ...]
+    tag: str
+    priority: Priority
+    retries: int = 0
+
+
+class Claimed(Event):
+    """A manager has the task. Until the lease expires, nobody else may take it."""
+
+    topic = "claimed"
+
+    attempt: int
+    manager_id: int
+    lease_expires_at: AwareDatetime
+
+
+class ServiceStarted(Event):
+    """The service runner has begun, or taken up again, the iterations of the service."""
+
+    topic = "service_started"
+
+    attempt: int
+    runner: str
+
+
+class ServiceIterated(Event):
+    """The service has a new state, and waits for the children it has asked for."""
+
+    topic = "service_iterated"
+
+    iteration: int
+    state: Payload
+    children: tuple[int, ...] = ()
+    output: Payload | None = None
+
+
+class Completed(Event):
+    """The current attempt ended well; its result is the record's result."""
+
+    topic = "completed"
+
+    attempt: int
+    outcome: Outcome
+
+
+class Errored(Event):
+    """The current attempt ended badly; the record has left the queue until it is reset."""
+
+    topic = "errored"
+
+    attempt: int
+    outcome: Outcome
+
+
+class LateResult(Event):
+    """A result came for an attempt that was over; it is kept aside and may be adopted."""
+
+    topic = "late_result"
+
+    attempt: int
+    manager_id: int
+    outcome: Outcome
+
+
+class ResultAdopted(Event):
+    """A late result was taken as the record's result; a running attempt is now stale."""
+
+    topic = "result_adopted"
+
+    attempt: int
+    outcome: Outcome
+
+
+class LeaseExpired(Event):
+    """The attempt's time ran out unextended; the record waits again."""
+
+    topic = "lease_expired"
+
+    attempt: int
+
+
+class ManagerLost(Event):
+    """The manager that had the attempt fell silent; the record waits again."""
+
+    topic = "manager_lost"
+
+    attempt: int
+    manager_id: int
+
+
+class Relinquished(Event):
+    """The manager gave the attempt back; the record waits again."""
+
+    topic = "relinquished"
+
+    attempt: int
+    manager_id: int
+
+
+class Reset(Event):
+    """The error is behind; the record waits for another attempt.
+
+    `retry` numbers an automatic reset, from 1; it is None when a person asked for it.
+    """
+
+    topic = "reset"
+
+    retry: int | None = None
+
+
+class Failed(Event):
+    """The error is final: the record is out of the queue for good."""
+
+    topic = "failed"
+
+
+class Revived(Event):
+    """A failed record waits again, with a task made anew from its specification."""
+
+    topic = "revived"
+
+
+class Held(Event):
+    """The record keeps its place in the queue, but nobody may claim it."""
+
+    topic = "held"
+
+
+class Released(Event):
+    """The record may be claimed again."""
+
+    topic = "released"
+
+
+class Cancelled(Event):
+    """Nobody wants the record computed now; uncancelling brings it back as it was."""
+
+    topic = "cancelled"
+
+
+class Uncancelled(Event):
+    """The record is again what it was before it was cancelled; running became waiting."""
+
+    topic = "uncancelled"
+
+
+class Invalidated(Event):
+    """The result must not be used; it stays readable."""
+
+    topic = "invalidated"
+
+
+class Uninvalidated(Event):
+    """The result may be used again."""
+
+    topic = "uninvalidated"
+
+
+class SoftDeleted(Event):
+    """The record is out of sight; undeleting brings it back as it was."""
+
+    topic = "soft_deleted"
+
+
+class Undeleted(Event):
+    """The record is again what it was before it was deleted; running became waiting."""
+
+    topic = "undeleted"
+
+
+class Resubmitted(Event):
+    """A new record of the same specification was made from this one."""
+
+    topic = "resubmitted"
+
+    new_record_id: int
+
+
+class Commented(Event):
+    """Somebody wrote a remark; it changes nothing else."""
+
+    topic = "commented"
+
+    text: str
+
+
+class Rerouted(Event):
+    """The record has another tag or priority; None keeps what it was."""
+
+    topic = "rerouted"
+
+    tag: str | None = None
+    priority: Priority | None = None
+
+
+class Erased(Event):
+    """The record was hard-deleted: its payloads are destroyed, its bare events stay."""
+
+    topic = "erased"
+
+
+RECORD_EVENTS: Final[tuple[type[Event], ...]] = (
+    Created,
+    Claimed,
+    ServiceStarted,
+    ServiceIterated,
+    Completed,
+    Errored,
+    LateResult,
+    ResultAdopted,
+    LeaseExpired,
+    ManagerLost,
+    Relinquished,
+    Reset,
+    Failed,
+    Revived,
+    Held,
+    Released,
+    Cancelled,
+    Uncancelled,
+    Invalidated,
+    Uninvalidated,
+    SoftDeleted,
+    Undeleted,
+    Resubmitted,
+    Commented,
+    Rerouted,
+    Erased,
+)
+
+
+class Stamp(BaseModel):
+    """What every event of one operation shares; commands carry it to `decide`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    timestamp: datetime
+    actor: str
+    operation_id: UUID
+    reason: str | None = None

@@ -1,0 +1,134 @@
+"""Specifications: what to compute, in canonical bytes, content-addressed by their SHA-256."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+from .errors import InvalidInput, TooLarge
+from .events import Payload
+
+FUNCTION_PATTERN: Final = re.compile(r"[A-Za-z_][\w.-]*(:[A-Za-z_][\w.]*)?", re.ASCII)
+FUNCTION_CHARACTERS_MAX: Final = 200
+NESTING_MAX: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Specification:
+    """What to compute. `canonical` is what is stored and hashed: JSON, keys sorted, UTF-8.
+
+    1 and 1.0 are different inputs and have different fingerprints.
+    """
+
+    function: str
+    required_programs: tuple[str, ...]
+    canonical: bytes
+    payload: Payload
+
+
+def specify(
+    function: str,
+    kwargs: Mapping[str, Any],
+    required_programs: tuple[str, ...],
+    *,
+    size_bytes_max: int,
+) -> Specification:
+    """Return the specification in canonical form.
+
+    Args:
+        function: an entry point's name, or `module:function`.
+        kwargs: JSON values only.
+        required_programs: canonical requirements (see `lanes.parse_requirements`).
+        size_bytes_max: largest canonical form that is taken.
+
+    Raises:
+        InvalidInput: something in it is no JSON value; the message says what and where.
+        TooLarge: the canonical form is over the limit.
+    """
+    if len(function) > FUNCTION_CHARACTERS_MAX or not FUNCTION_PATTERN.fullmatch(function):
+        raise InvalidInput(
+            f"{function[:120]!r} is not a function: write an entry point's name, or "
+            "'module:function'"
+        )
+    canonical = canonical_json(
+        {"function": function, "kwargs": kwargs, "required_programs": required_programs}
+    )
+    if len(canonical) > size_bytes_max:
+        raise TooLarge("the specification", len(canonical), size_bytes_max, "payload_bytes_max")
+    return Specification(
+        function,
+        required_programs,
+        canonical,
+        Payload(digest=digest_of(canonical), size_bytes=len(canonical)),
+    )
+
+
+def digest_of(data: bytes) -> bytes:
+    """Return the SHA-256 of the bytes: the name of a payload."""
+    return hashlib.sha256(data).digest()
+
+
+def canonical_json(value: Any) -> bytes:
+    """Return the value as JSON with sorted keys and no spaces, in UTF-8.
+
+    Raises:
+        InvalidInput: NaN or infinity, a NUL or half of a surrogate pair in a string, something
+            that JSON has no form for, or nesting deeper than `NESTING_MAX`.
+    """
+    try:
+        text = json.dumps(
+            value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        )
+        data = text.encode()
+    except (TypeError, ValueError, RecursionError):
+        raise InvalidInput(_complaint(value)) from None
+    if b"\\u0000" in data and (complaint := _fault(value, "", 0)):
+        raise InvalidInput(complaint)
+    return data
+
+
+def _complaint(value: Any) -> str:
+    return _fault(value, "", 0) or "the value has no form in JSON"
+
+
+def _fault(value: Any, path: str, depth: int) -> str | None:
+    """Return what is wrong with the first bad part of a value, and where; None if nothing is."""
+    where = path.lstrip(".") or "the value"
+    if depth > NESTING_MAX:
+        return f"{where[:80]}... is nested deeper than {NESTING_MAX} levels"
+    match value:
+        case None | bool() | int():
+            return None
+        case float():
+            finite = value == value and abs(value) != float("inf")
+            return None if finite else f"{where} is {value}: JSON has no such number; use null"
+        case str():
+            if "\0" in value:
+                return f"{where} has a NUL character; remove it"
+            if any("\ud800" <= character <= "\udfff" for character in value):
+                return f"{where} has half of a surrogate pair; it is not valid Unicode"
+            return None
+        case Mapping():
+            for key, item in cast("Mapping[Any, Any]", value).items():
+                if not isinstance(key, str):
+                    return f"{where} has the key {key!r}: JSON's keys are strings"
+                fault = _fault(key, f"{path}.{key[:40]!a} (the key)", depth + 1) or _fault(
+                    item, f"{path}.{key[:40]}", depth + 1
+                )
+                if fault:
+                    return fault
+            return None
+        case list() | tuple():
+            for index, item in enumerate(cast("list[Any]", value)):
+                if fault := _fault(item, f"{path}[{index}]", depth + 1):
+                    return fault
+            return None
+        case _:
+            return (
+                f"{where} is a {type(value).__name__}: JSON has no form for it; "
+                "use numbers, strings, lists and dicts"
+            )

@@ -1,0 +1,255 @@
+"""A record: its state, how an event changes it, and what a command may cause."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Final, assert_never
+
+from . import events as e
+from .commands import Claim, Create, LoseManager, RecordCommand, Relinquish, Return
+from .errors import (
+    ImpossibleHistory,
+    NotYourAttempt,
+    RecordNotFound,
+    TransitionForbidden,
+    WrongKind,
+)
+from .events import Event, Kind, Outcome, Payload, Priority, Stamp
+from .status import ONLY_KIND, REMEMBERS, TRANSITIONS, Status, Target, remembered, sources
+
+RETRY_POLICY: Final = "policy:retry"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The state of one record, folded from its history.
+
+    Attributes:
+        version: number of its events; 0 for a record that does not exist yet.
+        status: None before `Created` and after `Erased`.
+        prior: what it was before each cancellation or deletion that still holds, oldest first.
+        attempt: number of the newest attempt; 0 before the first claim.
+        manager_id: who has the running attempt, or had the one that was accepted.
+        started_at, finished_at: of the newest attempt.
+        outcome: of the last accepted attempt; None again after a reset.
+        retries: how many errors may be reset by the retry policy; `retries_used` of them were.
+    """
+
+    id: int
+    version: int = 0
+    status: Status | None = None
+    prior: tuple[Status, ...] = ()
+    kind: Kind = Kind.task
+    spec: Payload | None = None
+    function: str = ""
+    required_programs: tuple[str, ...] = ()
+    tag: str = ""
+    priority: Priority = Priority.normal
+    owner: str = ""
+    created_at: datetime | None = None
+    modified_at: datetime | None = None
+    attempt: int = 0
+    manager_id: int | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    outcome: Outcome | None = None
+    retries: int = 0
+    retries_used: int = 0
+
+    @property
+    def exists(self) -> bool:
+        """Whether the record was created and not erased."""
+        return self.status is not None
+
+    @property
+    def claimable(self) -> bool:
+        """Whether a manager may take it: these, and only these, stand in the claim queue."""
+        return self.status is Status.waiting and self.kind is Kind.task
+
+
+def fold(record_id: int, history: Iterable[Event]) -> Record:
+    """Return the state of a record after its whole history, oldest event first."""
+    record = Record(record_id)
+    for event in history:
+        record = evolve(record, event)
+    return record
+
+
+def evolve(record: Record, event: Event) -> Record:
+    """Return the record after the event. It applies what has happened, and judges nothing.
+
+    Raises:
+        ImpossibleHistory: the transition table does not have this event in this status, so the
+            log was damaged or rewritten.
+    """
+    changes: dict[str, Any] = {"version": record.version + 1, "modified_at": event.timestamp}
+    changes |= _status_after(record, event)
+    match event:
+        case e.Created():
+            changes |= {
+                "kind": event.kind,
+                "spec": event.spec,
+                "function": event.function,
+                "required_programs": event.required_programs,
+                "tag": event.tag,
+                "priority": event.priority,
+                "owner": event.actor,
+                "created_at": event.timestamp,
+                "retries": event.retries,
+            }
+        case e.Claimed(attempt=attempt, manager_id=manager_id):
+            changes |= _started(event, attempt, manager_id)
+        case e.ServiceStarted(attempt=attempt):
+            changes |= _started(event, attempt, None)
+        case e.Completed(outcome=outcome) | e.Errored(outcome=outcome):
+            changes |= {"outcome": outcome, "finished_at": event.timestamp}
+        case e.ResultAdopted(outcome=outcome):
+            changes |= {"outcome": outcome, "finished_at": event.timestamp, "manager_id": None}
+        case e.LeaseExpired() | e.ManagerLost() | e.Relinquished():
+            changes["manager_id"] = None
+        case e.Cancelled() | e.SoftDeleted():
+            if record.status is Status.running:
+                changes["manager_id"] = None
+        case e.Reset(retry=retry):
+            changes |= {"outcome": None, "manager_id": None, "finished_at": None}
+            changes["retries_used"] = retry or 0
+        case e.Revived():
+            changes |= {"outcome": None, "manager_id": None, "finished_at": None, "retries_used": 0}
+        case e.Rerouted(tag=tag, priority=priority):
+            changes["tag"] = record.tag if tag is None else tag
+            changes["priority"] = record.priority if priority is None else priority
+        case _:
+            pass
+    return replace(record, **changes)
+
+
+def decide(record: Record, command: RecordCommand) -> list[Event]:
+    """Return the events that the command causes; none if what it wants is already so.
+
+    Raises:
+        CommandRefused: one of its kinds; the rules do not allow it, and nothing changes.
+    """
+    common = _common(command.stamp)
+    match command:
+        case Create():
+            _require(record, e.Created)
+            return [
+                e.Created(
+                    kind=command.kind,
+                    spec=command.spec,
+                    function=command.function,
+                    required_programs=command.required_programs,
+                    tag=command.tag,
+                    priority=command.priority,
+                    retries=command.retries,
+                    **common,
+                )
+            ]
+        case Claim():
+            _require(record, e.Claimed)
+            return [
+                e.Claimed(
+                    attempt=record.attempt + 1,
+                    manager_id=command.manager_id,
+                    lease_expires_at=command.lease_expires_at,
+                    **common,
+                )
+            ]
+        case Return():
+            return _decide_return(record, command, common)
+        case Relinquish(manager_id=manager_id, attempt=attempt):
+            if not is_current(record, manager_id, attempt):
+                return []
+            return [e.Relinquished(attempt=attempt, manager_id=manager_id, **common)]
+        case LoseManager(manager_id=manager_id):
+            if not is_current(record, manager_id, record.attempt):
+                return []
+            return [e.ManagerLost(attempt=record.attempt, manager_id=manager_id, **common)]
+        case _:  # pragma: no cover
+            assert_never(command)
+
+
+def is_current(record: Record, manager_id: int, attempt: int) -> bool:
+    """Return whether this manager has this attempt now; the fence that stale work stops at."""
+    return (
+        record.status is Status.running
+        and record.attempt == attempt
+        and record.manager_id == manager_id
+    )
+
+
+def _decide_return(record: Record, command: Return, common: dict[str, Any]) -> list[Event]:
+    outcome, attempt = command.outcome, command.attempt
+    if is_current(record, command.manager_id, attempt):
+        if outcome.error_type is None:
+            return [e.Completed(attempt=attempt, outcome=outcome, **common)]
+        errored = e.Errored(attempt=attempt, outcome=outcome, **common)
+        if record.retries_used >= record.retries:
+            return [errored]
+        automatic: dict[str, Any] = {
+            "actor": RETRY_POLICY,
+            "reason": f"{outcome.error_type} in {attempt=}",
+        }
+        retry = e.Reset(retry=record.retries_used + 1, **(common | automatic))
+        return [errored, retry]
+    if not record.exists:
+        raise RecordNotFound(record.id)
+    past = command.past
+    if past is None or past.manager_id != command.manager_id:
+        raise NotYourAttempt(record.id, attempt, command.manager_id)
+    if past.outcome is not None:
+        return []
+    return [e.LateResult(attempt=attempt, manager_id=command.manager_id, outcome=outcome, **common)]
+
+
+def _common(stamp: Stamp) -> dict[str, Any]:
+    return {
+        "timestamp": stamp.timestamp,
+        "actor": stamp.actor,
+        "operation_id": stamp.operation_id,
+        "reason": stamp.reason,
+    }
+
+
+def _require(record: Record, event_type: type[Event]) -> None:
+    """Refuse what the transition table does not list."""
+    if not record.exists and (record.version or event_type is not e.Created):
+        raise RecordNotFound(record.id)
+    if (record.status, event_type) not in TRANSITIONS:
+        allowed = tuple(str(source) for source in sources(event_type) if source is not None)
+        raise TransitionForbidden(event_type.topic, str(record.status), allowed)
+    if (only := ONLY_KIND.get(event_type)) is not None and record.kind is not only:
+        raise WrongKind(event_type.topic, record.kind)
+
+
+def _started(event: Event, attempt: int, manager_id: int | None) -> dict[str, Any]:
+    return {
+        "attempt": attempt,
+        "manager_id": manager_id,
+        "started_at": event.timestamp,
+        "finished_at": None,
+    }
+
+
+def _status_after(record: Record, event: Event) -> dict[str, Any]:
+    event_type = type(event)
+    target = TRANSITIONS.get((record.status, event_type))
+    if target is None or (record.status is None and record.version):
+        raise ImpossibleHistory(
+            f"record {record.id}",
+            record.version + 1,
+            f"{event.topic} cannot happen to a record that is {record.status or 'not there'}",
+        )
+    match target:
+        case Target.unchanged:
+            return {}
+        case Target.gone:
+            return {"status": None, "manager_id": None}
+        case Target.prior:
+            return {"status": record.prior[-1], "prior": record.prior[:-1]}
+        case Status():
+            if event_type in REMEMBERS and record.status is not None:
+                return {"status": target, "prior": (*record.prior, remembered(record.status))}
+            return {"status": target}

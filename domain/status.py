@@ -1,0 +1,103 @@
+"""The statuses of a record and the whole state machine, as data.
+
+Tests, the diagram in the docs, the database's CHECK and the refusals derive from `TRANSITIONS`.
+Replay reads it too: add rows, never remove one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from enum import Enum, StrEnum, auto
+from typing import Final
+
+from . import events as e
+from .events import Event, Kind
+
+
+class Status(StrEnum):
+    """Where a record stands. Exactly one at every moment of its life."""
+
+    waiting = auto()
+    running = auto()
+    complete = auto()
+    error = auto()
+    cancelled = auto()
+    deleted = auto()
+    invalid = auto()
+    held = auto()
+    failed = auto()
+
+
+class Target(Enum):
+    """Where an event leads when that is not one fixed status."""
+
+    prior = "what it was"
+    unchanged = "unchanged"
+    gone = "gone"
+
+
+S = Status
+_any: Final = tuple(Status)
+_unfinished: Final = (S.waiting, S.running, S.error, S.held)
+_not_deleted: Final = tuple(status for status in Status if status is not S.deleted)
+
+
+def _rows(
+    *rules: tuple[Iterable[Status | None], type[Event], Status | Target],
+) -> Iterator[tuple[tuple[Status | None, type[Event]], Status | Target]]:
+    for sources, event_type, target in rules:
+        for source in sources:
+            yield (source, event_type), target
+
+
+# fmt: off
+TRANSITIONS: Final[Mapping[tuple[Status | None, type[Event]], Status | Target]] = dict(_rows(
+    ((None,),                              e.Created,         S.waiting),
+    ((S.waiting,),                         e.Claimed,         S.running),
+    ((S.waiting,),                         e.ServiceStarted,  S.running),
+    ((S.running,),                         e.ServiceIterated, S.running),
+    ((S.running,),                         e.Completed,       S.complete),
+    ((S.running,),                         e.Errored,         S.error),
+    ((*_unfinished, S.failed),             e.ResultAdopted,   S.complete),
+    ((S.running,),                         e.LeaseExpired,    S.waiting),
+    ((S.running,),                         e.ManagerLost,     S.waiting),
+    ((S.running,),                         e.Relinquished,    S.waiting),
+    ((S.error,),                           e.Reset,           S.waiting),
+    ((S.error,),                           e.Failed,          S.failed),
+    ((S.failed,),                          e.Revived,         S.waiting),
+    ((S.waiting,),                         e.Held,            S.held),
+    ((S.held,),                            e.Released,        S.waiting),
+    (_unfinished,                          e.Cancelled,       S.cancelled),
+    ((S.cancelled,),                       e.Uncancelled,     Target.prior),
+    ((S.complete,),                        e.Invalidated,     S.invalid),
+    ((S.invalid,),                         e.Uninvalidated,   S.complete),
+    (_not_deleted,                         e.SoftDeleted,     S.deleted),
+    ((S.deleted,),                         e.Undeleted,       Target.prior),
+    ((S.complete, S.error, S.failed,
+      S.cancelled, S.invalid),             e.Resubmitted,     Target.unchanged),
+    (_any,                                 e.Commented,       Target.unchanged),
+    (_any,                                 e.LateResult,      Target.unchanged),
+    (_unfinished,                          e.Rerouted,        Target.unchanged),
+    (_any,                                 e.Erased,          Target.gone),
+))
+# fmt: on
+
+# Events that only one kind of record can have.
+ONLY_KIND: Final[Mapping[type[Event], Kind]] = {
+    e.Claimed: Kind.task,
+    e.ServiceStarted: Kind.service,
+    e.ServiceIterated: Kind.service,
+}
+
+# Events that put the status they leave on the stack of what the record was.
+REMEMBERS: Final[frozenset[type[Event]]] = frozenset({e.Cancelled, e.SoftDeleted})
+
+
+def sources(event_type: type[Event]) -> tuple[Status | None, ...]:
+    """Return the statuses in which an event of this type can happen; None is 'not there yet'."""
+    return tuple(source for source, listed in TRANSITIONS if listed is event_type)
+
+
+def remembered(status: Status) -> Status:
+    """Return what a record becomes when it is brought back: a lost attempt does not resume."""
+    return Status.waiting if status is Status.running else status

@@ -1,0 +1,1 @@
+"""Forward-only migrations, one SQL file a step."""

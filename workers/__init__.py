@@ -1,0 +1,1 @@
+"""What runs: the command line, the supervisor, managers and the server's own jobs."""
