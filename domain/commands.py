@@ -64,4 +64,12 @@ class LoseManager:
     manager_id: int
 
 
-RecordCommand = Create | Claim | Return | Relinquish | LoseManager
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpireLease:
+    """Take back an attempt that its manager's heartbeats have not named for a whole lease."""
+
+    stamp: Stamp
+    attempt: int
+
+
+RecordCommand = Create | Claim | Return | Relinquish | LoseManager | ExpireLease

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -15,6 +15,8 @@ from .events import Payload
 FUNCTION_PATTERN: Final = re.compile(r"[A-Za-z_][\w.-]*(:[A-Za-z_][\w.]*)?", re.ASCII)
 FUNCTION_CHARACTERS_MAX: Final = 200
 NESTING_MAX: Final = 100
+INTEGER_BITS_MAX: Final = 14_284  # 4,300 digits, what Python writes and reads
+_CONTAINERS: Final = (dict, list, tuple)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +81,41 @@ def canonical_json(value: Any) -> bytes:
         InvalidInput: NaN or infinity, a NUL or half of a surrogate pair in a string, something
             that JSON has no form for, or nesting deeper than `NESTING_MAX`.
     """
+    if not _well_built(value):
+        raise InvalidInput(_complaint(value))
     try:
         text = json.dumps(
             value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
         )
         data = text.encode()
-    except (TypeError, ValueError, RecursionError):
+    except (TypeError, ValueError):
         raise InvalidInput(_complaint(value)) from None
     if b"\\u0000" in data and (complaint := _fault(value, "", 0)):
         raise InvalidInput(complaint)
     return data
+
+
+def _well_built(value: Any) -> bool:
+    """Return whether all keys are strings and no container is deeper than `NESTING_MAX`.
+
+    `json.dumps` would turn the key 1 into "1", and its own limit depends on the caller's stack.
+    Level by level, and containers only: it costs little beside `json.dumps`.
+    """
+    level: list[Any] = [value] if isinstance(value, _CONTAINERS) else []
+    for _ in range(NESTING_MAX):
+        inner: list[Any] = []
+        for container in level:
+            items: Iterable[Any] = container
+            if isinstance(container, dict):
+                members = cast("Mapping[Any, Any]", container)
+                if any(not isinstance(key, str) for key in members):
+                    return False
+                items = members.values()
+            inner += [item for item in items if isinstance(item, _CONTAINERS)]
+        if not inner:
+            return True
+        level = inner
+    return False
 
 
 def _complaint(value: Any) -> str:
@@ -98,11 +125,15 @@ def _complaint(value: Any) -> str:
 def _fault(value: Any, path: str, depth: int) -> str | None:
     """Return what is wrong with the first bad part of a value, and where; None if nothing is."""
     where = path.lstrip(".") or "the value"
-    if depth > NESTING_MAX:
+    if depth >= NESTING_MAX and isinstance(value, _CONTAINERS):
         return f"{where[:80]}... is nested deeper than {NESTING_MAX} levels"
     match value:
-        case None | bool() | int():
+        case None | bool():
             return None
+        case int():
+            if value.bit_length() <= INTEGER_BITS_MAX:
+                return None
+            return f"{where} is an integer of too many digits; use a string"
         case float():
             finite = value == value and abs(value) != float("inf")
             return None if finite else f"{where} is {value}: JSON has no such number; use null"
@@ -112,7 +143,7 @@ def _fault(value: Any, path: str, depth: int) -> str | None:
             if any("\ud800" <= character <= "\udfff" for character in value):
                 return f"{where} has half of a surrogate pair; it is not valid Unicode"
             return None
-        case Mapping():
+        case dict():
             for key, item in cast("Mapping[Any, Any]", value).items():
                 if not isinstance(key, str):
                     return f"{where} has the key {key!r}: JSON's keys are strings"

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.version import InvalidVersion, Version
+from packaging.specifiers import InvalidSpecifier, Specifier, SpecifierSet
+from packaging.version import Version
 
 from .errors import InvalidInput
 
 WILDCARD: Final = "*"
 TAG_PATTERN: Final = re.compile(r"\*|[A-Za-z0-9_][A-Za-z0-9_.:/@+=-]{0,99}")
-PROGRAM_PATTERN: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._+-]{0,99}?)\s*((?:[<>=!~].*)?)")
+PROGRAM_PATTERN: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._+-]{0,99}?)\s*((?:[<>=!~][\t -~]*)?)")
+REQUIREMENT_CHARACTERS_MAX: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +54,19 @@ def parse_requirement(text: str) -> str:
         InvalidInput: it is not a program's name, with or without a PEP 440 version specifier.
     """
     found = PROGRAM_PATTERN.fullmatch(text.strip())
-    if found is None:
+    if found is None or len(text) > REQUIREMENT_CHARACTERS_MAX:
         raise InvalidInput(
             f"{text[:120]!r} is not a required program: write a name, or a name and a version "
-            "specifier like 'psi4>=1.9'"
+            f"specifier like 'psi4>=1.9', in at most {REQUIREMENT_CHARACTERS_MAX} characters"
         )
     name, specifier = found.groups()
     try:
-        versions = SpecifierSet(specifier)
+        versions = {str(Specifier(part)) for part in specifier.split(",") if part.strip()}
     except InvalidSpecifier:
         raise InvalidInput(
             f"{specifier[:120]!r} in {text[:120]!r} is not a version specifier (PEP 440)"
         ) from None
-    return name.lower() + ",".join(sorted(str(version) for version in versions))
+    return name.lower() + ",".join(sorted(versions))
 
 
 def parse_requirements(texts: Iterable[str]) -> tuple[str, ...]:
@@ -83,7 +84,7 @@ def _satisfied(requirement: str, version: str | None) -> bool:
         return False
     try:
         return SpecifierSet(specifier).contains(Version(version), prereleases=True)
-    except InvalidVersion:
+    except ValueError:  # no PEP 440 version, or more digits than Python reads
         return False
 
 

@@ -8,7 +8,15 @@ from datetime import datetime
 from typing import Any, Final, assert_never
 
 from . import events as e
-from .commands import Claim, Create, LoseManager, RecordCommand, Relinquish, Return
+from .commands import (
+    Claim,
+    Create,
+    ExpireLease,
+    LoseManager,
+    RecordCommand,
+    Relinquish,
+    Return,
+)
 from .errors import (
     ImpossibleHistory,
     NotYourAttempt,
@@ -167,6 +175,10 @@ def decide(record: Record, command: RecordCommand) -> list[Event]:
             if not is_current(record, manager_id, record.attempt):
                 return []
             return [e.ManagerLost(attempt=record.attempt, manager_id=manager_id, **common)]
+        case ExpireLease(attempt=attempt):
+            if record.status is not Status.running or record.attempt != attempt:
+                return []
+            return [e.LeaseExpired(attempt=attempt, **common)]
         case _:  # pragma: no cover
             assert_never(command)
 

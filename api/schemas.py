@@ -1,0 +1,413 @@
+"""The shapes of requests and answers: what the server checks and what the client sends.
+
+Both sides import this module, so it imports neither. In msgpack, bytes and timestamps travel as
+such; in JSON, payloads travel as the JSON values that they are, and timestamps in ISO 8601.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+
+from recordledger.domain.access import Role
+from recordledger.domain.manager import ManagerState
+from recordledger.domain.status import Status
+from recordledger.domain.streams import ID_MAX
+
+RecordId = Annotated[int, Field(ge=1, le=ID_MAX)]
+Text = Annotated[str, StringConstraints(max_length=10_000, pattern=r"^[^\x00]*$")]
+ShortText = Annotated[
+    str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")
+]
+PriorityName = Literal["low", "normal", "high"]
+
+# Limits that hold whatever the settings say: they keep one request's cost bounded.
+IDS_MAX: Final = 10_000
+CLAIM_MAX: Final = 1_000
+PAGE_MAX: Final = 1_000
+
+
+class Message(BaseModel):
+    """Base of every request: unknown fields are refused, not ignored."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Answer(BaseModel):
+    """Base of every answer: fields that a newer server adds are ignored by an older client."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class Refusal(Answer):
+    """Why one entry of a bulk call was refused: its index, a stable code and a sentence."""
+
+    idx: int
+    code: str
+    message: str
+
+
+class Problem(Answer):
+    """An error (RFC 9457). `code` is stable; `detail` says what was wrong and what to do."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    errors: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
+
+
+# Records ---------------------------------------------------------------------------------------
+
+
+class RecordIn(Message):
+    """A record to create."""
+
+    function: str = Field(examples=["recordledger.workers.demo.functions:quadratic"])
+    kwargs: dict[str, Any] = Field(default_factory=dict[str, Any], examples=[{"x": 1.5}])
+    required_programs: list[str] = Field(
+        default_factory=list[str], max_length=50, examples=[["psi4>=1.9"]]
+    )
+    tag: str = Field(default="default", examples=["gpu"])
+    priority: PriorityName = "normal"
+    retries: int = Field(default=0, ge=0, le=1000)
+
+
+class CreateRequest(Message):
+    """Records to create, in one operation: all valid ones or none."""
+
+    records: list[dict[str, Any]] = Field(
+        description="Each a RecordIn; a wrong one is refused by its index and spoils no other."
+    )
+    find_existing: bool = True
+    reason: Text | None = None
+
+
+class CreateAnswer(Answer):
+    """What became of each entry, by its index: `ids` has None where an entry was refused."""
+
+    operation_id: str | None
+    ids: list[int | None]
+    inserted_idx: list[int]
+    existing_idx: list[int]
+    errors: list[Refusal]
+
+
+Include = Literal["kwargs", "result", "stdout", "stderr", "traceback", "provenance"]
+
+
+class GetRequest(Message):
+    """Records by id, in the order of the ids."""
+
+    ids: list[RecordId] = Field(max_length=IDS_MAX)
+    include: list[Include] = Field(default_factory=list[Include])
+    missing_ok: bool = False
+
+
+class RecordOut(Answer):
+    """A record as it is now. Payloads are there only if they were asked for by `include`."""
+
+    id: int
+    status: Status
+    kind: Literal["task", "service"]
+    function: str
+    required_programs: list[str]
+    tag: str
+    priority: PriorityName
+    owner: str
+    fingerprint: str
+    created_at: AwareDatetime
+    modified_at: AwareDatetime
+    attempt: int
+    manager_id: int | None
+    started_at: AwareDatetime | None
+    finished_at: AwareDatetime | None
+    compute_s: float | None
+    error_type: str | None
+    error_message: str | None
+    retries: int
+    retries_used: int
+    version: int
+    kwargs: dict[str, Any] | None = None
+    result: Any = None
+    stdout: str | None = None
+    stderr: str | None = None
+    traceback: str | None = None
+    provenance: dict[str, Any] | None = None
+
+
+class GetAnswer(Answer):
+    """The records, in the order of the ids asked for; None where there is none."""
+
+    records: list[RecordOut | None]
+
+
+class RecordQuery(Message):
+    """Which records: those that meet every condition that is given. Newest first."""
+
+    ids: list[RecordId] | None = Field(default=None, max_length=IDS_MAX)
+    status: list[Status] | None = Field(default=None, max_length=9)
+    tag: list[str] | None = Field(default=None, max_length=100)
+    owner: list[str] | None = Field(default=None, max_length=100)
+    manager_id: list[RecordId] | None = Field(default=None, max_length=100)
+    function: list[str] | None = Field(default=None, max_length=100)
+    created_after: AwareDatetime | None = None
+    created_before: AwareDatetime | None = None
+    modified_after: AwareDatetime | None = None
+    modified_before: AwareDatetime | None = None
+
+
+class QueryRequest(Message):
+    """One page of a query; `cursor` is the `next_cursor` of the page before."""
+
+    query: RecordQuery = Field(default_factory=RecordQuery)
+    include: list[Include] = Field(default_factory=list[Include])
+    limit: int = Field(default=250, ge=1, le=PAGE_MAX)
+    cursor: str | None = Field(default=None, max_length=200)
+
+
+class QueryAnswer(Answer):
+    """One page; `next_cursor` is None on the last."""
+
+    records: list[RecordOut]
+    next_cursor: str | None
+
+
+class EventOut(Answer):
+    """One event of a history. `data` holds the fields of its own kind; digests are in hex."""
+
+    position: int
+    version: int
+    kind: str
+    timestamp: AwareDatetime
+    actor: str
+    operation_id: str
+    reason: str | None
+    data: dict[str, Any]
+
+
+class HistoryAnswer(Answer):
+    """Every event of one record, oldest first."""
+
+    record_id: int
+    events: list[EventOut]
+
+
+class CountsAnswer(Answer):
+    """How many records are in each status."""
+
+    counts: dict[Status, int]
+
+
+# Managers --------------------------------------------------------------------------------------
+
+
+class RegisterRequest(Message):
+    """How a manager presents itself. Seconds; None takes the server's defaults."""
+
+    name: ShortText
+    hostname: ShortText
+    tags: list[str] = Field(min_length=1, max_length=100)
+    programs: dict[ShortText, ShortText | None] = Field(
+        default_factory=dict[str, str | None], max_length=1000
+    )
+    lease_s: float | None = Field(default=None, gt=0, le=86_400)
+    heartbeat_s: float | None = Field(default=None, gt=0, le=86_400)
+
+
+class RegisterAnswer(Answer):
+    """The manager's id, new at every boot, and how often it must give a sign of life."""
+
+    manager_id: int
+    lease_s: float
+    heartbeat_s: float
+
+
+class AttemptRef(Message):
+    """An attempt of a record; the number is the fencing token."""
+
+    record_id: RecordId
+    attempt: int = Field(ge=1, le=2**31 - 1)
+
+
+class HeartbeatRequest(Message):
+    """A sign of life, with everything that the manager has and has not had acknowledged."""
+
+    held: list[AttemptRef] = Field(default_factory=list[AttemptRef], max_length=100_000)
+
+
+class HeartbeatAnswer(Answer):
+    """Until when the lease runs, and which attempts are not the manager's any more."""
+
+    lease_expires_at: AwareDatetime
+    stale: list[AttemptRef]
+
+
+class ClaimRequest(Message):
+    """Ask for tasks."""
+
+    limit: int = Field(default=20, ge=1, le=CLAIM_MAX)
+
+
+class TaskOut(Answer):
+    """A task to run."""
+
+    record_id: int
+    attempt: int
+    function: str
+    kwargs: dict[str, Any]
+
+
+class ClaimAnswer(Answer):
+    """Tasks, in the order in which to run them; none when nothing fits."""
+
+    operation_id: str
+    tasks: list[TaskOut]
+
+
+class ResultIn(Message):
+    """What came of one attempt: a result, or an error if `error_type` is set.
+
+    `result` is a JSON value: as such in JSON, or already encoded as JSON bytes in msgpack.
+    """
+
+    record_id: RecordId
+    attempt: int = Field(ge=1, le=2**31 - 1)
+    result: Any = None
+    error_type: str | None = Field(default=None, max_length=200)
+    error_message: str | None = Field(default=None, max_length=10_000)
+    traceback: str | None = None
+    stdout: str | None = None
+    stderr: str | None = None
+    provenance: dict[str, Any] | None = None
+    compute_s: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+
+
+class ReturnRequest(Message):
+    """Results; a malformed one is refused by its index and spoils no other."""
+
+    results: list[dict[str, Any]] = Field(description="Each a ResultIn.")
+
+
+class ReturnAnswer(Answer):
+    """What became of each result, by its index.
+
+    `late`: kept aside, the attempt was over. `duplicate`: it was there already.
+    """
+
+    operation_id: str | None
+    accepted_idx: list[int]
+    late_idx: list[int]
+    duplicate_idx: list[int]
+    errors: list[Refusal]
+
+
+class RelinquishRequest(Message):
+    """Attempts to give back unfinished."""
+
+    attempts: list[AttemptRef] = Field(max_length=IDS_MAX)
+    reason: Text | None = None
+
+
+class RequeuedAnswer(Answer):
+    """The records that wait again."""
+
+    record_ids: list[int]
+
+
+class DeactivateRequest(Message):
+    """End a manager; what it has waits again."""
+
+    reason: Text | None = None
+
+
+class ManagerOut(Answer):
+    """A manager as it is now."""
+
+    id: int
+    state: ManagerState
+    name: str
+    hostname: str
+    owner: str
+    tags: list[str]
+    programs: dict[str, str | None]
+    lease_s: float
+    heartbeat_s: float
+    registered_at: AwareDatetime
+    modified_at: AwareDatetime
+    heartbeat_at: AwareDatetime | None = None
+
+
+class ManagersAnswer(Answer):
+    """One page of managers; `next_cursor` is None on the last."""
+
+    managers: list[ManagerOut]
+    next_cursor: str | None
+
+
+# Access and server -----------------------------------------------------------------------------
+
+
+class TokenRequest(Message):
+    """A token to issue."""
+
+    user: ShortText
+    role: Role
+    expires_at: AwareDatetime | None = None
+
+
+class TokenOut(Answer):
+    """A token, without its secret."""
+
+    id: int
+    user: str
+    role: Role
+    issued_at: AwareDatetime
+    expires_at: AwareDatetime | None
+    revoked_at: AwareDatetime | None
+
+
+class NewTokenAnswer(Answer):
+    """A token that was just issued; `secret` is shown this once."""
+
+    token: TokenOut
+    secret: str
+
+
+class TokensAnswer(Answer):
+    """One page of tokens; `next_cursor` is None on the last."""
+
+    tokens: list[TokenOut]
+    next_cursor: str | None
+
+
+class Limits(Answer):
+    """What the server takes; the client cuts long calls to fit."""
+
+    records_per_request: int
+    results_per_request: int
+    ids_per_request: int
+    claim_per_request: int
+    page: int
+    body_bytes: int
+    payload_bytes: int
+
+
+class ServerAnswer(Answer):
+    """Which server and which ledger this is, and what it takes."""
+
+    version: str
+    ledger_id: str
+    time: datetime
+    user: str
+    role: Role
+    limits: Limits
+
+
+class HealthAnswer(Answer):
+    """Whether the process lives (health), or can serve requests now (readiness)."""
+
+    status: Literal["ok", "unavailable"]

@@ -1,0 +1,72 @@
+"""The table `claim_queue`: tasks that may be claimed now, in the order of claiming."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
+
+from recordledger.domain.record import Record
+
+from .database import Db
+from .lanes import LaneRegistry
+from .records import lock_claimable
+from .statements import statements
+
+_SQL = statements("claim_queue")
+_BEFORE_ALL: Final = (-32768, 0)
+
+
+def write(
+    db: Db, changes: Sequence[tuple[Record, Record]], lane_id_of: Callable[[Record], int]
+) -> None:
+    """Take out what cannot be claimed any more, and put in what can, at its old place."""
+
+    def place(record: Record) -> tuple[int, int, int] | None:
+        if not record.claimable:
+            return None
+        return lane_id_of(record), -record.priority, record.id
+
+    moves = [(place(before), place(after)) for before, after in changes]
+    for statement, places in (
+        ("delete", [old for old, new in moves if old is not None and old != new]),
+        ("insert", [new for old, new in moves if new is not None and old != new]),
+    ):
+        if places:
+            lane_ids, ranks, record_ids = map(list[int], zip(*places, strict=True))
+            parameters: dict[str, Any] = {
+                "lane_ids": lane_ids,
+                "ranks": ranks,
+                "record_ids": record_ids,
+            }
+            db.execute(_SQL[statement], parameters, prepare=True)
+
+
+def take(
+    db: Db, lane_ids_by_tag: Sequence[Sequence[int]], limit: int, lanes: LaneRegistry
+) -> list[Record]:
+    """Lock and return the next records for a manager: by its tags' order, priority, then age."""
+    taken: list[Record] = []
+    for lane_ids in lane_ids_by_tag:
+        for ids in _windows(db, lane_ids, limit):
+            if len(taken) >= limit:
+                break
+            taken += lock_claimable(db, ids, limit - len(taken), lanes)
+    return taken
+
+
+def _windows(db: Db, lane_ids: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Walk down the order of claiming; a second window is read only if others had the first."""
+    rank, record_id = _BEFORE_ALL
+    while lane_ids:
+        parameters = {
+            "lane_ids": lane_ids,
+            "after_rank": rank,
+            "after_id": record_id,
+            "limit": size,
+        }
+        window = db.execute(_SQL["candidates"], parameters, prepare=True).fetchall()
+        if window:
+            yield [row[1] for row in window]
+        if len(window) < size:
+            return
+        rank, record_id = window[-1]

@@ -1,0 +1,145 @@
+"""Connections to PostgreSQL: one pool a process, and database faults as the ledger's own errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final, cast
+
+import psycopg
+import psycopg.errors
+from eventsourcing.postgres import PostgresDatastore
+from psycopg import Connection, Cursor
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import TupleRow, dict_row, tuple_row
+from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
+
+from recordledger.domain.errors import StorageFull, StoreUnavailable
+
+DEFAULT_SCHEMA: Final = "recordledger"
+
+# What statements run on: rows come back as tuples, values travel in binary.
+Db = Cursor[TupleRow]
+
+_FULL = (psycopg.errors.DiskFull,)
+_UNAVAILABLE = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.errors.ReadOnlySqlTransaction,
+    PoolTimeout,
+    PoolClosed,
+    TooManyRequests,
+)
+
+
+def connection_options(url: str, schema: str) -> str:
+    """Return the libpq options of every connection of the ledger, after those that the URL has.
+
+    The just-in-time compiler is off: the ledger's statements are short and it only delays them.
+    """
+    given: dict[str, Any] = conninfo_to_dict(url)
+    ours = f"-c search_path={schema} -c jit=off -c timezone=UTC"
+    return f"{given.get('options', '')} {ours}".strip()
+
+
+def connect(url: str, schema: str = DEFAULT_SCHEMA) -> Connection[TupleRow]:
+    """Return one connection outside of any pool, in autocommit mode.
+
+    Raises:
+        StoreUnavailable: the database does not answer.
+    """
+    with as_ledger_errors():
+        return psycopg.connect(
+            url, autocommit=True, options=connection_options(url, schema), connect_timeout=10
+        )
+
+
+def cursor_of(connection: Connection[Any]) -> Db:
+    """Return a cursor of the kind that all statements run on."""
+    return connection.cursor(row_factory=tuple_row, binary=True)
+
+
+class LedgerDatastore(PostgresDatastore):
+    """The library's datastore, over a pool that refills itself when the database was away."""
+
+    def __init__(self, url: str, schema: str, *, pool_size: int, timeout_s: float) -> None:
+        """Prepare a pool; it connects in the background, and when it is used.
+
+        Args:
+            url: where the database is.
+            schema: where the ledger's tables are.
+            pool_size: connections at the most.
+            timeout_s: how long a request waits for a connection before it is told to come again.
+        """
+        super().__init__("", "", "", "", "", schema=schema)
+        # The library's pool takes a host, a port and so on; a URL can say more (TLS, sockets).
+        self.pool = cast(
+            "Any",
+            ConnectionPool(
+                url,
+                kwargs={
+                    "autocommit": True,
+                    "row_factory": dict_row,
+                    "options": connection_options(url, schema),
+                    "connect_timeout": 5,
+                },
+                min_size=1,
+                max_size=pool_size,
+                timeout=timeout_s,
+                reconnect_timeout=2.0,
+                open=False,
+                name="ledger",
+            ),
+        )
+
+    def register_type_adapters(self) -> None:
+        """Do nothing: the ledger sends columns, not the library's composite type."""
+
+    @contextmanager
+    def reading(self) -> Iterator[Db]:
+        """Give a cursor; every statement is a transaction of its own.
+
+        Raises:
+            StoreUnavailable: the database does not answer.
+        """
+        with as_ledger_errors():
+            self.pool.open()
+            with self.pool.connection() as connection:
+                yield cursor_of(connection)
+
+    @contextmanager
+    def writing(self) -> Iterator[Db]:
+        """Give a cursor inside one transaction, which commits at the end or leaves no trace.
+
+        Raises:
+            StoreUnavailable: the database does not answer. When it went away during the commit
+                itself, the effect is not known; an idempotency key makes repeating it safe.
+        """
+        with as_ledger_errors():
+            self.pool.open()
+            with self.pool.connection() as connection, connection.transaction():
+                yield cursor_of(connection)
+
+
+@contextmanager
+def as_ledger_errors() -> Iterator[None]:
+    """Turn faults of the database that a later attempt may not meet into the ledger's errors.
+
+    Mistakes in the ledger's own SQL stay what they are: they are bugs, and must be seen as such.
+    """
+    try:
+        yield
+    except _FULL as error:
+        raise StorageFull(
+            f"the database has no space left ({_first_line(error)}); nothing was half-done. "
+            "Free some space and send the same request again"
+        ) from error
+    except _UNAVAILABLE as error:
+        raise StoreUnavailable(
+            f"the database does not answer now ({_first_line(error)}); nothing was half-done. "
+            "Send the same request again"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

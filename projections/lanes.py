@@ -1,0 +1,83 @@
+"""Lanes: routing keys (a tag and the programs it needs) as small numbers, known to each process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from threading import Lock
+from typing import Final
+
+from recordledger.domain.lanes import Lane, lanes_by_tag
+from recordledger.domain.manager import Manager
+
+from .database import Db, LedgerDatastore
+from .statements import statements
+
+_SQL = statements("lanes")
+_LANES_LOCK: Final = 7_301_956_003
+# How many different managers' lanes are remembered between claims.
+_MANAGERS_MAX: Final = 1024
+
+
+class LaneRegistry:
+    """The lanes of the database, read when an unknown one is asked for.
+
+    Lanes are added and never change, so what is known stays true.
+    """
+
+    def __init__(self, datastore: LedgerDatastore) -> None:
+        """Know nothing yet."""
+        self._datastore = datastore
+        self._by_id: dict[int, Lane] = {}
+        self._ids: dict[Lane, int] = {}
+        self._open: dict[tuple[tuple[str, ...], frozenset[tuple[str, str | None]]], list[list[int]]]
+        self._open = {}
+        self._lock = Lock()
+
+    def open_to(self, manager: Manager) -> list[list[int]]:
+        """Return, for each tag of a manager in its order, the lanes it can take; see `refresh`."""
+        key = (manager.tags, frozenset(manager.programs.items()))
+        with self._lock:
+            if key not in self._open:
+                if len(self._open) >= _MANAGERS_MAX:
+                    self._open.clear()
+                self._open[key] = lanes_by_tag(manager.tags, manager.programs, self._by_id)
+            return self._open[key]
+
+    def refresh(self, db: Db) -> None:
+        """Read the lanes that are new since the last time."""
+        with self._lock:
+            known = len(self._by_id) and max(self._by_id)
+            found = db.execute(_SQL["after"], {"known": known}, prepare=True).fetchall()
+            if found:
+                # Other threads iterate over the old mapping: it is replaced, not changed.
+                new = {id_: Lane(tag, tuple(programs)) for id_, tag, programs in found}
+                self._by_id = self._by_id | new
+                self._ids = {lane: id_ for id_, lane in self._by_id.items()}
+                self._open.clear()
+
+    def lane(self, lane_id: int) -> Lane:
+        """Return the lane with this id."""
+        if lane_id not in self._by_id:
+            with self._datastore.reading() as db:
+                self.refresh(db)
+        return self._by_id[lane_id]
+
+    def id_of(self, lane: Lane) -> int:
+        """Return the id of a lane, which must have been interned."""
+        return self._ids[lane]
+
+    def intern(self, lanes: Iterable[Lane]) -> None:
+        """See to it that each of these lanes has an id, in a transaction of its own."""
+        unknown = {lane for lane in lanes if lane not in self._ids}
+        if not unknown:
+            return
+        with self._datastore.reading() as db:
+            self.refresh(db)
+            if missing := sorted(unknown - set(self._ids), key=lambda lane: lane.tag):
+                parameters = {
+                    "lock": _LANES_LOCK,
+                    "tags": [lane.tag for lane in missing],
+                    "required_programs": [" ; ".join(lane.required_programs) for lane in missing],
+                }
+                db.execute(_SQL["intern"], parameters)
+                self.refresh(db)

@@ -1,0 +1,296 @@
+"""The ledger: load, decide, fold, write the projections and append, in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, NamedTuple, TypeVar
+from uuid import UUID, uuid4
+
+from eventsourcing.application import Application
+from eventsourcing.persistence import (
+    InfrastructureFactory,
+    Mapper,
+    StoredEvent,
+    Transcoder,
+)
+from eventsourcing.postgres import PostgresFactory
+from eventsourcing.utils import Environment, EnvType
+from psycopg.errors import UniqueViolation
+
+from recordledger.domain.access import Token, evolve_token
+from recordledger.domain.errors import StoreUnavailable
+from recordledger.domain.events import Event, Stamp
+from recordledger.domain.lanes import Lane
+from recordledger.domain.manager import Manager, evolve_manager
+from recordledger.domain.record import Record, evolve
+from recordledger.domain.streams import Stream, stream_uuid
+
+from . import claim_queue, idempotency, managers, payloads, records, status_counts, tokens
+from .database import DEFAULT_SCHEMA, Db, LedgerDatastore
+from .idempotency import RequestKey
+from .lanes import LaneRegistry
+from .mapper import EventMapper, MsgpackTranscoder, Recorded
+from .recorder import LedgerRecorder, append
+from .statements import statements
+
+Answer = TypeVar("Answer")
+
+_SQL: Final = statements("ledger_events")
+
+
+class Placed(NamedTuple):
+    """An event of the log and its position there."""
+
+    position: int
+    recorded: Recorded
+
+
+class LedgerFactory(PostgresFactory):
+    """The library's infrastructure, over the ledger's own pool, recorder and mapper."""
+
+    def __init__(self, env: Environment | EnvType | None, datastore: LedgerDatastore) -> None:
+        """Use this datastore instead of one made from environment variables."""
+        InfrastructureFactory.__init__(self, env)
+        self.datastore = datastore
+
+    def application_recorder(self) -> LedgerRecorder:
+        """Return the recorder over the table `ledger_events`."""
+        return LedgerRecorder(self.datastore, events_table_name="ledger_events")
+
+
+class Ledger(Application[UUID]):
+    """The event-sourced application. One per process; threads share it."""
+
+    name = "ledger"
+    recorder: LedgerRecorder
+    mapper: EventMapper
+
+    def __init__(
+        self,
+        url: str,
+        schema: str = DEFAULT_SCHEMA,
+        *,
+        pool_size: int = 8,
+        timeout_s: float = 10.0,
+    ) -> None:
+        """Prepare to use the database at `url`, whose schema must be up to date.
+
+        Args:
+            url: where the database is.
+            schema: the PostgreSQL schema of the ledger.
+            pool_size: connections at the most.
+            timeout_s: how long a call waits for a free connection.
+        """
+        self.url = url
+        self.schema = schema
+        self.datastore = LedgerDatastore(url, schema, pool_size=pool_size, timeout_s=timeout_s)
+        self.lanes = LaneRegistry(self.datastore)
+        super().__init__()
+
+    def construct_factory(self, env: Environment) -> InfrastructureFactory[Any]:
+        """Return the infrastructure of this ledger, whatever the environment says."""
+        return LedgerFactory(env, self.datastore)
+
+    def construct_transcoder(self) -> Transcoder:
+        """Return the transcoder to msgpack."""
+        return MsgpackTranscoder()
+
+    def construct_mapper(self) -> Mapper[UUID]:
+        """Return the mapper between events and rows."""
+        return EventMapper(self.construct_transcoder())
+
+    def history(self, db: Db, stream: Stream, number: int) -> list[Placed]:
+        """Return all events of one aggregate with their positions, oldest first."""
+        rows = db.execute(_SQL["history"], {"id": stream_uuid(stream, number)}, prepare=True)
+        return [
+            Placed(
+                position,
+                Recorded(stream, number, version, self.mapper.event_of(topic, bytes(state))),
+            )
+            for position, version, topic, state in rows
+        ]
+
+    def operate(
+        self,
+        work: Callable[[Operation], Answer],
+        *,
+        actor: str,
+        reason: str | None = None,
+        request: RequestKey | None = None,
+    ) -> Answer:
+        """Do the work of one request in one transaction: all of it happens, or nothing.
+
+        Args:
+            work: reads, decides and says what happens, through the operation that it is given.
+                Its answer must be plain values if there is a `request`.
+            actor: who does it; on every event.
+            reason: why; on every event.
+            request: identifies the request if it may be sent again.
+
+        Returns:
+            The answer of `work`, or the one it gave when the same request came before.
+
+        Raises:
+            CommandRefused: the rules or the request's key forbid it; nothing has changed.
+            StoreUnavailable: the database does not answer; nothing has changed, unless it went
+                away during the commit, and then the request's key tells.
+        """
+        for _ in range(3):
+            try:
+                with self.datastore.writing() as db:
+                    if request is not None:
+                        answer = idempotency.find(db, request)
+                        if answer is not None:
+                            return answer  # type: ignore[no-any-return]
+                    operation = Operation(self, db, actor, reason)
+                    answer = work(operation)
+                    if request is not None:
+                        idempotency.keep(db, request, answer)
+                    operation.write()
+                    return answer
+            except UniqueViolation as error:
+                if error.diag.table_name != "idempotency_keys":
+                    raise
+                # The same request was served by another thread: read its answer.
+        raise StoreUnavailable("the same request is being served over and over; send it later")
+
+
+class Operation:
+    """What one request changes: collected while it is decided, written once at the end."""
+
+    def __init__(self, ledger: Ledger, db: Db, actor: str, reason: str | None) -> None:
+        """Begin an operation in the transaction that `db` is in."""
+        self.ledger = ledger
+        self.db = db
+        self.id = uuid4()
+        self._actor = actor
+        self._reason = reason
+        self._stamp: Stamp | None = None
+        self._before: dict[int, Record] = {}
+        self._after: dict[int, Record] = {}
+        self._managers: dict[int, Manager] = {}
+        self._tokens: dict[int, Token] = {}
+        self._happened: list[Recorded] = []
+
+    @property
+    def stamp(self) -> Stamp:
+        """What the events of this operation share.
+
+        Read it when the locks are held: the time is the database's at the first reading, and
+        nobody can have changed the locked records after it.
+        """
+        if self._stamp is None:
+            row = self.db.execute(_SQL["now"], prepare=True).fetchone()
+            assert row is not None  # noqa: S101 - a SELECT without FROM returns one row
+            self._stamp = Stamp(
+                timestamp=row[0],
+                actor=self._actor,
+                operation_id=self.id,
+                reason=self._reason,
+            )
+        return self._stamp
+
+    def lock(self, record_ids: Iterable[int]) -> dict[int, Record]:
+        """Lock records in the order of ids; return those that exist."""
+        found = records.lock(self.db, sorted(set(record_ids)), self.ledger.lanes)
+        return {record.id: record for record in found}
+
+    def happen(self, record: Record, events: Sequence[Event]) -> Record:
+        """Let events happen to a locked or new record; return what it is then."""
+        after = record
+        for event in events:
+            after = evolve(after, event)
+            self._happened.append(Recorded(Stream.record, record.id, after.version, event))
+        if events:
+            self._before.setdefault(record.id, record)
+            self._after[record.id] = after
+        return after
+
+    def happened_to(self, record_id: int) -> list[Event]:
+        """Return what has happened to a record in this operation so far."""
+        return [
+            recorded.event
+            for recorded in self._happened
+            if recorded.stream is Stream.record and recorded.number == record_id
+        ]
+
+    def happen_to_manager(self, manager: Manager, events: Sequence[Event]) -> Manager:
+        """Let events happen to a locked or new manager; return what it is then."""
+        for event in events:
+            manager = evolve_manager(manager, event)
+            self._happened.append(Recorded(Stream.manager, manager.id, manager.version, event))
+            self._managers[manager.id] = manager
+        return manager
+
+    def happen_to_token(self, token: Token, events: Sequence[Event]) -> Token:
+        """Let events happen to a locked or new token; return what it is then."""
+        for event in events:
+            token = evolve_token(token, event)
+            self._happened.append(Recorded(Stream.token, token.id, token.version, event))
+            self._tokens[token.id] = token
+        return token
+
+    def write(self) -> None:
+        """Write the projections, and then the events, whose lock must be held for a moment only."""
+        if not self._happened:
+            return
+        write_projections(
+            self.db,
+            self.ledger.lanes,
+            [(self._before[id_], after) for id_, after in self._after.items()],
+            self._managers.values(),
+            self._tokens.values(),
+            self._happened,
+        )
+        append(self.db, self._stored())
+
+    def _stored(self) -> list[StoredEvent]:
+        """Return the rows of the log; the bytes of an event that many records share, once."""
+        mapper = self.ledger.mapper
+        states: dict[int, bytes] = {}
+        stored: list[StoredEvent] = []
+        for recorded in self._happened:
+            key = id(recorded.event)
+            if key not in states:
+                states[key] = mapper.state_of(recorded.event)
+            stored.append(
+                StoredEvent(
+                    recorded.originator_id, recorded.version, recorded.event.topic, states[key]
+                )
+            )
+        return stored
+
+
+def write_projections(
+    db: Db,
+    lanes: LaneRegistry,
+    changes: Sequence[tuple[Record, Record]],
+    changed_managers: Iterable[Manager],
+    changed_tokens: Iterable[Token],
+    happened: Iterable[Recorded],
+) -> None:
+    """Bring every inline projection from what was to what is, set-based.
+
+    Replay calls this too, with `search_path` at a shadow: there is no second way to fill a table.
+
+    Args:
+        db: inside the transaction.
+        lanes: the routing keys; those of the changed records are interned.
+        changes: each changed record, before and after.
+        changed_managers: each changed manager, after.
+        changed_tokens: each changed token, after.
+        happened: all the events.
+    """
+
+    def lane_id_of(record: Record) -> int:
+        return lanes.id_of(Lane(record.tag, record.required_programs))
+
+    if changes:
+        records.write(db, changes, lane_id_of)
+        claim_queue.write(db, changes, lane_id_of)
+        payloads.write(db, changes, happened)
+        status_counts.write(db, changes, lane_id_of)
+    for manager in changed_managers:
+        managers.write(db, manager)
+    for token in changed_tokens:
+        tokens.write(db, token)

@@ -1,0 +1,127 @@
+"""The table `managers`, and the signs of life beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Literal, NamedTuple
+
+from psycopg.types.json import Jsonb
+
+from recordledger.domain.errors import ManagerNotActive, ManagerNotFound
+from recordledger.domain.manager import Manager, ManagerState
+
+from .database import Db
+from .statements import statements
+
+_SQL = statements("managers")
+
+
+class ManagerOnPage(NamedTuple):
+    """A manager, and when it last gave a sign of life (None once it has ended)."""
+
+    manager: Manager
+    heartbeat_at: datetime | None
+
+
+def next_id(db: Db) -> int:
+    """Return a new manager id."""
+    return int(_one(db, "next_id", {}))
+
+
+def write(db: Db, manager: Manager) -> None:
+    """Bring the row of a manager to what it is now."""
+    db.execute(
+        _SQL["write"],
+        {
+            "id": manager.id,
+            "version": manager.version,
+            "state": manager.state,
+            "name": manager.name,
+            "hostname": manager.hostname,
+            "tags": list(manager.tags),
+            "programs": Jsonb(manager.programs),
+            "lease_s": manager.lease_s,
+            "heartbeat_s": manager.heartbeat_s,
+            "owner": manager.owner,
+            "registered_at": manager.registered_at,
+            "modified_at": manager.modified_at,
+        },
+    )
+
+
+def get(db: Db, manager_id: int, how: Literal["get", "lock"] = "get") -> Manager:
+    """Return a manager, and keep it from being changed if `how` is lock.
+
+    Raises:
+        ManagerNotFound: there is none with this id.
+    """
+    row = db.execute(_SQL[how], {"id": manager_id}, prepare=True).fetchone()
+    if row is None:
+        raise ManagerNotFound(manager_id)
+    return from_row(row)
+
+
+def page(db: Db, after: int, limit: int, state: ManagerState | None) -> list[ManagerOnPage]:
+    """Return the managers with ids above `after`, at most `limit`."""
+    rows = db.execute(_SQL["page"], {"after": after, "limit": limit, "state": state})
+    return [ManagerOnPage(from_row(row[:-1]), row[-1]) for row in rows]
+
+
+def first_beat(db: Db, manager: Manager) -> None:
+    """Begin the lease of a manager that was just registered."""
+    db.execute(_SQL["first_beat"], {"id": manager.id, "lease_s": manager.lease_s})
+
+
+def beat(db: Db, manager_id: int) -> tuple[Manager, datetime]:
+    """Note a sign of life; return the manager, and until when its lease is extended.
+
+    Raises:
+        ManagerNotFound: there is none with this id.
+        ManagerNotActive: it was deactivated or declared lost.
+    """
+    row = db.execute(_SQL["beat"], {"id": manager_id}, prepare=True).fetchone()
+    if row is None:
+        raise ManagerNotActive(manager_id, str(get(db, manager_id).state))
+    return from_row(row[1:]), row[0]
+
+
+def silent(db: Db, limit: int) -> list[int]:
+    """Return managers whose lease is over."""
+    return [row[0] for row in db.execute(_SQL["silent"], {"limit": limit}, prepare=True)]
+
+
+def lock_heartbeat(db: Db, manager_id: int) -> bool | None:
+    """Keep a lease from being extended; return whether it is over, None if there is none."""
+    over: bool | None = _one(db, "lock_heartbeat", {"id": manager_id})
+    return over
+
+
+def forget_heartbeat(db: Db, manager_id: int) -> None:
+    """Remove the signs of life of a manager that has ended."""
+    db.execute(_SQL["forget_heartbeat"], {"id": manager_id})
+
+
+def from_row(row: Sequence[Any]) -> Manager:
+    """Return the manager that a row of `managers` holds."""
+    id_, version, state, name, hostname, tags, programs, lease_s, heartbeat_s, *rest = row
+    owner, registered_at, modified_at = rest
+    return Manager(
+        id=id_,
+        version=version,
+        state=ManagerState(state),
+        name=name,
+        hostname=hostname,
+        tags=tuple(tags),
+        programs=programs,
+        lease_s=lease_s,
+        heartbeat_s=heartbeat_s,
+        owner=owner,
+        registered_at=registered_at,
+        modified_at=modified_at,
+    )
+
+
+def _one(db: Db, statement: str, parameters: dict[str, Any]) -> Any:
+    row = db.execute(_SQL[statement], parameters, prepare=True).fetchone()
+    return row[0] if row else None

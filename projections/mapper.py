@@ -1,0 +1,148 @@
+"""How events become bytes and come back: msgpack maps under short topics.
+
+A stored state is a msgpack map of the event's fields by name, with timestamps in msgpack's own
+timestamp type, so that any msgpack reader can make sense of the log in ten years.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, cast
+from uuid import UUID
+
+import msgpack
+from eventsourcing.domain import DomainEventProtocol
+from eventsourcing.persistence import Mapper, StoredEvent, Transcoder
+from eventsourcing.utils import register_topic
+
+from recordledger.domain.access import TOKEN_EVENTS
+from recordledger.domain.errors import UnknownEvent
+from recordledger.domain.events import RECORD_EVENTS, Event, Outcome
+from recordledger.domain.manager import MANAGER_EVENTS
+from recordledger.domain.streams import Stream, stream_number, stream_uuid
+
+from .upcasters import upcast
+
+EVENT_TYPES: Final[Mapping[str, type[Event]]] = {
+    event_type.topic: event_type for event_type in (*RECORD_EVENTS, *MANAGER_EVENTS, *TOKEN_EVENTS)
+}
+
+# The key under which a shape's version is stored, where it is not 1 (as the library does).
+VERSION_KEY: Final = "class_version"
+
+_PLAIN: Final = (str, int, bytes, datetime, float)
+
+for _topic, _event_type in EVENT_TYPES.items():
+    register_topic(_topic, _event_type)
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """An event in its place: which aggregate it belongs to, and as which of its events."""
+
+    stream: Stream
+    number: int
+    version: int
+    event: Event
+
+    @property
+    def originator_id(self) -> UUID:
+        """The stream's UUID, as the library names it."""
+        return stream_uuid(self.stream, self.number)
+
+    @property
+    def originator_version(self) -> int:
+        """The event's number in its stream, from 1, as the library names it."""
+        return self.version
+
+
+class MsgpackTranscoder(Transcoder):
+    """Bytes for plain values, datetimes and UUIDs."""
+
+    def __init__(self) -> None:
+        self._packer = msgpack.Packer(datetime=True)
+
+    def encode(self, obj: Any) -> bytes:
+        """Return the value as msgpack.
+
+        One packer serves all threads: packing plain values runs no Python code, and so holds
+        the interpreter's lock from start to end.
+        """
+        return cast("bytes", self._packer.pack(obj))
+
+    def decode(self, data: bytes) -> Any:
+        """Return the value that was packed; timestamps come back as aware datetimes in UTC."""
+        return msgpack.unpackb(data, timestamp=3)
+
+
+class EventMapper(Mapper[UUID]):
+    """Between `Recorded` events and the rows of the log."""
+
+    def to_stored_event(self, domain_event: DomainEventProtocol[UUID]) -> StoredEvent:
+        """Return the event as the log stores it."""
+        recorded = cast("Recorded", domain_event)
+        return StoredEvent(
+            originator_id=recorded.originator_id,
+            originator_version=recorded.version,
+            topic=recorded.event.topic,
+            state=self.state_of(recorded.event),
+        )
+
+    def state_of(self, event: Event) -> bytes:
+        """Return the bytes of an event; the same for all records that share the event."""
+        return self.transcoder.encode(_shape(event))
+
+    def to_domain_event(self, stored_event: StoredEvent) -> Recorded:
+        """Return the event that a row of the log holds.
+
+        Raises:
+            UnknownEvent: this version of the code does not know it; it is never skipped.
+        """
+        originator_id = cast("UUID", stored_event.originator_id)
+        stream, number = stream_number(originator_id)
+        event = self.event_of(stored_event.topic, stored_event.state)
+        return Recorded(stream, number, stored_event.originator_version, event)
+
+    def event_of(self, topic: str, state: bytes) -> Event:
+        """Return the event of a topic and stored bytes, in its newest shape."""
+        event_type = EVENT_TYPES.get(topic)
+        if event_type is None:
+            raise UnknownEvent(topic)
+        shape = self.transcoder.decode(state)
+        version = shape.pop(VERSION_KEY, 1)
+        shape = upcast(topic, shape, version, event_type.class_version)
+        if "operation_id" in shape:
+            shape["operation_id"] = UUID(bytes=shape["operation_id"])
+        return event_type.model_validate(shape)
+
+
+def _shape(event: Event) -> dict[str, Any]:
+    """Return the event's fields as plain values; what is None is left out."""
+    shape = {name: _plain(value) for name, value in event if value is not None}
+    if event.class_version > 1:
+        shape[VERSION_KEY] = event.class_version
+    return shape
+
+
+def _plain(value: Any) -> Any:
+    """Return a field's value as msgpack takes it. Nested models become maps without their Nones."""
+    if isinstance(value, _PLAIN):
+        return value
+    if isinstance(value, UUID):
+        return value.bytes
+    fields = getattr(value, "__pydantic_fields__", None)
+    if fields is not None:
+        return {name: _plain(item) for name, item in value if item is not None}
+    return value
+
+
+def pack_outcome(outcome: Outcome) -> bytes:
+    """Return an outcome as the `records` table holds it."""
+    return cast("bytes", msgpack.packb(_plain(outcome)))
+
+
+def unpack_outcome(data: bytes) -> Outcome:
+    """Return the outcome that the `records` table holds."""
+    return Outcome.model_validate(msgpack.unpackb(data))

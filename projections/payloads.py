@@ -1,0 +1,150 @@
+"""Payloads: bytes outside the log, stored once by the SHA-256 of what they are uncompressed."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from threading import local
+from typing import Any, Final
+
+import zstandard
+
+from recordledger.domain import events as e
+from recordledger.domain.errors import InvalidInput, TooLarge
+from recordledger.domain.events import Event, Outcome, Payload
+from recordledger.domain.fingerprint import digest_of
+from recordledger.domain.record import Record
+from recordledger.domain.streams import Stream
+
+from .database import Db
+from .mapper import Recorded
+from .statements import statements
+
+_SQL = statements("payloads")
+
+# Below this, a frame's header eats what compression saves.
+COMPRESS_BYTES_MIN: Final = 256
+_LEVEL: Final = 3
+_CHUNK_BYTES: Final = 1 << 16
+
+# The events that name payloads.
+_NAMING: Final = (
+    e.Created,
+    e.Completed,
+    e.Errored,
+    e.LateResult,
+    e.ResultAdopted,
+    e.ServiceIterated,
+)
+
+_threads = local()
+
+
+def payload_of(data: bytes) -> Payload:
+    """Return the reference under which these bytes are stored."""
+    return Payload(digest=digest_of(data), size_bytes=len(data))
+
+
+def compress(data: bytes) -> tuple[str, bytes]:
+    """Return the codec and the stored form: compressed where that pays, else as it is."""
+    if len(data) >= COMPRESS_BYTES_MIN:
+        if not hasattr(_threads, "compressor"):
+            _threads.compressor = zstandard.ZstdCompressor(level=_LEVEL)
+        compressor: zstandard.ZstdCompressor = _threads.compressor
+        small = compressor.compress(data)
+        if len(small) < len(data):
+            return "zstd", small
+    return "raw", data
+
+
+def decompress(data: bytes, size_bytes_max: int) -> bytes:
+    """Return the bytes of one zstd frame, and never more than the limit.
+
+    The size that the frame declares is read first, and the stream is read with a running cap: a
+    few bytes can claim to be, or become, gigabytes.
+
+    Raises:
+        TooLarge: it is, or says it is, over the limit.
+        InvalidInput: it is no whole zstd frame.
+    """
+    try:
+        declared = zstandard.frame_content_size(data)
+        if declared > size_bytes_max:
+            raise TooLarge("the compressed data", declared, size_bytes_max, "body_bytes_max")
+        out = bytearray()
+        window = max(size_bytes_max, 1 << 23)
+        with zstandard.ZstdDecompressor(max_window_size=window).stream_reader(
+            io.BytesIO(data)
+        ) as reader:
+            while chunk := reader.read(_CHUNK_BYTES):
+                out += chunk
+                if len(out) > size_bytes_max:
+                    raise TooLarge(
+                        "the compressed data", len(out), size_bytes_max, "body_bytes_max"
+                    )
+    except zstandard.ZstdError as error:
+        raise InvalidInput(f"the body is no zstd frame: {error}") from error
+    if declared not in (-1, len(out)):
+        raise InvalidInput("the zstd frame is cut short; send the body again")
+    return bytes(out)
+
+
+def store(db: Db, contents: Mapping[bytes, bytes]) -> set[bytes]:
+    """Store these contents, by digest; return the digests that were not there before."""
+    if not contents:
+        return set()
+    digests = sorted(contents)
+    stored = [compress(contents[digest]) for digest in digests]
+    parameters = {
+        "digests": digests,
+        "sizes": [len(contents[digest]) for digest in digests],
+        "codecs": [codec for codec, _ in stored],
+        "datas": [data for _, data in stored],
+    }
+    return {row[0] for row in db.execute(_SQL["insert"], parameters, prepare=True)}
+
+
+def lock(db: Db, digests: Iterable[bytes]) -> None:
+    """Hold payloads until the end of the transaction."""
+    if wanted := sorted(digests):
+        db.execute(_SQL["lock"], {"digests": wanted}, prepare=True)
+
+
+def load(db: Db, digests: Iterable[bytes]) -> dict[bytes, bytes]:
+    """Return the contents of payloads, uncompressed, by digest; destroyed ones are left out."""
+    wanted = sorted(set(digests))
+    if not wanted:
+        return {}
+    rows = db.execute(_SQL["get"], {"digests": wanted}, prepare=True).fetchall()
+    return {
+        digest: data if codec == "raw" else decompress(data, size_bytes)
+        for digest, size_bytes, codec, data in rows
+    }
+
+
+def named_by(event: Event) -> tuple[Payload, ...]:
+    """Return the payloads that an event refers to."""
+    found: list[Payload] = []
+    for _, value in event:
+        if isinstance(value, Payload):
+            found.append(value)
+        elif isinstance(value, Outcome):
+            found += value.payloads
+    return tuple(found)
+
+
+def write(db: Db, changes: Sequence[tuple[Record, Record]], happened: Iterable[Recorded]) -> None:
+    """Note which payloads the events name, and drop the references of erased records."""
+    references = {
+        (payload.digest, recorded.number)
+        for recorded in happened
+        if recorded.stream is Stream.record and isinstance(recorded.event, _NAMING)
+        for payload in named_by(recorded.event)
+    }
+    if references:
+        digests, record_ids = map(list[Any], zip(*sorted(references), strict=True))
+        parameters = {"digests": digests, "record_ids": record_ids}
+        db.execute(_SQL["refer"], parameters, prepare=True)
+    gone = [after.id for before, after in changes if before.exists and not after.exists]
+    if gone:
+        db.execute(_SQL["forget"], {"record_ids": gone})

@@ -1,0 +1,34 @@
+-- name: append
+-- The last statement of a transaction that changes anything. The advisory lock is held from here
+-- to the commit, so that positions are given out in the order of commits and no reader of the log
+-- can pass a gap that is filled later. One NOTIFY a transaction, without a payload.
+  WITH log AS MATERIALIZED (
+       SELECT pg_advisory_xact_lock(%(lock)b), pg_notify(%(channel)b, ''))
+INSERT INTO ledger_events (originator_id, originator_version, topic, state)
+SELECT event.*
+  FROM log,
+       unnest(%(ids)b::uuid[], %(versions)b::bigint[], %(topics)b::text[], %(states)b::bytea[])
+       AS event
+RETURNING notification_id;
+
+-- name: now
+-- The ledger's time: the database's clock, read after the locks are held.
+SELECT clock_timestamp();
+
+-- name: history
+-- All events of one stream, oldest first.
+SELECT notification_id, originator_version, topic, state
+  FROM ledger_events
+ WHERE originator_id = %(id)b
+ ORDER BY originator_version;
+
+-- name: head
+-- The newest position; 0 in an empty log.
+SELECT coalesce(max(notification_id), 0) FROM ledger_events;
+
+-- name: read_log
+-- The log in order, for replay: streamed through a server-side cursor.
+SELECT notification_id, originator_id, originator_version, topic, state
+  FROM ledger_events
+ WHERE notification_id > %(after)s AND notification_id <= %(upto)s
+ ORDER BY notification_id;

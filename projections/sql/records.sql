@@ -1,0 +1,82 @@
+-- name: next_ids
+-- New ids, ascending.
+SELECT nextval('record_ids') FROM generate_series(1, %(n)b::bigint) ORDER BY 1;
+
+-- name: get
+-- Records as they are now.
+SELECT {columns} FROM records r WHERE r.id = ANY(%(ids)b::bigint[]) ORDER BY r.id;
+
+-- name: lock
+-- The one lock of a record: its row, in the order of ids. Whoever has it may change the record
+-- and its place in the claim queue.
+SELECT {columns} FROM records r WHERE r.id = ANY(%(ids)b::bigint[]) ORDER BY r.id FOR UPDATE;
+
+-- name: lock_claimable
+-- Of these candidates, in their order, the first that still wait and that nobody else has locked.
+-- SKIP LOCKED: a claim waits for nobody, and two claims never get the same record.
+SELECT {columns}
+  FROM unnest(%(ids)b::bigint[]) WITH ORDINALITY AS candidate (id, place)
+  JOIN records r ON r.id = candidate.id
+ WHERE r.status = 'waiting'
+ ORDER BY candidate.place
+ LIMIT %(limit)b::bigint
+   FOR UPDATE OF r SKIP LOCKED;
+
+-- name: lock_of_manager
+-- What a manager has.
+SELECT {columns}
+  FROM records r
+ WHERE r.manager_id = %(manager_id)b::bigint
+   AND r.status = 'running'
+ ORDER BY r.id
+   FOR UPDATE;
+
+-- name: running_of_manager
+-- The attempts that a manager has.
+SELECT r.id, r.attempt, r.started_at
+  FROM records r
+ WHERE r.manager_id = %(manager_id)b::bigint
+   AND r.status = 'running'
+ ORDER BY r.id;
+
+-- name: insert
+INSERT INTO records (id, version, status, prior, kind, spec, spec_size_bytes, function, lane_id,
+                     tag, priority, owner, created_at, modified_at, attempt, manager_id,
+                     started_at, finished_at, outcome, error_type, error_message, retries,
+                     retries_used)
+SELECT id, version, status, string_to_array(prior, ','), kind, spec, spec_size_bytes, function,
+       lane_id, tag, priority, owner, created_at, modified_at, attempt, manager_id, started_at,
+       finished_at, outcome, error_type, error_message, retries, retries_used
+  FROM unnest({arrays}) AS new ({names});
+
+-- name: update
+UPDATE records r
+   SET version = new.version,
+       status = new.status,
+       prior = string_to_array(new.prior, ','),
+       lane_id = new.lane_id,
+       tag = new.tag,
+       priority = new.priority,
+       modified_at = new.modified_at,
+       attempt = new.attempt,
+       manager_id = new.manager_id,
+       started_at = new.started_at,
+       finished_at = new.finished_at,
+       outcome = new.outcome,
+       error_type = new.error_type,
+       error_message = new.error_message,
+       retries_used = new.retries_used
+  FROM unnest({arrays}) AS new ({names})
+ WHERE r.id = new.id;
+
+-- name: delete
+DELETE FROM records WHERE id = ANY(%(ids)b::bigint[]);
+
+-- name: existing
+-- For each specification, the oldest record of it that find_existing may give back.
+SELECT DISTINCT ON (r.spec) r.spec, r.id
+  FROM payload_references p
+  JOIN records r ON r.id = p.record_id AND r.spec = p.digest
+ WHERE p.digest = ANY(%(digests)b::bytea[])
+   AND r.status <> ALL ('{{cancelled,deleted,invalid}}')
+ ORDER BY r.spec, r.id;

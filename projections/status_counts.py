@@ -1,0 +1,39 @@
+"""The table `status_counts`: how many records of each lane are in each status; never recounted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from recordledger.domain.record import Record
+from recordledger.domain.status import Status
+
+from .database import Db
+from .statements import statements
+
+_SQL = statements("status_counts")
+
+
+def write(
+    db: Db, changes: Sequence[tuple[Record, Record]], lane_id_of: Callable[[Record], int]
+) -> None:
+    """Add what the changes add and take away."""
+    deltas: Counter[tuple[int, str]] = Counter()
+    for before, after in changes:
+        if before.status is not None:
+            deltas[lane_id_of(before), before.status.value] -= 1
+        if after.status is not None:
+            deltas[lane_id_of(after), after.status.value] += 1
+    keys = [key for key, delta in deltas.items() if delta]
+    if keys:
+        parameters = {
+            "lane_ids": [lane_id for lane_id, _ in keys],
+            "statuses": [status for _, status in keys],
+            "deltas": [deltas[key] for key in keys],
+        }
+        db.execute(_SQL["add"], parameters, prepare=True)
+
+
+def by_status(db: Db) -> dict[Status, int]:
+    """Return how many records are in each status; statuses that nothing is in are left out."""
+    return {Status(status): n for status, n in db.execute(_SQL["by_status"], prepare=True)}

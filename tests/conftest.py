@@ -1,0 +1,40 @@
+"""Fixtures for tests that need PostgreSQL: a real one, started at the first use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.postgres import new_database, new_template, running_server
+
+
+@pytest.fixture(scope="session")
+def postgres_server_url() -> Iterator[str]:
+    """The URL of a server on which databases may be created."""
+    with running_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres_server_url: str) -> Iterator[str]:
+    """The name of a database with the ledger's schema and no rows, to copy from."""
+    # Imported late, so that tests that need no schema do not need this module either.
+    from recordledger.projections.schema import migrate
+
+    with new_template(postgres_server_url, migrate) as name:
+        yield name
+
+
+@pytest.fixture
+def database_url(postgres_server_url: str, migrated_template: str) -> Iterator[str]:
+    """The URL of a database of this test's own, with the ledger's schema and no rows."""
+    with new_database(postgres_server_url, template=migrated_template) as url:
+        yield url
+
+
+@pytest.fixture
+def empty_database_url(postgres_server_url: str) -> Iterator[str]:
+    """The URL of a database of this test's own, without the ledger's schema."""
+    with new_database(postgres_server_url) as url:
+        yield url

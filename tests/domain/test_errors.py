@@ -1,0 +1,147 @@
+"""Every refusal and fault has a stable code, a meaning, and its facts as attributes."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from recordledger.domain import errors
+from recordledger.domain.errors import (
+    CommandRefused,
+    IdempotencyConflict,
+    ImpossibleHistory,
+    InvalidInput,
+    LedgerError,
+    ManagerNotActive,
+    ManagerNotFound,
+    NotYourAttempt,
+    NotYourManager,
+    RecordNotFound,
+    TooLarge,
+    TransitionForbidden,
+    UnknownEvent,
+    WrongKind,
+)
+
+ERRORS = [
+    found
+    for _, found in inspect.getmembers(errors, inspect.isclass)
+    if issubclass(found, LedgerError)
+]
+
+
+def drawn() -> Iterator[tuple[str, str]]:
+    """Yield each error in the tree of the module's docstring, with its parent there."""
+    above: list[str] = ["Exception"]
+    for line in (errors.__doc__ or "").splitlines():
+        if found := re.match(r"([│ ├└─]*)([A-Z]\w+)(?:  |$)", line):
+            level = len(found[1]) // 4 + 1
+            del above[level:]
+            yield found[2], above[-1]
+            above.append(found[2])
+
+
+def test_the_tree_in_the_docstring_is_the_tree() -> None:
+    assert dict(drawn()) == {error.__name__: error.mro()[1].__name__ for error in ERRORS}
+
+
+def test_no_two_errors_have_the_same_code() -> None:
+    codes = {error.code: error.__name__ for error in ERRORS}
+    assert len(codes) == len(ERRORS)
+
+
+def test_the_codes_are_stable() -> None:
+    assert {error.code for error in ERRORS if issubclass(error, CommandRefused)} == {
+        "refused",
+        "not_found",
+        "transition_forbidden",
+        "wrong_kind",
+        "not_your_attempt",
+        "manager_not_found",
+        "manager_not_active",
+        "not_your_manager",
+        "idempotency_conflict",
+        "invalid_input",
+        "too_large",
+    }
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.code)
+def test_every_error_says_what_it_means(error: type[LedgerError]) -> None:
+    assert re.fullmatch(r"[a-z_]+", error.code)
+    assert error.__doc__
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "facts"),
+    [
+        (RecordNotFound(411), "there is no record 411", {"record_id": 411}),
+        (
+            TransitionForbidden("claimed", "held", ("waiting",)),
+            "a record that is held cannot be claimed: it would have to be waiting",
+            {"event": "claimed", "status": "held", "allowed": ("waiting",)},
+        ),
+        (
+            TransitionForbidden("cancelled", "complete", ("waiting", "running")),
+            "a record that is complete cannot be cancelled: it would have to be waiting or running",
+            {"allowed": ("waiting", "running")},
+        ),
+        (
+            WrongKind("claimed", "service"),
+            "a service record cannot be claimed",
+            {"event": "claimed", "kind": "service"},
+        ),
+        (
+            NotYourAttempt(411, 2, 7),
+            "manager 7 never had attempt 2 of record 411; "
+            "return only what a claim of this manager gave out",
+            {"record_id": 411, "attempt": 2, "manager_id": 7},
+        ),
+        (ManagerNotFound(7), "there is no manager 7; register first", {"manager_id": 7}),
+        (
+            ManagerNotActive(7, "lost"),
+            "manager 7 is lost; register anew to claim again",
+            {"manager_id": 7, "state": "lost"},
+        ),
+        (
+            NotYourManager(7),
+            "manager 7 was registered with another user's token",
+            {"manager_id": 7},
+        ),
+        (
+            IdempotencyConflict("k"),
+            "idempotency key 'k' was used for another request; use a new key for a new request",
+            {"key": "k"},
+        ),
+        (InvalidInput("a is nan"), "a is nan", {}),
+        (
+            TooLarge("the specification", 12, 10, "payload_bytes_max"),
+            "the specification has 12, and the limit is 10 (setting payload_bytes_max)",
+            {"what": "the specification", "size": 12, "limit": 10, "setting": "payload_bytes_max"},
+        ),
+        (
+            ImpossibleHistory("record 411", 3, "no"),
+            "record 411, version 3: no",
+            {"stream": "record 411", "version": 3},
+        ),
+        (
+            UnknownEvent("teleported"),
+            "this version does not know the event teleported; upgrade recordledger",
+            {"topic": "teleported", "version": None},
+        ),
+        (
+            UnknownEvent("claimed", 9),
+            "this version does not know the event claimed in version 9; upgrade recordledger",
+            {"topic": "claimed", "version": 9},
+        ),
+    ],
+    ids=lambda value: value.code if isinstance(value, LedgerError) else "",
+)
+def test_an_error_says_what_to_do_and_has_its_facts(
+    error: LedgerError, message: str, facts: dict[str, object]
+) -> None:
+    assert str(error) == message
+    assert {name: getattr(error, name) for name in facts} == facts

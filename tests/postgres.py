@@ -1,0 +1,81 @@
+"""A PostgreSQL for tests: one server per session, and databases that are made and dropped freely.
+
+`RECORDLEDGER_TEST_DATABASE_URL` names another server, whose role must be allowed to create
+databases. Without it the embedded server runs in a temporary folder, with `fsync` off: these tests
+kill no server and cut no power. Tests that do start a server of their own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import tempfile
+from collections.abc import Callable, Generator
+from pathlib import Path
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import psycopg
+from psycopg import sql
+
+from recordledger.projections.embedded import EmbeddedPostgres
+
+URL_VARIABLE = "RECORDLEDGER_TEST_DATABASE_URL"
+
+_FAST_AND_UNSAFE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+
+@contextlib.contextmanager
+def running_server() -> Generator[str]:
+    """Yield the URL of a server on which databases may be created; end it if it is ours."""
+    if given := os.environ.get(URL_VARIABLE):
+        yield given
+        return
+    with tempfile.TemporaryDirectory(prefix="recordledger-tests-") as home:
+        # Where root has no user namespaces, the server runs as somebody else, who must get in.
+        Path(home).chmod(0o755)
+        with EmbeddedPostgres(home, settings=_FAST_AND_UNSAFE, create_databases=True) as postgres:
+            yield postgres.url
+
+
+@contextlib.contextmanager
+def new_database(server_url: str, *, template: str | None = None) -> Generator[str]:
+    """Create a database, empty or as a copy of another, yield its URL, and drop it."""
+    name = f"test_{secrets.token_hex(8)}"
+    _execute(
+        server_url,
+        sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+            sql.Identifier(name), sql.Identifier(template or "template0")
+        ),
+    )
+    try:
+        yield with_database(server_url, name)
+    finally:
+        _execute(
+            server_url,
+            sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)),
+        )
+
+
+@contextlib.contextmanager
+def new_template(server_url: str, fill: Callable[[str], object]) -> Generator[str]:
+    """Create a database, let `fill` put a schema in, yield its name for copies, and drop it."""
+    with new_database(server_url) as url:
+        fill(url)
+        name = urlsplit(url).path.removeprefix("/")
+        # A copy waits for whoever is connected to the original, so nobody may be.
+        _execute(
+            server_url,
+            sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(sql.Identifier(name)),
+        )
+        yield name
+
+
+def with_database(url: str, name: str) -> str:
+    """Return the URL of another database on the same server."""
+    return urlunsplit(urlsplit(url)._replace(path="/" + quote(name, safe="")))
+
+
+def _execute(url: str, statement: sql.Composed) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(statement)

@@ -1,0 +1,1 @@
+"""Tests of the log and what is derived from it, on a real PostgreSQL."""
