@@ -265,3 +265,5 @@ def _status_after(record: Record, event: Event) -> dict[str, Any]:
             if event_type in REMEMBERS and record.status is not None:
                 return {"status": target, "prior": (*record.prior, remembered(record.status))}
             return {"status": target}
+        case _:  # pragma: no cover
+            assert_never(target)

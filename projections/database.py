@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any, Final, cast
 
@@ -96,7 +96,7 @@ class LedgerDatastore(PostgresDatastore):
         """Do nothing: the ledger sends columns, not the library's composite type."""
 
     @contextmanager
-    def reading(self) -> Iterator[Db]:
+    def reading(self) -> Generator[Db]:
         """Give a cursor; every statement is a transaction of its own.
 
         Raises:
@@ -108,7 +108,7 @@ class LedgerDatastore(PostgresDatastore):
                 yield cursor_of(connection)
 
     @contextmanager
-    def writing(self) -> Iterator[Db]:
+    def writing(self) -> Generator[Db]:
         """Give a cursor inside one transaction, which commits at the end or leaves no trace.
 
         Raises:
@@ -122,7 +122,7 @@ class LedgerDatastore(PostgresDatastore):
 
 
 @contextmanager
-def as_ledger_errors() -> Iterator[None]:
+def as_ledger_errors() -> Generator[None]:
     """Turn faults of the database that a later attempt may not meet into the ledger's errors.
 
     Mistakes in the ledger's own SQL stay what they are: they are bugs, and must be seen as such.

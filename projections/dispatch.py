@@ -23,7 +23,7 @@ REAPER: Final = "server:lease-reaper"
 
 
 @dataclass(frozen=True, slots=True)
-class NewManager:
+class Registration:
     """How a manager presents itself. `lease_s` and `heartbeat_s` are seconds."""
 
     name: str
@@ -77,7 +77,7 @@ class ReturnAnswer(TypedDict):
 
 
 def register_manager(
-    ledger: Ledger, new: NewManager, *, actor: str, request: RequestKey | None = None
+    ledger: Ledger, new: Registration, *, actor: str, request: RequestKey | None = None
 ) -> int:
     """Register a manager; return its id, which is new at every boot.
 

@@ -11,9 +11,8 @@ from eventsourcing.persistence import (
     InfrastructureFactory,
     Mapper,
     StoredEvent,
-    Transcoder,
 )
-from eventsourcing.postgres import PostgresFactory
+from eventsourcing.postgres import BasePostgresFactory, PostgresFactory
 from eventsourcing.utils import Environment, EnvType
 from psycopg.errors import UniqueViolation
 
@@ -50,7 +49,7 @@ class LedgerFactory(PostgresFactory):
 
     def __init__(self, env: Environment | EnvType | None, datastore: LedgerDatastore) -> None:
         """Use this datastore instead of one made from environment variables."""
-        InfrastructureFactory.__init__(self, env)
+        super(BasePostgresFactory, self).__init__(env)
         self.datastore = datastore
 
     def application_recorder(self) -> LedgerRecorder:
@@ -62,8 +61,6 @@ class Ledger(Application[UUID]):
     """The event-sourced application. One per process; threads share it."""
 
     name = "ledger"
-    recorder: LedgerRecorder
-    mapper: EventMapper
 
     def __init__(
         self,
@@ -85,19 +82,16 @@ class Ledger(Application[UUID]):
         self.schema = schema
         self.datastore = LedgerDatastore(url, schema, pool_size=pool_size, timeout_s=timeout_s)
         self.lanes = LaneRegistry(self.datastore)
+        self.event_mapper = EventMapper(MsgpackTranscoder())
         super().__init__()
 
     def construct_factory(self, env: Environment) -> InfrastructureFactory[Any]:
         """Return the infrastructure of this ledger, whatever the environment says."""
         return LedgerFactory(env, self.datastore)
 
-    def construct_transcoder(self) -> Transcoder:
-        """Return the transcoder to msgpack."""
-        return MsgpackTranscoder()
-
     def construct_mapper(self) -> Mapper[UUID]:
         """Return the mapper between events and rows."""
-        return EventMapper(self.construct_transcoder())
+        return self.event_mapper
 
     def history(self, db: Db, stream: Stream, number: int) -> list[Placed]:
         """Return all events of one aggregate with their positions, oldest first."""
@@ -105,7 +99,7 @@ class Ledger(Application[UUID]):
         return [
             Placed(
                 position,
-                Recorded(stream, number, version, self.mapper.event_of(topic, bytes(state))),
+                Recorded(stream, number, version, self.event_mapper.event_of(topic, bytes(state))),
             )
             for position, version, topic, state in rows
         ]
@@ -246,7 +240,7 @@ class Operation:
 
     def _stored(self) -> list[StoredEvent]:
         """Return the rows of the log; the bytes of an event that many records share, once."""
-        mapper = self.ledger.mapper
+        mapper = self.ledger.event_mapper
         states: dict[int, bytes] = {}
         stored: list[StoredEvent] = []
         for recorded in self._happened:

@@ -70,7 +70,7 @@ class MsgpackTranscoder(Transcoder):
         One packer serves all threads: packing plain values runs no Python code, and so holds
         the interpreter's lock from start to end.
         """
-        return cast("bytes", self._packer.pack(obj))
+        return self._packer.pack(obj)
 
     def decode(self, data: bytes) -> Any:
         """Return the value that was packed; timestamps come back as aware datetimes in UTC."""
@@ -140,7 +140,7 @@ def _plain(value: Any) -> Any:
 
 def pack_outcome(outcome: Outcome) -> bytes:
     """Return an outcome as the `records` table holds it."""
-    return cast("bytes", msgpack.packb(_plain(outcome)))
+    return msgpack.packb(_plain(outcome))
 
 
 def unpack_outcome(data: bytes) -> Outcome:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from importlib.resources import files
-from typing import Any, Final, LiteralString, NamedTuple, cast
+from typing import Any, Final, LiteralString, NamedTuple
 
 from psycopg import Connection
 from psycopg.errors import InsufficientPrivilege, UndefinedTable
@@ -13,6 +13,7 @@ from psycopg.sql import SQL, Identifier
 from recordledger.domain.errors import SchemaMismatch
 
 from .database import DEFAULT_SCHEMA, as_ledger_errors, connect
+from .statements import shipped
 
 _STEP = re.compile(r"(\d{4})_(\w+)\.sql")
 # Two processes that start at once migrate one after the other.
@@ -34,8 +35,7 @@ def steps() -> list[Step]:
         for path in files("recordledger.projections.migrations").iterdir()
         if (match := _STEP.fullmatch(path.name))
     ]
-    # The files ship with the package, so their text is as trusted as a literal in the code.
-    return sorted(Step(int(match[1]), match[2], path.read_text()) for match, path in found)
+    return sorted(Step(int(match[1]), match[2], shipped(path.read_text())) for match, path in found)
 
 
 NEWEST: Final = steps()[-1].version
@@ -62,7 +62,7 @@ def migrate(url: str, schema: str = DEFAULT_SCHEMA, *, stepwise: bool = False) -
         _refuse_newer(present)
         if present == 0 and not stepwise:
             sql = (files("recordledger.projections.sql") / "schema.sql").read_text()
-            connection.execute(cast("LiteralString", sql))
+            connection.execute(shipped(sql))
             for step in steps():
                 _note(connection, step)
         for step in steps():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import cache
 from importlib.resources import files
-from typing import LiteralString, cast
+from typing import LiteralString
 
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 
@@ -18,8 +18,12 @@ def statements(noun: str) -> dict[str, LiteralString]:
     """
     text = (files("recordledger.projections.sql") / f"{noun}.sql").read_text()
     parts = _NAME.split(text)
-    # The files ship with the package, so their text is as trusted as a literal in the code.
     return {
-        name: cast("LiteralString", body.strip().rstrip(";"))
+        name: shipped(body.strip().rstrip(";"))
         for name, body in zip(parts[1::2], parts[2::2], strict=True)
     }
+
+
+def shipped(text: str) -> LiteralString:
+    """Return SQL that ships with the package, as trusted as a literal in the code."""
+    return text  # pyright: ignore[reportReturnType]

@@ -18,6 +18,7 @@ from recordledger.domain.attempts import Attempt, attempts
 from recordledger.domain.commands import (
     Claim,
     Create,
+    ExpireLease,
     LoseManager,
     RecordCommand,
     Relinquish,
@@ -358,6 +359,11 @@ def relinquish(manager_id: int = 1, *, attempt: int = 1, **said: Unpack[Said]) -
 def lose_manager(manager_id: int = 1, **said: Unpack[Said]) -> LoseManager:
     """Return the command that `manager_lost` answers."""
     return LoseManager(stamp=stamp(**said), manager_id=manager_id)
+
+
+def expire_lease(*, attempt: int = 1, **said: Unpack[Said]) -> ExpireLease:
+    """Return the command that `lease_expired` answers."""
+    return ExpireLease(stamp=stamp(**said), attempt=attempt)
 
 
 @dataclass(frozen=True)

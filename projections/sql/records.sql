@@ -40,13 +40,10 @@ SELECT r.id, r.attempt, r.started_at
  ORDER BY r.id;
 
 -- name: insert
-INSERT INTO records (id, version, status, prior, kind, spec, spec_size_bytes, function, lane_id,
-                     tag, priority, owner, created_at, modified_at, attempt, manager_id,
-                     started_at, finished_at, outcome, error_type, error_message, retries,
-                     retries_used)
-SELECT id, version, status, string_to_array(prior, ','), kind, spec, spec_size_bytes, function,
-       lane_id, tag, priority, owner, created_at, modified_at, attempt, manager_id, started_at,
-       finished_at, outcome, error_type, error_message, retries, retries_used
+INSERT INTO records ({names})
+SELECT id, version, status, string_to_array(prior, ','), lane_id, tag, priority, modified_at,
+       attempt, manager_id, started_at, finished_at, outcome, error_type, error_message,
+       retries_used, kind, spec, spec_size_bytes, function, owner, created_at, retries
   FROM unnest({arrays}) AS new ({names});
 
 -- name: update

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from recordledger.domain.commands import RecordCommand
 from recordledger.domain.errors import (
     NotYourAttempt,
     RecordNotFound,
@@ -25,6 +26,7 @@ from tests.examples import (
     created,
     erased,
     errored,
+    expire_lease,
     failure,
     given,
     given_status,
@@ -274,7 +276,11 @@ def test_an_accepted_result_that_is_delivered_again_changes_nothing(
     accepted.when(hand_in(success("another"))).then_nothing()
 
 
-# Giving back and losing
+# Giving back, losing and expiring
+
+
+def name_of(command: RecordCommand) -> str:
+    return type(command).__name__
 
 
 def test_a_manager_gives_an_attempt_back() -> None:
@@ -287,25 +293,37 @@ def test_a_silent_manager_loses_its_attempt() -> None:
     running.when(lose_manager(4)).then(manager_lost(4))
 
 
+def test_an_attempt_that_was_not_extended_expires() -> None:
+    running = given(*HISTORIES[Status.running])
+    running.when(expire_lease(actor="server")).then(lease_expired(actor="server"))
+
+
 @pytest.mark.parametrize("status", [None, *NOT_RUNNING])
-def test_what_is_not_running_cannot_be_given_back_or_lost(status: Status | None) -> None:
-    given_status(status).when(relinquish()).then_nothing()
-    given_status(status).when(lose_manager()).then_nothing()
+@pytest.mark.parametrize("command", [relinquish(), lose_manager(), expire_lease()], ids=name_of)
+def test_what_is_not_running_cannot_be_taken_back(
+    status: Status | None, command: RecordCommand
+) -> None:
+    given_status(status).when(command).then_nothing()
 
 
-def test_only_the_current_attempt_of_the_manager_is_given_back_or_lost() -> None:
+def test_only_the_current_attempt_is_taken_back() -> None:
     running = given(created(), claimed(1), lease_expired(), claimed(2, attempt=2))
     running.when(relinquish(1, attempt=1)).then_nothing()
     running.when(relinquish(2, attempt=1)).then_nothing()
     running.when(relinquish(1, attempt=2)).then_nothing()
     running.when(lose_manager(1)).then_nothing()
+    running.when(expire_lease(attempt=1)).then_nothing()
+    running.when(expire_lease(attempt=2)).then(lease_expired(attempt=2))
     running.when(relinquish(2, attempt=2)).then(relinquished(2, attempt=2))
 
 
-def test_giving_back_and_losing_twice_change_nothing_the_second_time() -> None:
-    running = given(*HISTORIES[Status.running])
-    running.when(relinquish()).after.when(relinquish()).then_nothing()
-    running.when(lose_manager()).after.when(lose_manager()).then_nothing()
+@pytest.mark.parametrize("command", [relinquish(), lose_manager(), expire_lease()], ids=name_of)
+def test_taking_an_attempt_back_twice_changes_nothing_the_second_time(
+    command: RecordCommand,
+) -> None:
+    waiting = given(*HISTORIES[Status.running]).when(command).after
+    assert waiting.status is Status.waiting
+    waiting.when(command).then_nothing()
 
 
 # Erased records
@@ -318,10 +336,9 @@ def test_an_erased_record_is_not_found_by_any_command(status: Status) -> None:
         gone.when(command).then_refused(RecordNotFound, record_id=RECORD_ID, code="not_found")
 
 
-def test_an_erased_record_has_nothing_to_give_back() -> None:
-    gone = given(*HISTORIES[Status.running], erased())
-    gone.when(relinquish()).then_nothing()
-    gone.when(lose_manager()).then_nothing()
+@pytest.mark.parametrize("command", [relinquish(), lose_manager(), expire_lease()], ids=name_of)
+def test_an_erased_record_has_no_attempt_to_take_back(command: RecordCommand) -> None:
+    given(*HISTORIES[Status.running], erased()).when(command).then_nothing()
 
 
 # Messages

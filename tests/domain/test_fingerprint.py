@@ -257,20 +257,22 @@ SIMILAR = st.recursive(
 
 def same(first: Any, second: Any) -> bool:
     """Return whether two JSON values are the same input: of one type all the way down."""
-    if type(first) is not type(second):
+    kind = type(first).__name__
+    if kind != type(second).__name__:
         return False
-    if type(first) is dict:
+    if kind == "dict":
         return first.keys() == second.keys() and all(same(first[k], second[k]) for k in first)
-    if type(first) is list:
+    if kind == "list":
         return len(first) == len(second) and all(map(same, first, second))
     return repr(first) == repr(second)
 
 
 def turned_round(value: Any) -> Any:
     """Return the value with the keys of all its objects in the opposite order."""
-    if type(value) is dict:
+    kind = type(value).__name__
+    if kind == "dict":
         return {key: turned_round(value[key]) for key in reversed(list(value))}
-    if type(value) is list:
+    if kind == "list":
         return [turned_round(item) for item in value]
     return value
 

@@ -32,6 +32,7 @@ from tests.examples import (
     commented,
     create,
     created,
+    expire_lease,
     failure,
     given,
     hand_in,
@@ -58,6 +59,7 @@ COMMANDS: st.SearchStrategy[RecordCommand] = st.one_of(
     ),
     st.builds(relinquish, MANAGERS, attempt=ATTEMPTS),
     st.builds(lose_manager, MANAGERS),
+    st.builds(expire_lease, attempt=ATTEMPTS),
 )
 
 

@@ -1,0 +1,363 @@
+"""Write the reference pages that are made from the code, or check that they are fresh.
+
+    python docs/generate.py            write every page
+    python docs/generate.py --check    change nothing; exit 1 with a diff if a page is stale
+
+A page is a function that takes nothing, returns Markdown, and is registered under its file's name
+with `@page`. Import what it describes inside the function: a page must not need the others'.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from recordledger.domain.events import Event
+    from recordledger.domain.status import Status, Target
+
+DOCS: Final = Path(__file__).resolve().parent
+NOTICE: Final = "<!-- Made from the code by docs/generate.py (`make docs`). Do not edit. -->"
+
+Page = Callable[[], str]
+PAGES: Final[dict[str, Page]] = {}
+
+
+def page(name: str) -> Callable[[Page], Page]:
+    """Register a function as the page of this name, relative to `docs/`."""
+
+    def register(text_of: Page) -> Page:
+        PAGES[name] = text_of
+        return text_of
+
+    return register
+
+
+# What pages are made of
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [list(head)]
+    lines.append(["---"] * len(lines[0]))
+    lines += [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def described(thing: object) -> str:
+    """Return the docstring of a thing, as paragraphs."""
+    return inspect.cleandoc(thing.__doc__ or "")
+
+
+def one_line(text: str) -> str:
+    """Return a text without its line breaks, for a cell of a table."""
+    return " ".join(text.split())
+
+
+def modules_of(package: ModuleType) -> list[ModuleType]:
+    """Return the modules of a package, in the order of their names."""
+    names = sorted(module.name for module in iter_modules(package.__path__))
+    return [import_module(f"{package.__name__}.{name}") for name in names]
+
+
+# Statuses
+
+
+@page("reference/statuses.md")
+def statuses() -> str:
+    """Return the transition table, a diagram, and what can happen in each status."""
+    from recordledger.domain.status import Status, Target
+
+    rules = _rules()
+    parts = [
+        "# Statuses and transitions",
+        "A record is in exactly one status at every moment of its life. The table is the whole "
+        "state machine: what it does not list cannot happen, and a request for it is refused with "
+        "`transition_forbidden`.",
+        _diagram(rules),
+        "A line from a group stands for a line from each of its members. Events that leave the "
+        "status as it is are not drawn.",
+        "## Transitions",
+        table(
+            ("from", "event", "to"),
+            (
+                (_named(sources), f"[`{event.__name__}`](events.md#{event.__name__.lower()})", to)
+                for sources, event, target in rules
+                for to in [_target(target)]
+            ),
+        ),
+        '"What it was" is a stack: a record that was cancelled, then deleted, then undeleted, then '
+        "uncancelled is what it was in the beginning. A running record comes back waiting.",
+    ]
+    for status in Status:
+        possible = [rule for rule in rules if status in rule[0]]
+        staying = [rule for rule in possible if rule[2] in (Target.unchanged, status)]
+        leaving = [rule for rule in possible if rule not in staying]
+        entering = [rule for rule in rules if rule[2] is status and rule not in possible]
+        parts += [
+            f"## {status}",
+            f"- reached by: {_events(entering)}\n- left by: {_events(leaving)}\n"
+            f"- can also happen: {_events(staying)}",
+        ]
+    return "\n\n".join(parts)
+
+
+Rule = tuple[tuple["Status | None", ...], type["Event"], "Status | Target"]
+
+
+def _rules() -> list[Rule]:
+    """Return the table with the sources of each event together, in the order of the table."""
+    from recordledger.domain.status import TRANSITIONS
+
+    grouped: dict[tuple[type[Event], Status | Target], list[Status | None]] = {}
+    for (source, event_type), target in TRANSITIONS.items():
+        grouped.setdefault((event_type, target), []).append(source)
+    return [(tuple(found), event, target) for (event, target), found in grouped.items()]
+
+
+def _named(sources: tuple[Status | None, ...]) -> str:
+    from recordledger.domain.status import Status
+
+    missing = [status for status in Status if status not in sources]
+    if not missing:
+        return "any"
+    if len(missing) == 1:
+        return f"any but {missing[0]}"
+    return ", ".join(str(source or "(none)") for source in sources)
+
+
+def _target(target: Status | Target) -> str:
+    from recordledger.domain.status import Target
+
+    return target.value if isinstance(target, Target) else str(target)
+
+
+def _events(rules: Iterable[Rule]) -> str:
+    names = list(dict.fromkeys(event.__name__ for _, event, _ in rules))
+    return ", ".join(f"[`{name}`](events.md#{name.lower()})" for name in names) or "nothing"
+
+
+def _diagram(rules: list[Rule]) -> str:
+    """Return the state diagram. Three sources or more are drawn as one node: a group."""
+    from recordledger.domain.status import Target
+
+    groups: dict[tuple[Status | None, ...], str] = {}
+    labels: dict[tuple[str, str], list[str]] = {}
+    prior = "what_it_was"
+    for sources, event, target in rules:
+        if target is Target.unchanged or sources == (target,):
+            continue
+        ends = {Target.gone: "[*]", Target.prior: prior}
+        to = ends[target] if isinstance(target, Target) else str(target)
+        nodes = [str(source) if source else "[*]" for source in sources]
+        if len(sources) > 2:
+            nodes = [groups.setdefault(sources, f"group_{len(groups) + 1}")]
+        for node in nodes:
+            labels.setdefault((node, to), []).append(event.__name__)
+    lines = [
+        *(f'state "{_named(sources)}" as {name}' for sources, name in groups.items()),
+        f'state "{Target.prior.value}" as {prior}',
+        *(f"{node} --> {to} : {', '.join(names)}" for (node, to), names in labels.items()),
+    ]
+    return "\n".join(["```mermaid", "stateDiagram-v2", *(f"    {line}" for line in lines), "```"])
+
+
+# Events
+
+
+@page("reference/events.md")
+def events() -> str:
+    """Return the catalogue of everything that the log can hold."""
+    from recordledger import domain
+    from recordledger.domain.access import Role
+    from recordledger.domain.events import Event, Kind, Outcome, Payload, Priority
+
+    parts = [
+        "# Events",
+        "Everything that the log can hold. An event is immutable; it is stored under its topic "
+        "and version, and older versions are upcast when they are read.",
+        "## What every event says",
+        described(Event),
+        _fields(Event),
+    ]
+    for module in sorted(
+        modules_of(domain), key=lambda module: module.__name__ != Event.__module__
+    ):
+        found = [event for event in _classes(module, Event) if event is not Event]
+        if found:
+            parts.append(f"## Events of a {SUBJECTS.get(module.__name__, _last_name(module))}")
+        for event in found:
+            parts += [
+                f"### {event.__name__}",
+                described(event),
+                f"Topic `{event.topic}`, version {event.class_version}.",
+                _fields(event),
+            ]
+    parts += [
+        "## Values in events",
+        "A `Digest` is a SHA-256, 32 bytes. An `AwareDatetime` is a moment in UTC.",
+    ]
+    for value in (Payload, Outcome):
+        parts += [f"### {value.__name__}", described(value), _fields(value)]
+    for choice in (Kind, Priority, Role):
+        values = ", ".join(f"`{member.value}` ({member.name})" for member in choice)
+        parts += [f"### {choice.__name__}", described(choice), f"One of {values}."]
+    return "\n\n".join(parts)
+
+
+SUBJECTS: Final = {
+    "recordledger.domain.access": "token",
+    "recordledger.domain.events": "record",
+}
+
+
+def _last_name(module: ModuleType) -> str:
+    return module.__name__.rpartition(".")[2]
+
+
+def _classes(module: ModuleType, base: type[Any]) -> list[type[Any]]:
+    """Return the kinds of a class that a module defines, in its order."""
+    return [
+        thing
+        for thing in vars(module).values()
+        if inspect.isclass(thing)
+        and issubclass(thing, base)
+        and thing.__module__ == module.__name__
+    ]
+
+
+def _fields(model: type[BaseModel]) -> str:
+    """Return a table of the fields that a model declares itself, with the types as written."""
+    written = inspect.get_annotations(model)
+    rows = [
+        (f"`{name}`", f"`{written[name]}`", _default(field))
+        for name, field in model.model_fields.items()
+        if name in written
+    ]
+    return table(("field", "type", "default"), rows) if rows else "It has no fields of its own."
+
+
+def _default(field: Any) -> str:
+    if field.is_required():
+        return "required"
+    default = field.get_default(call_default_factory=True)
+    return f"`{default!r}`"
+
+
+# Errors
+
+
+@page("reference/errors.md")
+def errors() -> str:
+    """Return every refusal and fault, with its code and its meaning."""
+    from recordledger.domain import errors as module
+    from recordledger.domain.errors import LedgerError
+
+    found = list(_family(LedgerError, module.__name__))
+    parts = [
+        "# Errors",
+        "Every refusal and fault that the ledger raises on purpose. The code is stable: programs "
+        "may depend on it, and people may search for it. A bulk request answers with the code and "
+        "the message for each record that was refused.",
+        table(
+            ("code", "error", "meaning"),
+            (
+                (
+                    f"`{error.code}`",
+                    f"[{error.__name__}](#{error.__name__.lower()})",
+                    one_line(described(error)),
+                )
+                for error in found
+            ),
+        ),
+    ]
+    for error in found:
+        facts = _facts(error)
+        parts += [
+            f"## {error.__name__}",
+            described(error),
+            f"Code `{error.code}`. A kind of `{error.mro()[1].__name__}`."
+            + (f" Says: {', '.join(f'`{fact}`' for fact in facts)}." if facts else ""),
+        ]
+    return "\n\n".join(parts)
+
+
+def _family(error: type[Any], module: str) -> Iterator[type[Any]]:
+    """Yield an error and all its kinds in one module, parents first."""
+    yield error
+    for kind in error.__subclasses__():
+        if kind.__module__ == module:
+            yield from _family(kind, module)
+
+
+def _facts(error: type[Any]) -> list[str]:
+    """Return the attributes that an error has besides its message."""
+    written = vars(error).get("__init__")
+    if written is None:
+        return []
+    kept = written.__code__.co_names
+    return [name for name in inspect.signature(written).parameters if name in kept]
+
+
+# Writing and checking
+
+
+def rendered(name: str) -> str:
+    """Return the whole text of a page's file."""
+    return f"{NOTICE}\n\n{PAGES[name]().strip()}\n"
+
+
+def stale(name: str) -> str:
+    """Return the difference between the file of a page and what it should be; empty if none."""
+    path = DOCS / name
+    there = path.read_text("utf-8") if path.exists() else ""
+    return "".join(
+        difflib.unified_diff(
+            there.splitlines(keepends=True),
+            rendered(name).splitlines(keepends=True),
+            f"docs/{name} (as it is)",
+            f"docs/{name} (as the code says)",
+        )
+    )
+
+
+def orphans() -> list[str]:
+    """Return the files that say they are made here and are the page of no function."""
+    made = (path for path in sorted(DOCS.rglob("*.md")) if NOTICE in path.read_text("utf-8"))
+    return [name for path in made if (name := path.relative_to(DOCS).as_posix()) not in PAGES]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write or check the pages; return the exit status."""
+    parser = argparse.ArgumentParser(description="Write the reference pages made from the code.")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if stale")
+    check: bool = parser.parse_args(arguments).check
+    differences = {name: difference for name in PAGES if (difference := stale(name))}
+    lost = orphans()
+    if check:
+        sys.stdout.write("".join(differences.values()))
+        sys.stdout.writelines(f"docs/{name} is made by no function: delete it\n" for name in lost)
+        return 1 if differences or lost else 0
+    for name in differences:
+        path = DOCS / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(rendered(name), "utf-8")
+        sys.stdout.write(f"wrote docs/{name}\n")
+    for name in lost:
+        (DOCS / name).unlink()
+        sys.stdout.write(f"deleted docs/{name}: no function makes it\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
