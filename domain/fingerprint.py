@@ -15,7 +15,7 @@ from .events import Payload
 FUNCTION_PATTERN: Final = re.compile(r"[A-Za-z_][\w.-]*(:[A-Za-z_][\w.]*)?", re.ASCII)
 FUNCTION_CHARACTERS_MAX: Final = 200
 NESTING_MAX: Final = 100
-INTEGER_BITS_MAX: Final = 14_284  # 4,300 digits, what Python writes and reads
+INTEGER_MAX: Final = 10**4300 - 1  # as many digits as Python writes and reads
 _CONTAINERS: Final = (dict, list, tuple)
 
 
@@ -131,7 +131,7 @@ def _fault(value: Any, path: str, depth: int) -> str | None:
         case None | bool():
             return None
         case int():
-            if value.bit_length() <= INTEGER_BITS_MAX:
+            if abs(value) <= INTEGER_MAX:
                 return None
             return f"{where} is an integer of too many digits; use a string"
         case float():

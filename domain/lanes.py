@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from packaging.specifiers import InvalidSpecifier, Specifier, SpecifierSet
 from packaging.version import Version
@@ -19,8 +18,7 @@ PROGRAM_PATTERN: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._+-]{0,99}?)\s*((?:
 REQUIREMENT_CHARACTERS_MAX: Final = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Lane:
+class Lane(NamedTuple):
     """All tasks of one tag that need the same programs; a manager can take all or none."""
 
     tag: str

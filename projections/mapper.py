@@ -16,6 +16,7 @@ import msgpack
 from eventsourcing.domain import DomainEventProtocol
 from eventsourcing.persistence import Mapper, StoredEvent, Transcoder
 from eventsourcing.utils import register_topic
+from pydantic import BaseModel
 
 from recordledger.domain.access import TOKEN_EVENTS
 from recordledger.domain.errors import UnknownEvent
@@ -120,7 +121,7 @@ class EventMapper(Mapper[UUID]):
 
 def _shape(event: Event) -> dict[str, Any]:
     """Return the event's fields as plain values; what is None is left out."""
-    shape = {name: _plain(value) for name, value in event if value is not None}
+    shape = {name: _plain(value) for name, value in vars(event).items() if value is not None}
     if event.class_version > 1:
         shape[VERSION_KEY] = event.class_version
     return shape
@@ -132,9 +133,8 @@ def _plain(value: Any) -> Any:
         return value
     if isinstance(value, UUID):
         return value.bytes
-    fields = getattr(value, "__pydantic_fields__", None)
-    if fields is not None:
-        return {name: _plain(item) for name, item in value if item is not None}
+    if isinstance(value, BaseModel):
+        return {name: _plain(item) for name, item in vars(value).items() if item is not None}
     return value
 
 

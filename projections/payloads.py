@@ -125,7 +125,7 @@ def load(db: Db, digests: Iterable[bytes]) -> dict[bytes, bytes]:
 def named_by(event: Event) -> tuple[Payload, ...]:
     """Return the payloads that an event refers to."""
     found: list[Payload] = []
-    for _, value in event:
+    for value in vars(event).values():
         if isinstance(value, Payload):
             found.append(value)
         elif isinstance(value, Outcome):

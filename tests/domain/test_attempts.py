@@ -118,6 +118,13 @@ def test_what_happens_after_an_attempt_does_not_end_it_again() -> None:
     assert later.attempts == adopted.attempts == attempts(ended)
 
 
+@pytest.mark.parametrize("end", [lease_expired(), result_adopted()], ids=lambda event: event.topic)
+def test_an_attempt_that_was_taken_away_is_not_taken_away_again(end: Event) -> None:
+    ended = (created(), claimed(), end)
+    later = given(*ended, soft_deleted(timestamp=at(4)), erased(timestamp=at(5)))
+    assert later.attempts == attempts(ended)
+
+
 def test_retries_are_attempts_in_order() -> None:
     found = given(
         created(retries=1),

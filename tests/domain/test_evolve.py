@@ -63,8 +63,10 @@ def changes(history: tuple[Event, ...], event: Event) -> dict[str, object]:
 
 
 def test_a_record_without_history_does_not_exist() -> None:
-    assert fold(RECORD_ID, []) == Record(RECORD_ID)
-    assert not Record(RECORD_ID).exists
+    record = fold(RECORD_ID, [])
+    assert record == Record(RECORD_ID)
+    assert not record.exists
+    assert (record.version, record.attempt, record.retries, record.retries_used) == (0, 0, 0, 0)
 
 
 def test_created_says_what_the_record_is() -> None:

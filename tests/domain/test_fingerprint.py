@@ -182,6 +182,24 @@ def test_objects_count_as_levels_too(levels: int) -> None:
         canonical_json(value)
 
 
+def test_what_is_wrong_at_the_deepest_level_allowed_is_named() -> None:
+    for bad, complaint in ((float("nan"), "is nan"), ("\0", "has a NUL"), (b"", "is a bytes")):
+        in_lists: object = bad
+        in_objects: object = bad
+        for _ in range(NESTING_MAX):
+            in_lists, in_objects = [in_lists], {"k": in_objects}
+        for value in (in_lists, in_objects):
+            with pytest.raises(InvalidInput, match=complaint):
+                canonical_json(value)
+
+
+def test_an_integer_has_as_many_digits_as_python_reads() -> None:
+    largest = 10**4300 - 1
+    assert canonical_json([largest]) == b"[" + b"9" * 4300 + b"]"
+    with pytest.raises(InvalidInput, match=r"^\[1\] is an integer of too many digits"):
+        canonical_json([largest, largest + 1])
+
+
 def test_a_list_that_contains_itself_is_nested_too_deep() -> None:
     value: list[Any] = []
     value.append(value)

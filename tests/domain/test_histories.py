@@ -44,7 +44,9 @@ from tests.examples import (
     undeleted,
 )
 
-LIVES = st.lists(st.integers(0, 2**16), max_size=40)
+# Hypothesis likes short lists: long lives are asked for, or nothing would ever happen twice.
+CHOICES = st.integers(0, 2**16)
+LIVES = st.lists(CHOICES, max_size=10) | st.lists(CHOICES, min_size=15, max_size=40)
 
 MANAGERS = st.integers(1, N_MANAGERS)
 ATTEMPTS = st.integers(0, 5)

@@ -80,6 +80,13 @@ def test_a_requirement_has_one_canonical_form(text: str, canonical: str) -> None
     assert parse_requirement(canonical) == canonical
 
 
+def test_a_requirement_may_be_as_long_as_the_limit() -> None:
+    longest = "psi4>=" + "9" * (REQUIREMENT_CHARACTERS_MAX - len("psi4>="))
+    assert parse_requirement(longest) == longest
+    with pytest.raises(InvalidInput, match="in at most 200 characters"):
+        parse_requirement(longest + "9")
+
+
 @pytest.mark.parametrize(
     "text",
     [

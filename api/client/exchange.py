@@ -1,0 +1,244 @@
+"""Requests and answers without I/O: what to send, when to try again, what an answer means.
+
+An operation is a generator. It yields a `Send` and is given the `Reply` or the `Fault`; it yields
+a `Sleep` and is resumed when the time has passed; it returns its result. `Client` and
+`AsyncClient` do the sending and the sleeping, each in its way, and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import time
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from typing import Any, Final, TypeAlias, TypeVar
+from uuid import uuid4
+
+from pydantic import BaseModel, ValidationError
+
+from ..schemas import Problem
+from . import wire
+from .errors import ClientError, NotConnected, ServerFault, error_of
+from .results import Server
+
+TIMEOUT_S: Final = 30.0
+RETRIES_S: Final = 60.0
+# For a server that has never answered: rather a wrong address than a short absence.
+FIRST_RETRIES_S: Final = 5.0
+
+_DELAY_MIN_S: Final = 0.1
+_DELAY_MAX_S: Final = 5.0
+_WARN_AFTER_S: Final = 3.0
+_TRY_AGAIN: Final = frozenset({429, 502, 503, 504})
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send this request. Sending the same one twice is harmless: it is a read, or has a key."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """Come back when this time has passed."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the server answered. Headers are found by names in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """There was no whole answer; whether the server did its work is not known."""
+
+    detail: str
+    is_lasting: bool = False
+
+
+Step: TypeAlias = Send | Sleep
+Outcome: TypeAlias = Reply | Fault | None
+
+T = TypeVar("T")
+AnswerT = TypeVar("AnswerT", bound=BaseModel)
+Operation: TypeAlias = Generator[Step, Outcome, T]
+
+
+@dataclass(slots=True)
+class Session:
+    """What the operations of one client share. Threads may write the same thing twice, no more."""
+
+    url: str
+    retries_s: float | None = None
+    progress: bool | None = None
+    has_answered: bool = field(default=False, init=False)
+    server: Server | None = field(default=None, init=False)
+
+    @property
+    def patience_s(self) -> float:
+        """For how long to try again, in seconds."""
+        if self.retries_s is not None:
+            return self.retries_s
+        return RETRIES_S if self.has_answered else FIRST_RETRIES_S
+
+
+def get(
+    session: Session, path: str, shape: type[AnswerT], *, give_up_at: float | None = None
+) -> Operation[AnswerT]:
+    """Read something."""
+    body = yield from _exchange(session, Send("GET", path, _headers()), give_up_at)
+    return _shaped(session, shape, body)
+
+
+def post(
+    session: Session,
+    path: str,
+    shape: type[AnswerT],
+    body: bytes,
+    *,
+    give_up_at: float | None = None,
+) -> Operation[AnswerT]:
+    """Ask for something, under a key of its own, so that it happens once however often it is sent.
+
+    Args:
+        session: the client's.
+        path: below the server's address.
+        shape: of the answer.
+        body: msgpack.
+        give_up_at: try no longer than until then, by the monotonic clock; None leaves it to the
+            session.
+    """
+    compressed, encoding = wire.compress(body)
+    headers = _headers() | {"Content-Type": wire.MEDIA_TYPE, "Idempotency-Key": uuid4().hex}
+    send = Send("POST", path, headers | encoding, compressed)
+    answer = yield from _exchange(session, send, give_up_at)
+    return _shaped(session, shape, answer)
+
+
+def server(session: Session) -> Operation[Server]:
+    """Return what the server says of itself; asked for once."""
+    found = session.server
+    if found is None:
+        found = session.server = yield from get(session, "/v1/server", Server)
+    return found
+
+
+def _headers() -> dict[str, str]:
+    return {"Accept": wire.MEDIA_TYPE}
+
+
+def _exchange(session: Session, send: Send, give_up_at: float | None) -> Operation[bytes]:
+    """Send until there is an answer that counts; return its body.
+
+    The pauses are random between nothing and a bound that doubles ("full jitter"), so that
+    clients which lost their server together do not come back together.
+    """
+    started_at = time.monotonic()
+    bound_s, warned = _DELAY_MIN_S, False
+    while True:
+        outcome = yield send
+        session.has_answered |= isinstance(outcome, Reply)
+        if isinstance(outcome, Reply) and outcome.status not in _TRY_AGAIN:
+            return _body(session, outcome)
+        now = time.monotonic()
+        end = started_at + session.patience_s
+        left_s = (end if give_up_at is None else min(end, give_up_at)) - now
+        pause_s = _pause_s(outcome, bound_s)
+        bound_s = min(2 * bound_s, _DELAY_MAX_S)
+        lasting = isinstance(outcome, Fault) and outcome.is_lasting
+        if left_s <= 0 or lasting or _asked_pause_s(outcome) > left_s:
+            raise _give_up(session, outcome, now - started_at)
+        if not warned and now - started_at > _WARN_AFTER_S:
+            warned = True
+            _log.warning("%s (trying for another %.0f s)", _complaint(session, outcome), left_s)
+        yield Sleep(min(pause_s, left_s))
+
+
+def _pause_s(outcome: Outcome, bound_s: float) -> float:
+    jitter_s = random.uniform(0, bound_s)  # noqa: S311  # nobody gains by guessing it
+    return _asked_pause_s(outcome) + jitter_s
+
+
+def _asked_pause_s(outcome: Outcome) -> float:
+    """Return the pause that the server asks for, in seconds; a date counts by our clock."""
+    if not isinstance(outcome, Reply) or (asked := outcome.headers.get("retry-after")) is None:
+        return 0.0
+    try:
+        return max(0.0, float(asked))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(asked).timestamp() - time.time())
+    except ValueError:
+        return 0.0
+
+
+def _complaint(session: Session, outcome: Outcome) -> str:
+    match outcome:
+        case Reply(status=status):
+            return f"{session.url} answers {status}"
+        case Fault(detail=detail):
+            return f"no answer from {session.url}: {detail}"
+        case None:  # pragma: no cover
+            return "nothing was sent"
+
+
+def _give_up(session: Session, outcome: Outcome, tried_s: float) -> ClientError:
+    if isinstance(outcome, Reply):
+        return _error(session, outcome)
+    return NotConnected(
+        f"{_complaint(session, outcome)} (tried for {tried_s:.0f} s). Is it the right address, "
+        "and does the server run? `recordledger up` starts one on this machine",
+        url=session.url,
+    )
+
+
+def _body(session: Session, reply: Reply) -> bytes:
+    if 200 <= reply.status < 300:
+        return reply.body
+    if 300 <= reply.status < 400:
+        target = reply.headers.get("location", "somewhere else")
+        raise NotConnected(
+            f"{session.url} sends us on to {target}; if you trust that address, use it instead",
+            url=session.url,
+        )
+    raise _error(session, reply)
+
+
+def _error(session: Session, reply: Reply) -> ClientError:
+    """Return the error that an answer stands for, whoever it came from."""
+    kind = reply.headers.get("content-type", "")
+    try:
+        document: Any = wire.unpack(reply.body) if "msgpack" in kind else json.loads(reply.body)
+        return error_of(Problem.model_validate(document), url=session.url)
+    except ValueError:
+        return ServerFault(
+            f"{session.url} answered {reply.status} and no reason: is it a Record Ledger, and is "
+            "there a proxy between?",
+            status=reply.status,
+        )
+
+
+def _shaped(session: Session, shape: type[AnswerT], body: bytes) -> AnswerT:
+    try:
+        return shape.model_validate(wire.unpack(body))
+    except (ValueError, ValidationError) as error:
+        raise ServerFault(
+            f"{session.url} answered what this version of recordledger cannot read; are both of "
+            f"the same version? ({type(error).__name__} in {shape.__name__})"
+        ) from error

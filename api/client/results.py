@@ -1,0 +1,397 @@
+"""What the client's calls return: typed values that show themselves well."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, ClassVar, Final, Generic, TypeVar, overload
+
+from pydantic import ConfigDict, Field
+
+from recordledger.domain.status import Status
+
+from ..schemas import (
+    EventOut,
+    ManagerOut,
+    NewTokenAnswer,
+    RecordOut,
+    Refusal,
+    ServerAnswer,
+    TokenOut,
+)
+from .tables import html_fields, html_table, shown, text_table
+
+OPEN: Final = frozenset({Status.waiting, Status.running})
+
+_FROZEN = ConfigDict(frozen=True)
+_LONG: Final = 2_000
+
+
+class Record(RecordOut):
+    """A record as it was when it was read. Payloads are there if they were asked for."""
+
+    model_config = _FROZEN
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nobody is going to work on it unless somebody asks: it neither waits nor runs."""
+        return self.status not in OPEN
+
+    def __repr__(self) -> str:
+        """Return one line with what one wants to know first."""
+        parts = [f"Record {self.id}", self.status, shown(self.function), f"tag={shown(self.tag)}"]
+        if self.attempt:
+            parts.append(f"attempt={self.attempt}")
+        if self.compute_s is not None:
+            parts.append(f"{self.compute_s:.3g} s")
+        if self.error_type:
+            parts.append(shown(f"{self.error_type}: {self.error_message or ''}"))
+        return f"<{' '.join(parts)}>"
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        fields = {
+            name: shown(getattr(self, name), _LONG)
+            for name in type(self).model_fields
+            if name not in ("id", "version")
+        }
+        return html_fields(fields, title=f"Record {self.id}")
+
+
+class Manager(ManagerOut):
+    """A manager as it was when it was read."""
+
+    model_config = _FROZEN
+
+    def __repr__(self) -> str:
+        """Return one line with what one wants to know first."""
+        return (
+            f"<Manager {self.id} {self.state} {shown(self.name)}@{shown(self.hostname)} "
+            f"tags={shown(self.tags)}>"
+        )
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        fields = {
+            name: shown(getattr(self, name), _LONG)
+            for name in type(self).model_fields
+            if name != "id"
+        }
+        return html_fields(fields, title=f"Manager {self.id}")
+
+
+class Token(TokenOut):
+    """A token, without its secret."""
+
+    model_config = _FROZEN
+
+
+class NewToken(NewTokenAnswer):
+    """A token that was just issued. `secret` is what to hand over; it is shown this once."""
+
+    model_config = _FROZEN
+
+    secret: str = Field(repr=False)
+
+
+class Server(ServerAnswer):
+    """Which server and which ledger this is, who one is to it, and what it takes."""
+
+    model_config = _FROZEN
+
+
+T = TypeVar("T")
+RecordT = TypeVar("RecordT", bound="Record | None")
+
+
+class Table(list[T], Generic[T]):
+    """A list that shows itself as a table."""
+
+    noun: ClassVar[str] = "rows"
+    columns: ClassVar[tuple[str, ...]] = ()
+
+    def __repr__(self) -> str:
+        """Return a table in text."""
+        if not self:
+            return f"no {self.noun}"
+        return text_table(self.columns, self._rows(), title=self._title())
+
+    def _repr_html_(self) -> str:
+        return html_table(self.columns, self._rows(), title=self._title())
+
+    def _rows(self) -> list[list[str]]:
+        return [[shown(getattr(item, name, None)) for name in self.columns] for item in self]
+
+    def _title(self) -> str:
+        return f"{len(self):,} {self.noun}"
+
+
+class Records(Table[RecordT]):
+    """Records in the order of the call. `missing_ok=True` leaves None where there is none."""
+
+    noun = "records"
+    columns = ("id", "status", "function", "tag", "priority", "attempt", "compute_s", "error_type")
+
+    @property
+    def counts(self) -> dict[Status, int]:
+        """How many of these are in each status."""
+        return dict(Counter(record.status for record in self if record is not None))
+
+    def _title(self) -> str:
+        statuses = ", ".join(f"{number:,} {status}" for status, number in self.counts.items())
+        return f"{super()._title()}: {statuses or 'none of them found'}"
+
+
+class Managers(Table[Manager]):
+    """Managers, newest first."""
+
+    noun = "managers"
+    columns = ("id", "state", "name", "hostname", "tags", "programs", "heartbeat_at")
+
+
+class Tokens(Table[Token]):
+    """Tokens, newest first."""
+
+    noun = "tokens"
+    columns = ("id", "user", "role", "issued_at", "expires_at", "revoked_at")
+
+
+class Counts(Mapping[Status, int]):
+    """How many records are in each status: `counts["waiting"]`, `counts.total`."""
+
+    def __init__(self, counts: Mapping[Status, int]) -> None:
+        self._counts = {status: counts.get(status, 0) for status in Status}
+
+    @property
+    def total(self) -> int:
+        """The number of all records."""
+        return sum(self._counts.values())
+
+    def __getitem__(self, status: str) -> int:
+        """Return the number of records in a status, which may be given by name."""
+        return self._counts[Status(status)] if status in self._counts else self._unknown(status)
+
+    def __iter__(self) -> Iterator[Status]:
+        """Iterate over all nine statuses."""
+        return iter(self._counts)
+
+    def __len__(self) -> int:
+        """Return the number of statuses."""
+        return len(self._counts)
+
+    def __repr__(self) -> str:
+        """Return the statuses that have records, and the total."""
+        return f"Counts({', '.join(f'{name}={n:,}' for name, n in self._some())})"
+
+    def _repr_html_(self) -> str:
+        return html_table(("status", "records"), [(name, f"{n:,}") for name, n in self._some()])
+
+    def _some(self) -> list[tuple[str, int]]:
+        some = [(str(status), number) for status, number in self._counts.items() if number]
+        return [*some, ("total", self.total)]
+
+    def _unknown(self, status: str) -> int:
+        raise KeyError(f"{status!r} is no status; there are {', '.join(self._counts)}")
+
+
+@dataclass(frozen=True, slots=True)
+class BulkMetadata:
+    """What became of the entries of a bulk call, by their index in the caller's order.
+
+    Attributes:
+        operation_ids: of each request that the call was cut into, in order.
+        errors: the entries that were refused: `idx`, `code`, `message`.
+    """
+
+    operation_ids: tuple[str, ...]
+    errors: tuple[Refusal, ...]
+
+    @property
+    def operation_id(self) -> str | None:
+        """The operation, if it was exactly one; a long call is several, see `operation_ids`."""
+        return self.operation_ids[0] if len(self.operation_ids) == 1 else None
+
+    def _figures(self) -> dict[str, int]:
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        """Return the numbers, and the first errors."""
+        figures = ", ".join(f"{name}={n:,}" for name, n in self._figures().items())
+        errors = "".join(f"\n  {idx}: {code}: {text}" for idx, code, text in self._error_rows()[:5])
+        more = len(self.errors) - 5
+        errors += f"\n  and {more:,} more in .errors" if more > 0 else ""
+        return f"{type(self).__name__}({figures}, errors={len(self.errors):,}){errors}"
+
+    def _repr_html_(self) -> str:
+        numbers = {name: f"{n:,}" for name, n in self._figures().items()}
+        numbers["operation"] = ", ".join(self.operation_ids[:3])
+        table = html_fields(numbers, title=type(self).__name__)
+        if self.errors:
+            table += html_table(("index", "code", "message"), self._error_rows(), title="errors")
+        return table
+
+    def _error_rows(self) -> list[tuple[str, str, str]]:
+        return [(str(error.idx), error.code, shown(error.message, 200)) for error in self.errors]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class InsertMetadata(BulkMetadata):
+    """What became of the records to add.
+
+    Attributes:
+        ids: for each entry its record's id, new or found; None where the entry was refused.
+        inserted_idx: the entries that became new records.
+        existing_idx: the entries whose record was there before.
+    """
+
+    ids: tuple[int | None, ...]
+    inserted_idx: tuple[int, ...]
+    existing_idx: tuple[int, ...]
+
+    def _figures(self) -> dict[str, int]:
+        return {"inserted": len(self.inserted_idx), "existing": len(self.existing_idx)}
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ReturnMetadata(BulkMetadata):
+    """What became of the results that were handed in.
+
+    Attributes:
+        accepted_idx: taken as the outcome of the record.
+        late_idx: kept aside, because the attempt was over.
+        duplicate_idx: there already.
+    """
+
+    accepted_idx: tuple[int, ...]
+    late_idx: tuple[int, ...]
+    duplicate_idx: tuple[int, ...]
+
+    def _figures(self) -> dict[str, int]:
+        return {
+            "accepted": len(self.accepted_idx),
+            "late": len(self.late_idx),
+            "duplicate": len(self.duplicate_idx),
+        }
+
+
+class HistoryEvent(EventOut):
+    """One event: who did what, when and why."""
+
+    model_config = _FROZEN
+
+    @property
+    def summary(self) -> str:
+        """What this kind of event says besides who and when, in a few words."""
+        return _summary(self)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class History(Sequence[HistoryEvent]):
+    """Every event of a record, oldest first; shows itself as a timeline."""
+
+    record_id: int
+    events: tuple[HistoryEvent, ...]
+
+    @overload
+    def __getitem__(self, index: int) -> HistoryEvent: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[HistoryEvent, ...]: ...
+    def __getitem__(self, index: int | slice) -> HistoryEvent | tuple[HistoryEvent, ...]:
+        """Return an event by its place, from 0."""
+        return self.events[index]
+
+    def __len__(self) -> int:
+        """Return the number of events."""
+        return len(self.events)
+
+    def __repr__(self) -> str:
+        """Return the timeline in text, times in UTC."""
+        return text_table(_HISTORY_COLUMNS, self._rows(), title=f"Record {self.record_id}")
+
+    def _repr_html_(self) -> str:
+        return html_table(_HISTORY_COLUMNS, self._rows(), title=f"Record {self.record_id}")
+
+    def _rows(self) -> list[list[str]]:
+        rows: list[list[str]] = []
+        before: datetime | None = None
+        for event in self.events:
+            passed = "" if before is None else _duration((event.timestamp - before).total_seconds())
+            before = event.timestamp
+            what = event.summary + (f" ({event.reason})" if event.reason else "")
+            rows.append(
+                [
+                    str(event.version),
+                    event.timestamp.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3],
+                    passed,
+                    event.kind.replace("_", " "),
+                    shown(event.actor, 30),
+                    shown(what, 120),
+                ]
+            )
+        return rows
+
+
+_HISTORY_COLUMNS: Final = ("#", "when (UTC)", "after", "what", "by", "")
+
+# What a timeline has no room for: digests, and what stands elsewhere in the row.
+_UNTOLD: Final = frozenset({"kind", "spec", "state", "priority", "retries", "lease_expires_at"})
+
+
+def _summary(event: EventOut) -> str:
+    data = {key: value for key, value in event.data.items() if value not in (None, [], {}, ())}
+    parts: list[str] = []
+    for name, value in data.items():
+        match name, value:
+            case "outcome", dict():
+                parts.append(_outcome(value))  # pyright: ignore[reportUnknownArgumentType]
+            case ("function" | "text"), _:
+                parts.append(str(value))
+            case ("retries", 0) | ("priority", 1 | "normal"):
+                continue
+            case ("retries" | "priority"), _:
+                parts.append(f"{name} {value}")
+            case _ if name in _UNTOLD or (isinstance(value, dict) and "digest" in value):
+                continue
+            case _:
+                parts.append(f"{name.removesuffix('_id').replace('_', ' ')} {shown(value)}")
+    return ", ".join(part for part in parts if part)
+
+
+def _outcome(outcome: dict[str, Any]) -> str:
+    parts: list[str] = []
+    if error_type := outcome.get("error_type"):
+        parts.append(f"{error_type}: {outcome.get('error_message') or ''}".rstrip(": "))
+    if (compute_s := outcome.get("compute_s")) is not None:
+        parts.append(f"computed in {_duration(compute_s)}")
+    match outcome.get("result"):
+        case {"size_bytes": int(size_bytes)}:
+            parts.append(f"result {size_bytes:,} bytes")
+        case _:
+            pass
+    return ", ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    """Return a time span as people write it.
+
+    >>> [_duration(s) for s in (0.0123, 4.5, 75, 7_300, 180_000)]
+    ['12 ms', '4.5 s', '1 min 15 s', '2 h 1 min', '2 d 2 h']
+    """
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = int(seconds)
+    for unit_s, unit, smaller_s, smaller in (
+        (86_400, "d", 3_600, "h"),
+        (3_600, "h", 60, "min"),
+        (60, "min", 1, "s"),
+    ):
+        if whole >= unit_s:
+            rest = whole % unit_s // smaller_s
+            return f"{whole // unit_s} {unit}" + (f" {rest} {smaller}" if rest else "")
+    return f"{whole} s"

@@ -1,0 +1,237 @@
+"""How errors look from outside: one table of codes, and every error as problem+json (RFC 9457)."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple
+from uuid import uuid4
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from recordledger.domain.access import Permission, Role
+from recordledger.domain.errors import CommandRefused, InvalidInput, LedgerError
+
+log = logging.getLogger(__name__)
+
+PROBLEM_TYPE: Final = "application/problem+json"
+_DETAILS_MAX: Final = 20
+_CHARACTERS_MAX: Final = 500
+
+
+class Meaning(NamedTuple):
+    """What a code means over HTTP. `retry_after_s` is set where the same request may work later."""
+
+    status: int
+    title: str
+    retry_after_s: int | None = None
+
+
+# The same key with another body is 422, as in the IETF draft on the Idempotency-Key header.
+# fmt: off
+MEANINGS: Final[Mapping[str, Meaning]] = {
+    "malformed_body":         Meaning(400, "The body cannot be read"),
+    "unauthenticated":        Meaning(401, "A valid token is needed"),
+    "forbidden":              Meaning(403, "The token does not allow this"),
+    "not_your_manager":       Meaning(403, "The manager is somebody else's"),
+    "not_found":              Meaning(404, "There is no such record"),
+    "manager_not_found":      Meaning(404, "There is no such manager"),
+    "token_not_found":        Meaning(404, "There is no such token"),
+    "no_such_route":          Meaning(404, "There is nothing at this address"),
+    "method_not_allowed":     Meaning(405, "This address does not take this method"),
+    "not_acceptable":         Meaning(406, "The answer has no form that is accepted"),
+    "refused":                Meaning(409, "The rules do not allow this"),
+    "transition_forbidden":   Meaning(409, "The record's status does not allow this"),
+    "wrong_kind":             Meaning(409, "The record's kind does not allow this"),
+    "not_your_attempt":       Meaning(409, "The manager never had this attempt"),
+    "manager_not_active":     Meaning(409, "The manager is not active any more"),
+    "too_large":              Meaning(413, "Over a limit of the server"),
+    "unsupported_media_type": Meaning(415, "The body is in no form that is read here"),
+    "invalid_input":          Meaning(422, "The request is wrong"),
+    "idempotency_conflict":   Meaning(422, "The idempotency key was used for another request"),
+    "ledger_error":           Meaning(500, "Something is wrong with the server"),
+    "impossible_history":     Meaning(500, "The log is damaged"),
+    "unknown_event":          Meaning(500, "The log is newer than the server"),
+    "internal_error":         Meaning(500, "Something is wrong with the server"),
+    "schema_mismatch":        Meaning(503, "The database does not fit the server", 60),
+    "store_unavailable":      Meaning(503, "The database does not answer now", 1),
+    "storage_full":           Meaning(503, "The database's disk is full", 30),
+}
+# fmt: on
+
+
+class MalformedBody(InvalidInput):
+    """The body is not what its headers say, or was cut short."""
+
+    code = "malformed_body"
+
+
+class ValidationFailed(InvalidInput):
+    """The body can be read, and something in it is not as it must be; `errors` say where."""
+
+    def __init__(self, errors: Iterable[Any]) -> None:
+        self.errors = [
+            {
+                "where": _where(error["loc"]),
+                "message": plain(error["msg"], _CHARACTERS_MAX),
+                "type": error["type"],
+            }
+            for error in list(errors)[:_DETAILS_MAX]
+        ]
+        super().__init__("; ".join(f"{each['where']}: {each['message']}" for each in self.errors))
+
+
+class Unauthenticated(CommandRefused):
+    """There is no token, or it opens nothing."""
+
+    code = "unauthenticated"
+
+
+class Forbidden(CommandRefused):
+    """The token is valid, and its role does not include what was asked."""
+
+    code = "forbidden"
+
+    def __init__(self, role: Role, needed: Iterable[Permission]) -> None:
+        super().__init__(
+            f"this needs the permission {' or '.join(needed)}, which the role {role} does not "
+            "have; use another token"
+        )
+        self.role = role
+
+
+class TokenNotFound(CommandRefused):
+    """There is no token with this id."""
+
+    code = "token_not_found"
+
+    def __init__(self, token_id: int) -> None:
+        super().__init__(f"there is no token {token_id}")
+        self.token_id = token_id
+
+
+class NotAcceptable(CommandRefused):
+    """The Accept header leaves out everything that the server can send."""
+
+    code = "not_acceptable"
+
+
+class UnsupportedMediaType(CommandRefused):
+    """The body's type or encoding is none that the server reads."""
+
+    code = "unsupported_media_type"
+
+
+def refusal_of(error: ValidationError) -> ValidationFailed:
+    """Return pydantic's complaints as the ledger's own."""
+    return ValidationFailed(
+        error.errors(include_url=False, include_context=False, include_input=False)
+    )
+
+
+def plain(text: str, characters_max: int) -> str:
+    """Return text that any encoder takes: no half surrogate pairs, no NUL, not too long."""
+    if len(text) > characters_max:
+        text = text[: characters_max - 3] + "..."
+    if "\0" in text:
+        text = text.replace("\0", "\\x00")
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _where(loc: Iterable[Any]) -> str:
+    """Return pydantic's location as one reads it: records[3].tag."""
+    path = ""
+    for part in loc:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return plain(path.lstrip("."), 120) or "the body"
+
+
+def install(app: FastAPI) -> None:
+    """Let every error of the app leave it as problem+json."""
+    app.add_exception_handler(LedgerError, _ledger_error)
+    app.add_exception_handler(RequestValidationError, _request_error)
+    app.add_exception_handler(HTTPException, _http_error)
+
+
+def unknown_fault(method: str, path: str, error: Exception) -> Response:
+    """Return the answer to a request that ran into a bug; the log knows more, by incident id."""
+    return _incident("internal_error", f"{method} {path}", error)
+
+
+async def _ledger_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, LedgerError)  # noqa: S101 - it is registered for these
+    meaning = MEANINGS.get(error.code)
+    if meaning is None or meaning.status == 500:
+        code = "ledger_error" if meaning is None else error.code
+        return _incident(code, f"{request.method} {request.url.path}", error)
+    headers: dict[str, str] = {}
+    if isinstance(error, Unauthenticated):
+        headers["WWW-Authenticate"] = 'Bearer realm="recordledger"'
+    if meaning.status in (401, 403, 413, 415):
+        # The body may not have been read to its end.
+        headers["Connection"] = "close"
+    if isinstance(error, UnsupportedMediaType):
+        headers["Accept-Encoding"] = "zstd, gzip, identity"
+    errors = error.errors if isinstance(error, ValidationFailed) else []
+    return problem(error.code, str(error), headers=headers, errors=errors)
+
+
+async def _request_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - it is registered for these
+    return await _ledger_error(request, ValidationFailed(error.errors()))
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - it is registered for these
+    where = f"{request.method} {request.url.path[:200]}"
+    match error.status_code:
+        case 404:
+            detail = f"there is nothing at {where}; /openapi.json has what there is"
+            return problem("no_such_route", detail)
+        case 405:
+            headers = dict(error.headers or {})
+            detail = f"{where} is not possible; here one can {headers.get('Allow', 'do others')}"
+            return problem("method_not_allowed", detail, headers=headers)
+        case _:
+            return problem("refused", str(error.detail), status=error.status_code)
+
+
+def _incident(code: str, where: str, error: Exception) -> Response:
+    incident = uuid4().hex
+    log.error("incident %s in %s", incident, where, exc_info=error)
+    return problem(
+        code,
+        f"the server has met a fault of its own; its log has it as incident {incident}. "
+        "Nothing was half-done",
+    )
+
+
+def problem(
+    code: str,
+    detail: str,
+    *,
+    status: int | None = None,
+    headers: Mapping[str, str] | None = None,
+    errors: Iterable[Mapping[str, Any]] = (),
+) -> Response:
+    """Return an error as it leaves the server."""
+    meaning = MEANINGS[code]
+    sent = {"Cache-Control": "no-store", **(headers or {})}
+    if meaning.retry_after_s is not None:
+        sent["Retry-After"] = str(meaning.retry_after_s)
+    content = {
+        "type": f"urn:recordledger:error:{code}",
+        "title": meaning.title,
+        "status": status or meaning.status,
+        "detail": detail,
+        "code": code,
+        "errors": list(errors),
+    }
+    data = json.dumps(content, ensure_ascii=False).encode("utf-8", "replace")
+    return Response(data, status or meaning.status, headers=sent, media_type=PROBLEM_TYPE)

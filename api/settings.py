@@ -1,0 +1,105 @@
+"""The server's settings: from the environment, or given by whoever starts it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from recordledger.projections.database import DEFAULT_SCHEMA
+
+ENV_PREFIX: Final = "RECORDLEDGER_"
+_MIB: Final = 1024 * 1024
+
+
+class Settings(BaseSettings):
+    """Each is read from the environment variable `RECORDLEDGER_` + its name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="ignore", frozen=True)
+
+    database_url: str = Field(
+        description="URL of the PostgreSQL database, 15 or newer: postgresql://user:secret@host/db",
+        repr=False,
+    )
+    database_schema: str = Field(
+        default=DEFAULT_SCHEMA,
+        pattern=r"^[a-z_][a-z0-9_]{0,62}$",
+        description="PostgreSQL schema that holds everything of the ledger.",
+    )
+    pool_size: int = Field(
+        default=10,
+        ge=2,
+        le=200,
+        description="Connections to the database at the most, for one process. One request less "
+        "than this is served at a time; the others wait.",
+    )
+    database_timeout_s: float = Field(
+        default=5.0,
+        gt=0,
+        le=600,
+        description="Seconds that a request waits for a connection before it is answered 503.",
+    )
+    host: str = Field(
+        default="127.0.0.1",
+        description="Address to listen on. Others than this machine reach it through a proxy that "
+        "does TLS: tokens travel in every request.",
+    )
+    port: int = Field(
+        default=7420, ge=0, le=65_535, description="TCP port to listen on; 0 takes a free one."
+    )
+    shutdown_timeout_s: int = Field(
+        default=20,
+        ge=1,
+        le=3600,
+        description="Seconds that running requests get to end after SIGTERM.",
+    )
+    records_per_request: int = Field(
+        default=5_000, ge=1, le=100_000, description="Records in one submission at the most."
+    )
+    results_per_request: int = Field(
+        default=2_000, ge=1, le=100_000, description="Results in one return at the most."
+    )
+    body_bytes_max: int = Field(
+        default=64 * _MIB,
+        ge=1024,
+        le=1024 * _MIB,
+        description="Bytes of a request's body at the most, before and after decompression.",
+    )
+    payload_bytes_max: int = Field(
+        default=32 * _MIB,
+        ge=1024,
+        le=1024 * _MIB,
+        description="Bytes of one payload at the most: a specification, a result. Longer output "
+        "and tracebacks are cut in the middle.",
+    )
+    answer_bytes_max: int = Field(
+        default=64 * _MIB,
+        ge=1024,
+        le=1024 * _MIB,
+        description="Bytes of the payloads in one answer at the most, unless it has one record.",
+    )
+    lease_s: float = Field(
+        default=120.0,
+        gt=0,
+        le=86_400,
+        description="Seconds that a manager may be silent before its tasks are given to others.",
+    )
+    heartbeat_s: float = Field(
+        default=30.0,
+        gt=0,
+        le=86_400,
+        description="Seconds between two signs of life of a manager; shorter than the lease.",
+    )
+    idempotency_ttl_s: float = Field(
+        default=7 * 86_400.0,
+        ge=60,
+        description="Seconds for which the answer to a request with an idempotency key is kept.",
+    )
+    token_cache_s: float = Field(
+        default=5.0,
+        ge=0,
+        le=300,
+        description="Seconds for which a valid token is not looked up again. A token that was "
+        "revoked through another process opens this one for so long.",
+    )

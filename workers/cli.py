@@ -1,0 +1,424 @@
+"""The command line: `recordledger <verb>`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import wraps
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+import click
+
+from recordledger import __version__
+from recordledger.domain.errors import LedgerError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from recordledger.projections.ledger import Ledger
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+DATABASE_URL = click.option(
+    "--database-url",
+    envvar="RECORDLEDGER_DATABASE_URL",
+    help="PostgreSQL to use, as a URL. [env: RECORDLEDGER_DATABASE_URL]",
+)
+DATABASE_SCHEMA = click.option(
+    "--database-schema",
+    envvar="RECORDLEDGER_DATABASE_SCHEMA",
+    default="recordledger",
+    show_default=True,
+    help="Schema of the database that holds the ledger.",
+)
+HOME = click.option(
+    "--home",
+    envvar="RECORDLEDGER_HOME",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where the data are kept. The default is the user's data directory.",
+)
+
+
+def _says_what_is_wrong(command: Callable[P, T]) -> Callable[P, T]:
+    """Print the ledger's own errors as one sentence, and exit with 1."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        from recordledger.api.client import ClientError
+
+        try:
+            return command(*args, **kwargs)
+        except (LedgerError, ClientError) as error:
+            raise click.ClickException(str(error)) from error
+
+    return run
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+@click.option("-v", "--verbose", is_flag=True, help="Say more about what happens.")
+def main(verbose: bool) -> None:
+    """Record Ledger: the system of record for large numbers of computations."""
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
+    )
+    for noisy in ("httpx2", "httpcore2", "psycopg.pool"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+@main.command()
+@HOME
+@DATABASE_URL
+@DATABASE_SCHEMA
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where the API listens.")
+@click.option("--port", default=7420, show_default=True, help="Its port; 0 takes a free one.")
+@click.option(
+    "--workers", default=2, show_default=True, help="Processes of the local manager; 0 for none."
+)
+@click.option("--tag", "tags", multiple=True, help="Tag of the local manager. Repeatable. [*]")
+@click.option(
+    "--allow",
+    multiple=True,
+    help="Functions that the local manager may run, 'module:function' with wildcards. Repeatable.",
+)
+@_says_what_is_wrong
+def up(
+    home: Path | None,
+    database_url: str | None,
+    database_schema: str,
+    host: str,
+    port: int,
+    workers: int,
+    tags: tuple[str, ...],
+    allow: tuple[str, ...],
+) -> None:
+    """Start a database, the API, the server's jobs and a manager; Ctrl-C stops them all.
+
+    The data are kept in the user's data directory, and are there at the next start. With
+    --database-url, that database is used instead of an embedded one.
+
+    \b
+    Examples:
+      recordledger up
+      recordledger up --workers 4 --allow 'mypackage.chemistry:*'
+    """
+    from recordledger.api.client.connection import data_directory
+
+    from .supervisor import Plan, Supervisor
+
+    plan = Plan(
+        home=home or data_directory(),
+        database_url=database_url,
+        database_schema=database_schema,
+        host=host,
+        port=port,
+        workers=workers,
+        tags=tags or ("*",),
+        allow=allow,
+    )
+    stop = _stop_on_signals()
+    with Supervisor(plan) as supervisor:
+        click.echo(f"Record Ledger {__version__} is up at {supervisor.url}")
+        click.echo(f"  data and logs   {plan.home}")
+        click.echo("  in Python       from recordledger import Client; client = Client()")
+        click.echo("Ctrl-C stops it.")
+        supervisor.wait(stop)
+        click.echo("Stopping: the manager hands in what it has finished ...")
+
+
+@main.command()
+@DATABASE_URL
+@DATABASE_SCHEMA
+@click.option("--host", default=None, help="Where the API listens. [127.0.0.1]")
+@click.option("--port", default=None, type=int, help="Its port. [7420]")
+@_says_what_is_wrong
+def serve(
+    database_url: str | None, database_schema: str, host: str | None, port: int | None
+) -> None:
+    """Serve the HTTP API. All settings can come from the environment, RECORDLEDGER_*."""
+    from recordledger.api.server import serve as serve_api
+    from recordledger.api.settings import Settings
+
+    from .supervisor import end_with_supervisor
+
+    given = {
+        "database_url": database_url,
+        "database_schema": database_schema,
+        "host": host,
+        "port": port,
+    }
+    end_with_supervisor()
+    serve_api(Settings(**{name: value for name, value in given.items() if value is not None}))
+
+
+@main.command()
+@DATABASE_URL
+@DATABASE_SCHEMA
+@click.option(
+    "--sweep-s",
+    default=2.0,
+    show_default=True,
+    help="Seconds between two looks for managers that have fallen silent.",
+)
+@click.option(
+    "--idempotency-ttl-s",
+    envvar="RECORDLEDGER_IDEMPOTENCY_TTL_S",
+    default=7 * 86_400.0,
+    show_default=True,
+    help="Seconds for which a request may be repeated under its key.",
+)
+@_says_what_is_wrong
+def work(
+    database_url: str | None, database_schema: str, sweep_s: float, idempotency_ttl_s: float
+) -> None:
+    """Do the server's own jobs. Several may run: each job is done by one of them."""
+    from .server_jobs import run_jobs, server_jobs
+    from .supervisor import end_with_supervisor
+
+    stop = _stop_on_signals()
+    end_with_supervisor()
+    ledger = _ledger(database_url, database_schema, pool_size=4)
+    try:
+        run_jobs(ledger, server_jobs(sweep_s=sweep_s, idempotency_ttl_s=idempotency_ttl_s), stop)
+    finally:
+        ledger.close()
+
+
+@main.command()
+@DATABASE_URL
+@DATABASE_SCHEMA
+@_says_what_is_wrong
+def migrate(database_url: str | None, database_schema: str) -> None:
+    """Bring the database's schema up to date. Forward only; run it before `serve`."""
+    from recordledger.projections.schema import migrate as migrate_schema
+
+    version = migrate_schema(_url(database_url), database_schema)
+    click.echo(f"The schema is version {version}.")
+
+
+@main.command()
+@HOME
+@DATABASE_URL
+@DATABASE_SCHEMA
+@click.option("--check", is_flag=True, help="Compare with the live tables; change nothing.")
+@click.option("--differences", default=20, show_default=True, help="Most to show for each table.")
+@_says_what_is_wrong
+def replay(
+    home: Path | None,
+    database_url: str | None,
+    database_schema: str,
+    check: bool,
+    differences: int,
+) -> None:
+    """Fold the whole log again and compare the projections with it, row by row.
+
+    It may run while the ledger is in use. Without --database-url it looks at the embedded database
+    of `recordledger up`, which must be running.
+
+    Exit status is 0 when the tables agree with the log, and 1 when they differ.
+    """
+    from rich.progress import Progress
+
+    from recordledger.projections.replay import check_replay
+
+    if not check:
+        raise click.UsageError("say --check: rebuilding live tables is not offered yet")
+    ledger = _ledger(_running_database(home, database_url), database_schema)
+    try:
+        with Progress(transient=True) as bar:
+            task = bar.add_task("folding the log", total=None)
+            report = check_replay(
+                ledger,
+                differences_max=differences,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+    finally:
+        ledger.close()
+    click.echo(f"{report.n_events} events up to position {report.position}")
+    for difference in report.differences:
+        click.echo(str(difference))
+    for digest, record_id in report.missing_payloads:
+        click.echo(f"payload {digest}, which record {record_id} names, is not there")
+    if not report.equal:
+        click.echo("The tables differ from the log.")
+        sys.exit(1)
+    click.echo("The tables agree with the log, row by row.")
+
+
+@main.command()
+@click.option("--smoke", is_flag=True, help="Few points: is everything there?")
+@click.option(
+    "--output",
+    default="demo-output",
+    show_default=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where the plot and the table of results go.",
+)
+@click.option("--workers", default=2, show_default=True, help="Processes that compute.")
+@_says_what_is_wrong
+def demo(smoke: bool, output: Path, workers: int) -> None:
+    """Compute potential energy curves through a ledger of their own, and draw them.
+
+    A ledger is started in a temporary directory, and nothing of it stays but the output.
+
+    Exit status is 0 when all points came out as they should.
+    """
+    from recordledger.api.client import Client
+
+    from .demo.curves import run_demo
+    from .supervisor import Plan, Supervisor
+
+    logging.getLogger().setLevel(logging.WARNING)
+    with tempfile.TemporaryDirectory(prefix="recordledger-demo-") as home:
+        click.echo(f"Starting PostgreSQL, the API and a manager with {workers} processes ...")
+        plan = Plan(home=Path(home), port=0, workers=workers)
+        with Supervisor(plan) as supervisor:
+            with Client(supervisor.url, supervisor.token) as client:
+                status = run_demo(client, output, smoke=smoke)
+            click.echo("Stopping ...")
+    sys.exit(status)
+
+
+@main.command()
+@click.argument("record_id", type=click.IntRange(1, 2**63 - 1))
+@_says_what_is_wrong
+def history(record_id: int) -> None:
+    """Print everything that has happened to the record RECORD_ID, oldest first."""
+    from recordledger.api.client import Client
+
+    with Client() as client:
+        click.echo(repr(client.history(record_id)))
+
+
+@main.command()
+@_says_what_is_wrong
+def status() -> None:
+    """Print how many records are in each status, and which managers are active."""
+    from rich.table import Table
+
+    from recordledger.api.client import Client
+
+    with Client() as client:
+        counts = Table("status", "records", title=f"{client.url}")
+        for name, n_records in client.counts().items():
+            counts.add_row(str(name), f"{n_records:,}")
+        managers = Table("manager", "name", "host", "tags", "last heartbeat")
+        for manager in client.managers(state="active"):
+            managers.add_row(
+                str(manager.id),
+                manager.name,
+                manager.hostname,
+                " ".join(manager.tags),
+                "" if manager.heartbeat_at is None else f"{manager.heartbeat_at:%F %T}",
+            )
+    console = _console()
+    console.print(counts)
+    console.print(managers)
+
+
+@main.group()
+def token() -> None:
+    """Issue, list and revoke tokens. What they open is decided by their role."""
+
+
+@token.command("issue")
+@click.argument("user")
+@click.option(
+    "--role",
+    type=click.Choice(["reader", "user", "compute", "admin"]),
+    default="user",
+    show_default=True,
+    help="What the token is for; `compute` is for managers.",
+)
+@click.option("--days", type=click.FloatRange(min=0), help="Days until it expires. [never]")
+@_says_what_is_wrong
+def issue_token(user: str, role: str, days: float | None) -> None:
+    """Issue a token with which its bearer acts as USER. It is printed once and kept nowhere."""
+    from recordledger.api.client import Client
+
+    expires_at = None if days is None else datetime.now(UTC) + timedelta(days=days)
+    with Client() as client:
+        click.echo(client.issue_token(user, role, expires_at=expires_at).secret)
+
+
+@token.command("list")
+@_says_what_is_wrong
+def list_tokens() -> None:
+    """Print all tokens, without their secrets."""
+    from rich.table import Table
+
+    from recordledger.api.client import Client
+
+    table = Table("token", "user", "role", "issued", "expires", "revoked")
+    with Client() as client:
+        for each in client.tokens():
+            moments = (each.issued_at, each.expires_at, each.revoked_at)
+            table.add_row(
+                str(each.id), each.user, each.role, *(f"{at:%F %T}" if at else "" for at in moments)
+            )
+    _console().print(table)
+
+
+@token.command("revoke")
+@click.argument("token_id", type=click.IntRange(1, 2**63 - 1))
+@_says_what_is_wrong
+def revoke_token(token_id: int) -> None:
+    """Revoke the token TOKEN_ID: it opens nothing any more, a few seconds from now."""
+    from recordledger.api.client import Client
+
+    with Client() as client:
+        client.revoke_token(token_id)
+    click.echo(f"Token {token_id} is revoked.")
+
+
+def _url(database_url: str | None) -> str:
+    if not database_url:
+        raise click.UsageError(
+            "say which database: --database-url, or RECORDLEDGER_DATABASE_URL in the environment"
+        )
+    return database_url
+
+
+def _running_database(home: Path | None, database_url: str | None) -> str:
+    if database_url:
+        return database_url
+    from recordledger.api.client.connection import data_directory
+    from recordledger.projections.embedded import EmbeddedPostgres
+
+    return EmbeddedPostgres(home or data_directory()).attach()
+
+
+def _ledger(database_url: str | None, schema: str, *, pool_size: int = 2) -> Ledger:
+    from recordledger.projections.ledger import Ledger
+    from recordledger.projections.schema import check
+
+    url = _url(database_url)
+    check(url, schema)
+    return Ledger(url, schema, pool_size=pool_size)
+
+
+def _stop_on_signals() -> Event:
+    stop = Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    # Piped output is read by programs: it must not depend on how wide a terminal might be.
+    return Console(width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "120")))
+
+
+if __name__ == "__main__":
+    main()

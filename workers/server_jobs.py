@@ -1,0 +1,104 @@
+"""The server's own jobs: what nobody asks for, done at intervals by one elected process.
+
+A job is safe to run twice at once, so the election only saves work: whoever loses the database's
+connection stops leading, and another process takes over at its next round.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from threading import Event, Thread
+from typing import Final
+
+from recordledger.domain.errors import LedgerError
+from recordledger.projections import dispatch, idempotency
+from recordledger.projections.election import Election
+from recordledger.projections.ledger import Ledger
+
+log = logging.getLogger(__name__)
+
+SWEEP_S: Final = 2.0
+PURGE_S: Final = 600.0
+_PURGE_SLICE: Final = 5_000
+# A faulty job is tried again after this, however short its interval.
+_PAUSE_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Something to do every `interval_s` seconds; it returns a line for the log, or nothing."""
+
+    name: str
+    interval_s: float
+    run: Callable[[Ledger], str | None]
+
+
+def reap_leases(ledger: Ledger) -> str | None:
+    """Give back the tasks of managers whose lease ran out: they wait again, at their old place."""
+    lost = dispatch.lose_silent_managers(ledger)
+    if not lost:
+        return None
+    n_records = sum(map(len, lost.values()))
+    return f"lost managers {', '.join(map(str, lost))}; {n_records} records wait again"
+
+
+def purge_idempotency_keys(older_than_s: float) -> Callable[[Ledger], str | None]:
+    """Return the job that forgets the answers that nobody will ask for again."""
+
+    def run(ledger: Ledger) -> str | None:
+        n_forgotten = 0
+        while True:
+            with ledger.datastore.writing() as db:
+                n_in_slice = idempotency.forget(db, older_than_s, _PURGE_SLICE)
+            n_forgotten += n_in_slice
+            if n_in_slice < _PURGE_SLICE:
+                return f"forgot {n_forgotten} idempotency keys" if n_forgotten else None
+
+    return run
+
+
+def server_jobs(*, sweep_s: float = SWEEP_S, idempotency_ttl_s: float = 7 * 86_400) -> list[Job]:
+    """Return all jobs of the server.
+
+    Args:
+        sweep_s: seconds between two looks for managers that have fallen silent.
+        idempotency_ttl_s: seconds for which a request may be repeated under its key.
+    """
+    return [
+        Job("lease-reaper", sweep_s, reap_leases),
+        Job("idempotency-purge", PURGE_S, purge_idempotency_keys(idempotency_ttl_s)),
+    ]
+
+
+def run_jobs(ledger: Ledger, jobs: Iterable[Job], stop: Event) -> None:
+    """Run the jobs, each in a thread of its own, until `stop` is set."""
+    threads = [
+        Thread(target=_run_job, args=(ledger, job, stop), name=job.name, daemon=True)
+        for job in jobs
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def _run_job(ledger: Ledger, job: Job, stop: Event) -> None:
+    election = Election(ledger.url, job.name, ledger.schema)
+    pause_s = 0.0
+    # Jitter: processes that were started together do not come together for ever.
+    while not stop.wait(pause_s * random.uniform(0.9, 1.1)):  # noqa: S311 - not for secrets
+        pause_s = job.interval_s
+        try:
+            if election.leading() and (done := job.run(ledger)):
+                log.info("%s: %s", job.name, done)
+        except LedgerError as error:
+            log.warning("%s: %s", job.name, error)
+            pause_s = max(pause_s, _PAUSE_S)
+        except Exception:
+            # A job must outlive its bugs: it is the only one that does this work.
+            log.exception("%s failed; it is tried again", job.name)
+            pause_s = max(pause_s, _PAUSE_S)
+    election.resign()
