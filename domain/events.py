@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from enum import IntEnum, StrEnum
 from typing import Annotated, ClassVar, Final
 from uuid import UUID
@@ -316,7 +315,7 @@ class Stamp(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    timestamp: datetime
+    timestamp: AwareDatetime
     actor: str
     operation_id: UUID
     reason: str | None = None

@@ -72,6 +72,22 @@ def parse_requirements(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted({parse_requirement(text) for text in texts}))
 
 
+def parse_programs(programs: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Return what a manager offers, program names in lower case, or refuse it.
+
+    Raises:
+        InvalidInput: a name is not a program's name.
+    """
+    for name in programs:
+        found = PROGRAM_PATTERN.fullmatch(name)
+        if found is None or found[2]:
+            raise InvalidInput(
+                f"{name[:120]!r} is not a program's name: use letters, digits and ._+-, "
+                "and give its version beside it"
+            )
+    return {name.lower(): version for name, version in programs.items()}
+
+
 @lru_cache(maxsize=65536)
 def _satisfied(requirement: str, version: str | None) -> bool:
     found = PROGRAM_PATTERN.fullmatch(requirement)

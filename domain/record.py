@@ -254,6 +254,12 @@ def _status_after(record: Record, event: Event) -> dict[str, Any]:
             record.version + 1,
             f"{event.topic} cannot happen to a record that is {record.status or 'not there'}",
         )
+    if ONLY_KIND.get(event_type, record.kind) is not record.kind:
+        raise ImpossibleHistory(
+            f"record {record.id}",
+            record.version + 1,
+            f"{event.topic} cannot happen to a {record.kind} record",
+        )
     match target:
         case Target.unchanged:
             return {}

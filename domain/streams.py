@@ -24,7 +24,12 @@ def stream_uuid(stream: Stream, number: int) -> UUID:
 
     >>> stream_uuid(Stream.record, 411)
     UUID('00000000-0000-0001-0000-00000000019b')
+
+    Raises:
+        ValueError: the number is no bigint, and would reach into another kind's streams.
     """
+    if not 0 <= number <= ID_MAX:
+        raise ValueError(f"{number} is not an id: ids are from 0 to {ID_MAX}")
     return UUID(int=(stream << 64) | number)
 
 

@@ -13,6 +13,7 @@ from recordledger.domain.lanes import (
     REQUIREMENT_CHARACTERS_MAX,
     Lane,
     lanes_by_tag,
+    parse_programs,
     parse_requirement,
     parse_requirements,
     parse_tag,
@@ -256,3 +257,13 @@ def test_each_lane_is_taken_once_by_the_first_tag_that_opens_it(
         assert [
             index for index, ids in enumerate(ordered) for id__ in ids if id__ == id_
         ] == expected
+
+
+def test_a_managers_programs_are_known_by_lower_case_names() -> None:
+    assert parse_programs({"Psi4": "1.9", "dftd3": None}) == {"psi4": "1.9", "dftd3": None}
+
+
+@pytest.mark.parametrize("name", ["", "psi4>=1.9", "two words", "-x", "psi4\0"])
+def test_what_is_no_programs_name_is_refused(name: str) -> None:
+    with pytest.raises(InvalidInput, match="is not a program's name"):
+        parse_programs({name: "1.0"})

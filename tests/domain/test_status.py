@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from recordledger.domain import events as e
 from recordledger.domain.errors import ImpossibleHistory
-from recordledger.domain.events import RECORD_EVENTS, Event
+from recordledger.domain.events import RECORD_EVENTS, Event, Kind
 from recordledger.domain.record import Record, evolve, fold
-from recordledger.domain.status import TRANSITIONS, Status, Target, remembered, sources
+from recordledger.domain.status import (
+    ONLY_KIND,
+    TRANSITIONS,
+    Status,
+    Target,
+    remembered,
+    sources,
+)
 from tests.domain.specification import NONE, ROWS, STATUSES, TABLE
 from tests.examples import (
     HISTORIES,
@@ -70,6 +79,7 @@ def test_every_status_can_be_reached(status: Status) -> None:
 @pytest.mark.parametrize(("status", "event_type"), LISTED)
 def test_what_the_table_lists_can_happen(status: str, event_type: type[Event]) -> None:
     before, event = record_in(status), ONE_OF_EACH[event_type]()
+    before = replace(before, kind=ONLY_KIND.get(event_type, before.kind))
     after = evolve(before, event)
     expected = {
         "unchanged": before.status,
@@ -79,6 +89,17 @@ def test_what_the_table_lists_can_happen(status: str, event_type: type[Event]) -
     target = ROWS[status, event_type]
     assert after.status == expected.get(target, target)
     assert after.version == before.version + 1
+
+
+@pytest.mark.parametrize("event_type", ONLY_KIND)
+def test_what_belongs_to_the_other_kind_of_record_cannot_have_happened(
+    event_type: type[Event],
+) -> None:
+    status = next(status for status, listed in LISTED if listed is event_type)
+    [other] = set(Kind) - {ONLY_KIND[event_type]}
+    record = replace(record_in(status), kind=other)
+    with pytest.raises(ImpossibleHistory, match=f"cannot happen to a {other} record"):
+        evolve(record, ONE_OF_EACH[event_type]())
 
 
 @pytest.mark.parametrize(("status", "event_type"), NOT_LISTED)

@@ -43,3 +43,9 @@ def test_the_streams_of_a_kind_are_in_the_order_of_their_ids(
 def test_a_uuid_of_no_kind_belongs_to_no_stream(value: UUID) -> None:
     with pytest.raises(ValueError, match="is not a valid Stream"):
         stream_number(value)
+
+
+@pytest.mark.parametrize("number", [-1, ID_MAX + 1, 2**64])
+def test_a_number_that_is_no_bigint_has_no_stream(number: int) -> None:
+    with pytest.raises(ValueError, match="is not an id"):
+        stream_uuid(Stream.record, number)
