@@ -95,7 +95,7 @@ def test_what_the_table_lists_can_happen(status: str, event_type: type[Event]) -
 def test_what_belongs_to_the_other_kind_of_record_cannot_have_happened(
     event_type: type[Event],
 ) -> None:
-    status = next(status for status, listed in LISTED if listed is event_type)
+    status = next(status for status, listed in ROWS if listed is event_type)
     [other] = set(Kind) - {ONLY_KIND[event_type]}
     record = replace(record_in(status), kind=other)
     with pytest.raises(ImpossibleHistory, match=f"cannot happen to a {other} record"):
