@@ -12,7 +12,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 
-from recordledger.domain.access import PERMISSIONS, Permission, Role, Token
+from recordledger.domain.access import PERMISSIONS, Permission, Role
 from recordledger.projections.gate import authenticate, token_hash
 from recordledger.projections.ledger import Ledger
 
@@ -72,9 +72,9 @@ class Doorkeeper:
         self._known[token.token_hash] = visitor, time.monotonic() + self._cache_s
         return visitor
 
-    def forget(self, token: Token) -> None:
-        """Look this token up again when it comes next."""
-        self._known.pop(token.token_hash, None)
+    def forget(self) -> None:
+        """Look every token up again when it comes next."""
+        self._known.clear()
 
 
 def secret_of(request: Request) -> str:

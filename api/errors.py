@@ -75,10 +75,10 @@ class MalformedBody(InvalidInput):
 class ValidationFailed(InvalidInput):
     """The body can be read, and something in it is not as it must be; `errors` say where."""
 
-    def __init__(self, errors: Iterable[Any]) -> None:
+    def __init__(self, errors: Iterable[Any], whole: str = "the body") -> None:
         self.errors = [
             {
-                "where": _where(error["loc"]),
+                "where": _where(error["loc"]) or whole,
                 "message": plain(error["msg"], _CHARACTERS_MAX),
                 "type": error["type"],
             }
@@ -128,10 +128,10 @@ class UnsupportedMediaType(CommandRefused):
     code = "unsupported_media_type"
 
 
-def refusal_of(error: ValidationError) -> ValidationFailed:
-    """Return pydantic's complaints as the ledger's own."""
+def refusal_of(error: ValidationError, whole: str = "the body") -> ValidationFailed:
+    """Return pydantic's complaints about `whole` as the ledger's own."""
     return ValidationFailed(
-        error.errors(include_url=False, include_context=False, include_input=False)
+        error.errors(include_url=False, include_context=False, include_input=False), whole
     )
 
 
@@ -149,7 +149,7 @@ def _where(loc: Iterable[Any]) -> str:
     path = ""
     for part in loc:
         path += f"[{part}]" if isinstance(part, int) else f".{part}"
-    return plain(path.lstrip("."), 120) or "the body"
+    return plain(path.lstrip("."), 120)
 
 
 def install(app: FastAPI) -> None:

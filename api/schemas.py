@@ -79,8 +79,9 @@ class RecordIn(Message):
 class CreateRequest(Message):
     """Records to create, in one operation: all valid ones or none."""
 
-    records: list[dict[str, Any]] = Field(
-        description="Each a RecordIn; a wrong one is refused by its index and spoils no other."
+    records: list[Any] = Field(
+        description="Each a RecordIn; a wrong one is refused by its index and spoils no other.",
+        json_schema_extra={"items": {"$ref": "#/components/schemas/RecordIn"}},
     )
     find_existing: bool = True
     reason: Text | None = None
@@ -150,10 +151,10 @@ class RecordQuery(Message):
 
     ids: list[RecordId] | None = Field(default=None, max_length=IDS_MAX)
     status: list[Status] | None = Field(default=None, max_length=9)
-    tag: list[str] | None = Field(default=None, max_length=100)
-    owner: list[str] | None = Field(default=None, max_length=100)
+    tag: list[Text] | None = Field(default=None, max_length=100)
+    owner: list[Text] | None = Field(default=None, max_length=100)
     manager_id: list[RecordId] | None = Field(default=None, max_length=100)
-    function: list[str] | None = Field(default=None, max_length=100)
+    function: list[Text] | None = Field(default=None, max_length=100)
     created_after: AwareDatetime | None = None
     created_before: AwareDatetime | None = None
     modified_after: AwareDatetime | None = None
@@ -289,7 +290,10 @@ class ResultIn(Message):
 class ReturnRequest(Message):
     """Results; a malformed one is refused by its index and spoils no other."""
 
-    results: list[dict[str, Any]] = Field(description="Each a ResultIn.")
+    results: list[Any] = Field(
+        description="Each a ResultIn.",
+        json_schema_extra={"items": {"$ref": "#/components/schemas/ResultIn"}},
+    )
 
 
 class ReturnAnswer(Answer):

@@ -184,18 +184,18 @@ def inflate(data: bytes, coding: str, size_bytes_max: int) -> bytes:
 
 
 def _gunzip(data: bytes, size_bytes_max: int) -> bytes:
+    """Return what the members of a gzip stream hold, one after the other."""
     out = bytearray()
     try:
         while data:
             member = zlib.decompressobj(wbits=31)
             while not member.eof:
-                n_before = len(data)
                 piece = member.decompress(data, _CHUNK_BYTES)
-                data = member.unconsumed_tail or member.unused_data
                 out += piece
                 if len(out) > size_bytes_max:
                     raise TooLarge("the body", len(out), size_bytes_max, "body_bytes_max")
-                if not member.eof and not piece and len(data) in (0, n_before):
+                data = member.unused_data if member.eof else member.unconsumed_tail
+                if not (member.eof or piece or data):
                     raise MalformedBody("the gzip stream is cut short; send the body again")
     except zlib.error as error:
         raise MalformedBody(f"the body is no gzip stream: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any, Final, cast
@@ -38,7 +39,10 @@ def connection_options(url: str, schema: str) -> str:
     The just-in-time compiler is off: the ledger's statements are short and it only delays them.
     """
     given: dict[str, Any] = conninfo_to_dict(url)
-    ours = f"-c search_path={schema} -c jit=off -c timezone=UTC"
+    # Quoted as SQL has it, or capitals would be folded; then as libpq splits options.
+    quoted = '"' + schema.replace('"', '""') + '"'
+    escaped = re.sub(r"([\\\s])", r"\\\1", quoted)
+    ours = f"-c search_path={escaped} -c jit=off -c timezone=UTC"
     return f"{given.get('options', '')} {ours}".strip()
 
 

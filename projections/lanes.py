@@ -55,11 +55,17 @@ class LaneRegistry:
                 self._ids = {lane: id_ for id_, lane in self._by_id.items()}
                 self._open.clear()
 
+    def learn(self, db: Db, lane_ids: Iterable[int]) -> None:
+        """Read the new lanes if one of these is unknown.
+
+        On the caller's own connection: whoever held one and waited for a second could wait for
+        others that do the same.
+        """
+        if not self._by_id.keys() >= set(lane_ids):
+            self.refresh(db)
+
     def lane(self, lane_id: int) -> Lane:
-        """Return the lane with this id."""
-        if lane_id not in self._by_id:
-            with self._datastore.reading() as db:
-                self.refresh(db)
+        """Return the lane with this id, which must have been learnt."""
         return self._by_id[lane_id]
 
     def id_of(self, lane: Lane) -> int:

@@ -77,7 +77,7 @@ def query_records(
     sql, parameters = page_sql(which, limit, before_id)
     with ledger.datastore.reading() as db:
         rows = db.execute(sql, parameters).fetchall()
-        return [records.from_row(row, ledger.lanes) for row in rows]
+        return records.from_rows(db, rows, ledger.lanes)
 
 
 def page_sql(

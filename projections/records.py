@@ -43,6 +43,7 @@ COLUMNS: Final[Mapping[LiteralString, LiteralString]] = {
     "retries": "integer",
 }
 _N_MUTABLE: Final = list(COLUMNS).index("kind")
+_LANE_ID: Final = list(COLUMNS).index("lane_id")
 
 
 def to_row(record: Record, lane_id: int) -> tuple[Any, ...]:
@@ -160,11 +161,17 @@ def _select(
     db: Db, statement: str, parameters: dict[str, Any], lanes: LaneRegistry
 ) -> list[Record]:
     rows = db.execute(_SQL[statement], parameters, prepare=True).fetchall()
+    return from_rows(db, rows, lanes)
+
+
+def from_rows(db: Db, rows: Sequence[Sequence[Any]], lanes: LaneRegistry) -> list[Record]:
+    """Return the records that rows of `records` hold, their columns in the order of `COLUMNS`."""
+    lanes.learn(db, (row[_LANE_ID] for row in rows))
     return [from_row(row, lanes) for row in rows]
 
 
 def from_row(row: Sequence[Any], lanes: LaneRegistry) -> Record:
-    """Return the record that a row of `records` holds, its columns in the order of `COLUMNS`."""
+    """Return the record that a row of `records` holds; its lane must have been learnt."""
     (id_, version, status, prior, lane_id, tag, priority, modified_at, attempt, manager_id,
      started_at, finished_at, outcome, _, _, retries_used, kind, spec, spec_size_bytes, function,
      owner, created_at, retries) = row  # fmt: skip

@@ -111,12 +111,12 @@ def up(
       recordledger up
       recordledger up --workers 4 --allow 'mypackage.chemistry:*'
     """
-    from recordledger.api.client.connection import data_directory
+    from recordledger.api.client.connection import home_folder
 
     from .supervisor import Plan, Supervisor
 
     plan = Plan(
-        home=home or data_directory(),
+        home=home or home_folder(),
         database_url=database_url,
         database_schema=database_schema,
         host=host,
@@ -312,7 +312,9 @@ def status() -> None:
         for name, n_records in client.counts().items():
             counts.add_row(str(name), f"{n_records:,}")
         managers = Table("manager", "name", "host", "tags", "last heartbeat")
-        for manager in client.managers(state="active"):
+        for manager in client.managers():
+            if manager.state != "active":
+                continue
             managers.add_row(
                 str(manager.id),
                 manager.name,
@@ -391,10 +393,10 @@ def _url(database_url: str | None) -> str:
 def _running_database(home: Path | None, database_url: str | None) -> str:
     if database_url:
         return database_url
-    from recordledger.api.client.connection import data_directory
+    from recordledger.api.client.connection import home_folder
     from recordledger.projections.embedded import EmbeddedPostgres
 
-    return EmbeddedPostgres(home or data_directory()).attach()
+    return EmbeddedPostgres(home or home_folder()).attach()
 
 
 def _ledger(database_url: str | None, schema: str, *, pool_size: int = 2) -> Ledger:

@@ -2,8 +2,7 @@
 
     <home>/postgres/          the embedded PostgreSQL
     <home>/connection.json    where the API is, and the local administrator's token
-    <home>/manager.json       the token of the local manager
-    <home>/manager/           what the manager has not handed in yet
+    <home>/manager/           the local manager's token, and what it has not handed in yet
     <home>/logs/              what each process says
 
 Whatever dies is started again. Any of it may be killed at any time, the supervisor too: its
@@ -13,10 +12,8 @@ children see that it is gone and end, and the next start adopts a database that 
 from __future__ import annotations
 
 import getpass
-import json
 import logging
 import os
-import secrets
 import signal
 import socket
 import subprocess
@@ -31,7 +28,8 @@ from typing import IO, Final, Self
 
 import httpx2
 
-from recordledger.api.client.connection import read_connection_at, write_connection
+from recordledger.api.client import NotConnected
+from recordledger.api.client.connection import read_connection, write_connection
 from recordledger.domain.access import Role
 from recordledger.domain.errors import LedgerError
 from recordledger.projections import gate
@@ -196,20 +194,23 @@ class Supervisor:
         """See to it that the local user and the local manager have tokens; return the latter."""
         ledger = Ledger(self.database_url, self.plan.database_schema, pool_size=2)
         try:
-            home = self.plan.home
-            known = read_connection_at(home)
-            self.token = known.token if known else ""
-            if not self.token or gate.authenticate(ledger, self.token) is None:
-                self.token = gate.issue_token(ledger, getpass.getuser(), Role.admin).secret
-            write_connection(home, self.url, self.token)
-            kept = home / "manager.json"
-            token = json.loads(kept.read_text())["token"] if kept.exists() else ""
-            if not token or gate.authenticate(ledger, token) is None:
-                token = gate.issue_token(ledger, "local-manager", Role.compute).secret
-                _write_private(kept, json.dumps({"token": token}))
-            return str(token)
+            self.token = self._token(ledger, self.plan.home, getpass.getuser(), Role.admin)
+            return self._token(ledger, self.plan.home / "manager", "local-manager", Role.compute)
         finally:
             ledger.close()
+
+    def _token(self, ledger: Ledger, folder: Path, user: str, role: Role) -> str:
+        """Return the token that is kept in a folder, or a new one that is kept there now."""
+        try:
+            kept = read_connection(folder)
+        except NotConnected as error:
+            log.warning("%s", error)
+            kept = None
+        token = kept.token if kept else None
+        if token is None or gate.authenticate(ledger, token) is None:
+            token = gate.issue_token(ledger, user, role).secret
+        write_connection(folder, self.url, token)
+        return token
 
     def _children(self, port: int, manager_token: str) -> list[Child]:
         plan = self.plan
@@ -380,11 +381,3 @@ def _open_log(path: Path) -> IO[bytes]:
 def _last_lines(path: Path) -> str:
     lines = path.read_text(errors="replace").splitlines() if path.exists() else []
     return f"{path} ends with:\n" + "\n".join(lines[-15:])
-
-
-def _write_private(path: Path, text: str) -> None:
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-    draft.replace(path)

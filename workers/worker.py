@@ -9,15 +9,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import struct
 import sys
 import threading
+from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import msgpack
 
-from ..running import TaskRunner, WorkerSettings
+from .running import TaskRunner, WorkerSettings
 
 READY: Final = b"recordledger worker ready\n"
 BEGUN: Final = b"\0\0\0\0"
@@ -48,9 +50,13 @@ def main() -> None:
         return
     hello: dict[str, Any] = json.loads(first)
     sys.path[:] = hello["path"]
+    settings = WorkerSettings.from_dict(hello["settings"])
     if (lifeline := hello["lifeline"]) is not None:
-        threading.Thread(target=_die_with, args=(lifeline,), name="lifeline", daemon=True).start()
-    runner = TaskRunner(WorkerSettings.from_dict(hello["settings"]))
+        watch = threading.Thread(
+            target=_die_with, args=(lifeline, settings.output_folder), name="lifeline", daemon=True
+        )
+        watch.start()
+    runner = TaskRunner(settings)
     answers.write(READY)
     answers.flush()
     while (request := read_frame(requests)) is not None:
@@ -72,12 +78,16 @@ def _take_channel() -> tuple[BinaryIO, BinaryIO]:
     return requests, answers
 
 
-def _die_with(lifeline: int) -> None:
+def _die_with(lifeline: int, folder: str | None) -> None:
     """End this process, and what its task started, when the parent is gone, even by kill -9."""
     os.set_inheritable(lifeline, False)
     with contextlib.suppress(OSError):
         os.read(lifeline, 1)
-    if hasattr(os, "killpg") and os.getpgrp() == os.getpid():
+    if folder is not None:  # nobody else is left to clear up
+        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            Path(folder).parent.rmdir()
+    if sys.platform != "win32" and os.getpgrp() == os.getpid():
         os.killpg(os.getpid(), signal.SIGKILL)
     os._exit(1)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .asynchronous import AsyncClient, AsyncRecordQuery
-from .blocking import BlockingRecordQuery, Client
+from .asynchronous import AsyncClient, AsyncFoundRecords
+from .blocking import Client, FoundRecords
 from .calls import RecordSpec
 from .connection import (
     Connection,
@@ -42,13 +42,13 @@ from .wire import json_bytes
 
 __all__ = [
     "AsyncClient",
-    "AsyncRecordQuery",
-    "BlockingRecordQuery",
+    "AsyncFoundRecords",
     "Client",
     "ClientError",
     "Connection",
     "Counts",
     "Forbidden",
+    "FoundRecords",
     "History",
     "InsertMetadata",
     "InvalidArgument",

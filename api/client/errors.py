@@ -37,9 +37,7 @@ class ClientError(Exception):
 
     default_code = "client_error"
 
-    def __init__(
-        self, detail: str, *, code: str | None = None, status: int | None = None
-    ) -> None:
+    def __init__(self, detail: str, *, code: str | None = None, status: int | None = None) -> None:
         super().__init__(detail)
         self.detail = detail
         self.code = code or self.default_code
@@ -164,16 +162,4 @@ def error_of(problem: Problem, *, url: str) -> ClientError:
         case _ if status >= 500:
             return ServerFault(detail, code=code, status=status)
         case _:
-            particulars = "; ".join(_particular(error) for error in problem.errors[:3])
-            return Refused(
-                f"{detail}: {particulars}" if particulars else detail,
-                code=code,
-                status=status,
-                errors=problem.errors,
-            )
-
-
-def _particular(error: dict[str, Any]) -> str:
-    place = ".".join(str(part) for part in error.get("loc", ()))
-    message = str(error.get("message") or error.get("msg") or error)
-    return f"{place}: {message}" if place else message
+            return Refused(detail, code=code, status=status, errors=problem.errors)

@@ -7,7 +7,6 @@ a `Sleep` and is resumed when the time has passed; it returns its result. `Clien
 
 from __future__ import annotations
 
-import json
 import logging
 import random
 import time
@@ -39,12 +38,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send this request. Sending the same one twice is harmless: it is a read, or has a key."""
+    """Send this request. Sending it twice is harmless (it is a read, or has a key), or else not."""
 
     method: str
     path: str
     headers: Mapping[str, str]
     body: bytes = b""
+    is_repeatable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +65,16 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """There was no whole answer; whether the server did its work is not known."""
+    """There was no whole answer.
+
+    Attributes:
+        detail: what happened.
+        was_sent: whether the server may have done its work.
+        is_lasting: whether trying again is in vain.
+    """
 
     detail: str
+    was_sent: bool = True
     is_lasting: bool = False
 
 
@@ -101,8 +108,8 @@ def get(
     session: Session, path: str, shape: type[AnswerT], *, give_up_at: float | None = None
 ) -> Operation[AnswerT]:
     """Read something."""
-    body = yield from _exchange(session, Send("GET", path, _headers()), give_up_at)
-    return _shaped(session, shape, body)
+    reply = yield from _exchange(session, Send("GET", path, {}), give_up_at)
+    return _shaped(session, shape, reply)
 
 
 def post(
@@ -111,6 +118,7 @@ def post(
     shape: type[AnswerT],
     body: bytes,
     *,
+    is_repeatable: bool = True,
     give_up_at: float | None = None,
 ) -> Operation[AnswerT]:
     """Ask for something, under a key of its own, so that it happens once however often it is sent.
@@ -120,14 +128,16 @@ def post(
         path: below the server's address.
         shape: of the answer.
         body: msgpack.
+        is_repeatable: False where the server cannot honour the key.
         give_up_at: try no longer than until then, by the monotonic clock; None leaves it to the
             session.
     """
     compressed, encoding = wire.compress(body)
-    headers = _headers() | {"Content-Type": wire.MEDIA_TYPE, "Idempotency-Key": uuid4().hex}
-    send = Send("POST", path, headers | encoding, compressed)
-    answer = yield from _exchange(session, send, give_up_at)
-    return _shaped(session, shape, answer)
+    headers = {"Content-Type": wire.MEDIA_TYPE, "Idempotency-Key": uuid4().hex} | encoding
+    reply = yield from _exchange(
+        session, Send("POST", path, headers, compressed, is_repeatable), give_up_at
+    )
+    return _shaped(session, shape, reply)
 
 
 def server(session: Session) -> Operation[Server]:
@@ -138,12 +148,8 @@ def server(session: Session) -> Operation[Server]:
     return found
 
 
-def _headers() -> dict[str, str]:
-    return {"Accept": wire.MEDIA_TYPE}
-
-
-def _exchange(session: Session, send: Send, give_up_at: float | None) -> Operation[bytes]:
-    """Send until there is an answer that counts; return its body.
+def _exchange(session: Session, send: Send, give_up_at: float | None) -> Operation[Reply]:
+    """Send until there is an answer that counts; return it.
 
     The pauses are random between nothing and a bound that doubles ("full jitter"), so that
     clients which lost their server together do not come back together.
@@ -154,19 +160,30 @@ def _exchange(session: Session, send: Send, give_up_at: float | None) -> Operati
         outcome = yield send
         session.has_answered |= isinstance(outcome, Reply)
         if isinstance(outcome, Reply) and outcome.status not in _TRY_AGAIN:
-            return _body(session, outcome)
+            return _good(session, outcome)
         now = time.monotonic()
         end = started_at + session.patience_s
         left_s = (end if give_up_at is None else min(end, give_up_at)) - now
         pause_s = _pause_s(outcome, bound_s)
         bound_s = min(2 * bound_s, _DELAY_MAX_S)
-        lasting = isinstance(outcome, Fault) and outcome.is_lasting
-        if left_s <= 0 or lasting or _asked_pause_s(outcome) > left_s:
+        if left_s <= 0 or _is_final(send, outcome) or _asked_pause_s(outcome) > left_s:
             raise _give_up(session, outcome, now - started_at)
         if not warned and now - started_at > _WARN_AFTER_S:
             warned = True
             _log.warning("%s (trying for another %.0f s)", _complaint(session, outcome), left_s)
         yield Sleep(min(pause_s, left_s))
+
+
+def _is_final(send: Send, outcome: Outcome) -> bool:
+    """Return whether the request must not be sent again, or would be in vain."""
+    match outcome:
+        case Fault(was_sent=was_sent, is_lasting=is_lasting):
+            return is_lasting or (was_sent and not send.is_repeatable)
+        case Reply(status=status):
+            # A proxy's answers leave open what the server behind it has done.
+            return status in (502, 504) and not send.is_repeatable
+        case None:  # pragma: no cover
+            return True
 
 
 def _pause_s(outcome: Outcome, bound_s: float) -> float:
@@ -208,9 +225,9 @@ def _give_up(session: Session, outcome: Outcome, tried_s: float) -> ClientError:
     )
 
 
-def _body(session: Session, reply: Reply) -> bytes:
+def _good(session: Session, reply: Reply) -> Reply:
     if 200 <= reply.status < 300:
-        return reply.body
+        return reply
     if 300 <= reply.status < 400:
         target = reply.headers.get("location", "somewhere else")
         raise NotConnected(
@@ -222,10 +239,8 @@ def _body(session: Session, reply: Reply) -> bytes:
 
 def _error(session: Session, reply: Reply) -> ClientError:
     """Return the error that an answer stands for, whoever it came from."""
-    kind = reply.headers.get("content-type", "")
     try:
-        document: Any = wire.unpack(reply.body) if "msgpack" in kind else json.loads(reply.body)
-        return error_of(Problem.model_validate(document), url=session.url)
+        return error_of(Problem.model_validate(_unpacked(reply)), url=session.url)
     except ValueError:
         return ServerFault(
             f"{session.url} answered {reply.status} and no reason: is it a Record Ledger, and is "
@@ -234,9 +249,13 @@ def _error(session: Session, reply: Reply) -> ClientError:
         )
 
 
-def _shaped(session: Session, shape: type[AnswerT], body: bytes) -> AnswerT:
+def _unpacked(reply: Reply) -> Any:
+    return wire.unpack(reply.body, reply.headers.get("content-type", ""))
+
+
+def _shaped(session: Session, shape: type[AnswerT], reply: Reply) -> AnswerT:
     try:
-        return shape.model_validate(wire.unpack(body))
+        return shape.model_validate(_unpacked(reply))
     except (ValueError, ValidationError) as error:
         raise ServerFault(
             f"{session.url} answered what this version of recordledger cannot read; are both of "

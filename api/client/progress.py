@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 from collections.abc import Generator
@@ -25,11 +26,11 @@ class _Silent:
 
 @contextmanager
 def bar(wanted: bool | None, total: int, text: str) -> Generator[Bar]:
-    """Yield a bar that appears if the call takes more than `SHOWN_AFTER_S`.
+    """Yield a bar that appears when the call has taken `SHOWN_AFTER_S`.
 
     Args:
         wanted: False for none; None for one where a person is likely to look (a terminal or a
-            notebook); True for one wherever the error output goes.
+            notebook); True for one at once, wherever the error output goes.
         total: how many there are to do.
         text: what is being done, before the bar.
     """
@@ -38,11 +39,10 @@ def bar(wanted: bool | None, total: int, text: str) -> Generator[Bar]:
         yield _Silent()
         return
     # Imported late: most programs never show a bar. `tqdm.auto` would warn without ipywidgets.
-    if notebook and importlib.util.find_spec("ipywidgets") is not None:
-        from tqdm.notebook import tqdm
-    else:
-        from tqdm.std import tqdm
-    with tqdm(total=total, desc=text, unit="", delay=SHOWN_AFTER_S, leave=False) as shown:
+    with_widgets = notebook and importlib.util.find_spec("ipywidgets") is not None
+    tqdm = importlib.import_module("tqdm.notebook" if with_widgets else "tqdm.std").tqdm
+    delay_s = 0.0 if wanted else SHOWN_AFTER_S
+    with tqdm(total=total, desc=text, unit="", delay=delay_s, leave=False) as shown:
         yield shown
 
 

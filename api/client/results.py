@@ -13,9 +13,9 @@ from pydantic import ConfigDict, Field
 from recordledger.domain.status import Status
 
 from ..schemas import (
+    Answer,
     EventOut,
     ManagerOut,
-    NewTokenAnswer,
     RecordOut,
     Refusal,
     ServerAnswer,
@@ -90,11 +90,12 @@ class Token(TokenOut):
     model_config = _FROZEN
 
 
-class NewToken(NewTokenAnswer):
+class NewToken(Answer):
     """A token that was just issued. `secret` is what to hand over; it is shown this once."""
 
     model_config = _FROZEN
 
+    token: Token
     secret: str = Field(repr=False)
 
 
@@ -147,14 +148,14 @@ class Records(Table[RecordT]):
 
 
 class Managers(Table[Manager]):
-    """Managers, newest first."""
+    """Managers, oldest first."""
 
     noun = "managers"
     columns = ("id", "state", "name", "hostname", "tags", "programs", "heartbeat_at")
 
 
 class Tokens(Table[Token]):
-    """Tokens, newest first."""
+    """Tokens, oldest first."""
 
     noun = "tokens"
     columns = ("id", "user", "role", "issued_at", "expires_at", "revoked_at")
@@ -207,8 +208,8 @@ class BulkMetadata:
         errors: the entries that were refused: `idx`, `code`, `message`.
     """
 
-    operation_ids: tuple[str, ...]
-    errors: tuple[Refusal, ...]
+    operation_ids: list[str]
+    errors: list[Refusal]
 
     @property
     def operation_id(self) -> str | None:
@@ -248,9 +249,9 @@ class InsertMetadata(BulkMetadata):
         existing_idx: the entries whose record was there before.
     """
 
-    ids: tuple[int | None, ...]
-    inserted_idx: tuple[int, ...]
-    existing_idx: tuple[int, ...]
+    ids: list[int | None]
+    inserted_idx: list[int]
+    existing_idx: list[int]
 
     def _figures(self) -> dict[str, int]:
         return {"inserted": len(self.inserted_idx), "existing": len(self.existing_idx)}
@@ -266,9 +267,9 @@ class ReturnMetadata(BulkMetadata):
         duplicate_idx: there already.
     """
 
-    accepted_idx: tuple[int, ...]
-    late_idx: tuple[int, ...]
-    duplicate_idx: tuple[int, ...]
+    accepted_idx: list[int]
+    late_idx: list[int]
+    duplicate_idx: list[int]
 
     def _figures(self) -> dict[str, int]:
         return {
@@ -348,11 +349,11 @@ def _summary(event: EventOut) -> str:
         match name, value:
             case "outcome", dict():
                 parts.append(_outcome(value))  # pyright: ignore[reportUnknownArgumentType]
-            case ("function" | "text"), _:
+            case (("function" | "text"), _):
                 parts.append(str(value))
             case ("retries", 0) | ("priority", 1 | "normal"):
                 continue
-            case ("retries" | "priority"), _:
+            case (("retries" | "priority"), _):
                 parts.append(f"{name} {value}")
             case _ if name in _UNTOLD or (isinstance(value, dict) and "digest" in value):
                 continue

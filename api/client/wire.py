@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from threading import local
@@ -20,6 +21,7 @@ from .errors import InvalidArgument
 MEDIA_TYPE: Final = "application/msgpack"
 COMPRESS_BYTES_MIN: Final = 64 * 1024
 _LEVEL: Final = 1
+_ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 # Room that is left in a body for what surrounds its entries.
 _ENVELOPE_BYTES: Final = 16 * 1024
 
@@ -81,8 +83,17 @@ def pack(value: Any, *, what: str = "the request", idx: int | None = None) -> by
     Raises:
         InvalidArgument: msgpack cannot carry it.
     """
+    return _packed(_packer(), value, what, idx)
+
+
+def pack_text(value: Any, *, what: str, idx: int) -> bytes:
+    """Return the value as msgpack, with broken Unicode as it is: the server mends it."""
+    return _packed(msgpack.Packer(unicode_errors="surrogatepass"), value, what, idx)
+
+
+def _packed(packer: Any, value: Any, what: str, idx: int | None) -> bytes:
     try:
-        return bytes(_packer().pack(value))
+        return bytes(packer.pack(value))
     except OverflowError:
         reason = "has an integer of more than 64 bits; use a string"
     except UnicodeEncodeError:
@@ -111,13 +122,24 @@ def pack_list(fields: Mapping[str, Any], name: str, entries: Sequence[bytes]) ->
     return b"".join(parts)
 
 
-def unpack(data: bytes) -> Any:
-    """Return the value that was packed; timestamps come back as aware datetimes in UTC.
+def unpack(data: bytes, media_type: str) -> Any:
+    """Return the value that an answer holds; msgpack's timestamps become aware datetimes in UTC.
+
+    The server answers in JSON what msgpack has no form for: integers of more than 64 bits.
 
     Raises:
-        ValueError: it is not one whole msgpack value.
+        ValueError: it is not one whole value.
     """
-    return msgpack.unpackb(data, timestamp=3)
+    # No answer in msgpack or JSON begins so. Whether httpx2 has undone the compression depends
+    # on what else is installed.
+    if data.startswith(_ZSTD_MAGIC):
+        try:
+            data = zstandard.ZstdDecompressor().decompressobj().decompress(data)
+        except zstandard.ZstdError as error:
+            raise ValueError(str(error)) from error
+    if "msgpack" in media_type:
+        return msgpack.unpackb(data, timestamp=3)
+    return json.loads(data)
 
 
 def compress(body: bytes) -> tuple[bytes, dict[str, str]]:
@@ -167,7 +189,7 @@ def record_ids(ids: Iterable[int | None], *, what: str = "ids") -> list[int]:
     Raises:
         InvalidArgument: one is no id.
     """
-    if isinstance(ids, str | bytes | Mapping):
+    if isinstance(ids, str | bytes):
         raise InvalidArgument(f"{what} is a {type(ids).__name__}; pass one id or a list of ids")
     return [record_id(id_, what=f"{what}[{idx}]", idx=idx) for idx, id_ in enumerate(ids)]
 

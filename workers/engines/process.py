@@ -31,12 +31,14 @@ import msgpack
 
 from ..capture import read_remains
 from ..running import Report, WorkerSettings
+from ..worker import READY, read_frame, write_frame
 from .engine import WORKER_DIED, EngineFailed, Task
-from .worker import READY, read_frame, write_frame
 
 log = logging.getLogger(__name__)
 
+PROGRAM: Final = "recordledger.workers.worker"
 START_S_MAX: Final = 60.0
+DEATH_S_MAX: Final = 5.0
 STARTS_MAX: Final = 3
 _THREAD_VARIABLES: Final = (
     "OMP_NUM_THREADS",
@@ -197,10 +199,16 @@ class _Slot:
                 self._worker.close()
 
     def _run_one(self, task: Task, future: Future[Report]) -> None:
-        report = self._ask(task)
+        report: Report | None = None
+        try:
+            report = self._ask(task)
+        except Exception:
+            log.exception("a task could not be handed to a worker")
         with self._lock:
             self._current = None
             killed, self._killed = self._killed, self._engine.closing
+        if killed and self._worker is not None:
+            self._worker.close()  # the kill may have come when the task was just over
         if report is not None:
             future.set_result(report)
         elif killed:
@@ -212,9 +220,8 @@ class _Slot:
         """Return what came of the task; None if it was killed, or never began."""
         request = json.dumps((task.function, task.kwargs)).encode()
         while (worker := self._worker) is not None:
-            begun, answer = worker.ask(request)
-            if answer is not None:
-                report: Report = msgpack.unpackb(answer)
+            begun, report = worker.ask(request)
+            if report is not None:
                 return report
             with self._lock:
                 if self._killed:
@@ -252,23 +259,27 @@ class _Slot:
                 return True
             worker.close()
             self._set_worker(None)
+        cause = ""
         for attempt in range(STARTS_MAX):
             if self._engine.closing or self._engine.failure is not None:
                 return False
-            worker = _Worker(self._settings, self._environment)
-            self._set_worker(worker)
-            if worker.wait_until_ready():
-                return True
-            worker.close()
-            self._set_worker(None)
+            try:
+                worker = _Worker(self._settings, self._environment)
+            except OSError as error:
+                cause = str(error)
+            else:
+                self._set_worker(worker)
+                if worker.wait_until_ready():
+                    return True
+                cause = worker.cause_of_death()
+                worker.close()
+                self._set_worker(None)
             if not self._engine.closing:
-                log.error("a worker did not start: %s", worker.cause_of_death())
+                log.error("a worker did not start: %s", cause)
                 time.sleep(0.1 * 4**attempt)
         if not self._engine.closing:
-            self._engine.fail(
-                f"workers do not start: {worker.cause_of_death() if worker else 'unknown'}; "
-                f"try it by hand: {sys.executable} -m recordledger.workers.engines.worker"
-            )
+            by_hand = f"{sys.executable} -P -m {PROGRAM}"
+            self._engine.fail(f"workers do not start: {cause}; try by hand: {by_hand}")
         return False
 
     def _set_worker(self, worker: _Worker | None) -> None:
@@ -290,7 +301,7 @@ class _Worker:
             lifeline, self._lifeline = os.pipe()
         try:
             self._process = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-P", "-m", f"{__package__}.worker"],
+                [sys.executable, "-P", "-m", PROGRAM],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=environment,
@@ -330,13 +341,18 @@ class _Worker:
         """Return whether the process has not ended, as far as anybody knows."""
         return self._process.returncode is None
 
-    def ask(self, request: bytes) -> tuple[bool, bytes | None]:
-        """Return whether the task began, and the answer; None if the process died instead."""
+    def ask(self, request: bytes) -> tuple[bool, Report | None]:
+        """Return whether the task began, and what came of it; None if the process died instead."""
         self.n_tasks += 1
         self._asked_at = time.perf_counter()
         if not self._send(request) or read_frame(self._answers) is None:
             return False, None
-        return True, read_frame(self._answers)
+        answer = read_frame(self._answers)
+        report: Report | None = None
+        if answer is not None:
+            with contextlib.suppress(ValueError):  # the task wrote into the channel
+                report = msgpack.unpackb(answer)
+        return True, report
 
     def asked_s_ago(self) -> float:
         """Return how long ago the last task was sent."""
@@ -369,14 +385,17 @@ class _Worker:
             self._lifeline = None
 
     def cause_of_death(self) -> str:
-        """Return how the process ended, in words; it must be about to end."""
-        status = self._process.wait()
+        """Return how the process ended, in words. It is about to end, or is of no use any more."""
+        try:
+            status = self._process.wait(DEATH_S_MAX)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return "the channel to its manager was closed or garbled"
         if status >= 0:
             return f"exit code {status}"
         with contextlib.suppress(ValueError):
             name = signal.Signals(-status).name
-            hint = _HINTS.get(name, "")
-            return f"signal {-status} ({name}){hint}"
+            return f"signal {-status} ({name}){_HINTS.get(name, '')}"
         return f"signal {-status}"
 
 

@@ -1,0 +1,206 @@
+"""The client for asyncio: the same calls, to be awaited."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from types import TracebackType
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
+
+import httpx2
+
+from ..schemas import Include
+from . import calls, manager_calls, token_calls
+from .exchange import TIMEOUT_S, Operation, Outcome, Reply, Send, Session, Sleep, Step
+from .options import closed, fault_of, open_session
+from .results import Record, Records
+from .signatures import documented, present
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _awaited(
+    call: Callable[Concatenate[Session, P], Operation[T]],
+) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]]:
+    async def method(client: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await client.run(call(client.session, *args, **kwargs))
+
+    present(method, call, "{}")
+    return method
+
+
+def _querying(
+    call: Callable[Concatenate[Session, P], calls.Pages],
+) -> Callable[Concatenate[AsyncClient, P], AsyncFoundRecords]:
+    def method(client: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> AsyncFoundRecords:
+        # Made once here, so that a wrong condition is refused by the call and not by the loop.
+        call(client.session, *args, **kwargs)
+        return AsyncFoundRecords(client, lambda: call(client.session, *args, **kwargs))
+
+    present(method, call, "AsyncFoundRecords")
+    return method
+
+
+class AsyncClient:
+    """A connection to the ledger for asyncio. Tasks of one event loop may share it.
+
+    >>> from recordledger import AsyncClient
+    >>> async def compute():
+    ...     async with AsyncClient() as client:
+    ...         added = await client.add_records("package.module:function", [{"x": 1.0}])
+    ...         return await client.wait(added.ids)
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        token: str | None = None,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        retries_s: float | None = None,
+        progress: bool | None = None,
+    ) -> None:
+        """Find the server; nothing is sent yet. The arguments are those of `Client`."""
+        self.session, options = open_session(url, token, timeout_s, retries_s, progress)
+        self._http = httpx2.AsyncClient(**options)
+
+    @property
+    def url(self) -> str:
+        """The server's address."""
+        return self.session.url
+
+    def __repr__(self) -> str:
+        """Return which server this talks to."""
+        return f"AsyncClient({self.url!r})"
+
+    async def __aenter__(self) -> AsyncClient:
+        """Return the client itself; it is closed at the end."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the client."""
+        await self.close()
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        await self._http.aclose()
+
+    server = _awaited(calls.server)
+    counts = _awaited(calls.counts)
+    add_records = _awaited(calls.add_records)
+    query_records = _querying(calls.query_records)
+    history = _awaited(calls.history)
+    wait = _awaited(calls.wait)
+
+    managers = _awaited(manager_calls.managers)
+    manager = _awaited(manager_calls.manager)
+    register_manager = _awaited(manager_calls.register_manager)
+    heartbeat = _awaited(manager_calls.heartbeat)
+    claim = _awaited(manager_calls.claim)
+    return_results = _awaited(manager_calls.return_results)
+    relinquish = _awaited(manager_calls.relinquish)
+    deactivate_manager = _awaited(manager_calls.deactivate_manager)
+
+    issue_token = _awaited(token_calls.issue_token)
+    tokens = _awaited(token_calls.tokens)
+    revoke_token = _awaited(token_calls.revoke_token)
+
+    @overload
+    async def get_records(
+        self,
+        ids: int,
+        include: Include | Iterable[Include] = (),
+        *,
+        missing_ok: Literal[False] = False,
+    ) -> Record: ...
+    @overload
+    async def get_records(
+        self, ids: int, include: Include | Iterable[Include] = (), *, missing_ok: bool
+    ) -> Record | None: ...
+    @overload
+    async def get_records(
+        self,
+        ids: Iterable[int | None],
+        include: Include | Iterable[Include] = (),
+        *,
+        missing_ok: Literal[False] = False,
+    ) -> Records[Record]: ...
+    @overload
+    async def get_records(
+        self,
+        ids: Iterable[int | None],
+        include: Include | Iterable[Include] = (),
+        *,
+        missing_ok: bool,
+    ) -> Records[Record | None]: ...
+    async def get_records(
+        self,
+        ids: int | Iterable[int | None],
+        include: Include | Iterable[Include] = (),
+        *,
+        missing_ok: bool = False,
+    ) -> Any:
+        """See below: the operation's own docstring is put here."""
+        return await self.run(calls.get_records(self.session, ids, include, missing_ok=missing_ok))
+
+    get_records.__doc__ = documented(calls.get_records)
+
+    async def run(self, operation: Operation[T]) -> T:
+        """Do what an operation asks for, step by step, and return its result."""
+        outcome: Outcome = None
+        try:
+            while True:
+                step = operation.send(outcome)
+                outcome = await self._perform(step)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        finally:
+            operation.close()
+
+    async def _perform(self, step: Step) -> Outcome:
+        match step:
+            case Sleep(seconds=seconds):
+                await asyncio.sleep(seconds)
+                return None
+            case Send():
+                if self._http.is_closed:
+                    raise closed(self.session)
+                try:
+                    response = await self._http.request(
+                        step.method, step.path, content=step.body or None, headers=step.headers
+                    )
+                except httpx2.TransportError as error:
+                    return fault_of(error)
+                return Reply(response.status_code, response.headers, response.content)
+
+
+class AsyncFoundRecords:
+    """The records that a query finds. Each loop over it asks anew."""
+
+    def __init__(self, client: AsyncClient, ask: Callable[[], calls.Pages]) -> None:
+        self._client = client
+        self._ask = ask
+
+    async def __aiter__(self) -> AsyncIterator[Record]:
+        """Iterate over the records; pages are fetched as needed."""
+        async for page in self.pages():
+            for record in page:
+                yield record
+
+    async def pages(self) -> AsyncIterator[Records[Record]]:
+        """Iterate over the pages."""
+        pages = self._ask()
+        while not pages.is_last:
+            if page := await self._client.run(pages.fetch()):
+                yield page
+
+    async def all(self) -> Records[Record]:
+        """Return all of them at once."""
+        return Records([record async for record in self])

@@ -1,0 +1,220 @@
+"""The blocking client."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
+
+import httpx2
+
+from ..schemas import Include
+from . import calls, manager_calls, token_calls
+from .exchange import TIMEOUT_S, Operation, Outcome, Reply, Send, Session, Sleep, Step
+from .options import closed, fault_of, open_session
+from .results import Record, Records
+from .signatures import documented, present
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _blocking(
+    call: Callable[Concatenate[Session, P], Operation[T]],
+) -> Callable[Concatenate[Client, P], T]:
+    def method(client: Client, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return client.run(call(client.session, *args, **kwargs))
+
+    present(method, call, "{}")
+    return method
+
+
+def _querying(
+    call: Callable[Concatenate[Session, P], calls.Pages],
+) -> Callable[Concatenate[Client, P], FoundRecords]:
+    def method(client: Client, /, *args: P.args, **kwargs: P.kwargs) -> FoundRecords:
+        # Made once here, so that a wrong condition is refused by the call and not by the loop.
+        call(client.session, *args, **kwargs)
+        return FoundRecords(client, lambda: call(client.session, *args, **kwargs))
+
+    present(method, call, "FoundRecords")
+    return method
+
+
+class Client:
+    """A connection to the ledger. Threads may share it; closing it ends their calls.
+
+    >>> from recordledger import Client
+    >>> with Client() as client:  # doctest: +SKIP
+    ...     added = client.add_records("package.module:function", [{"x": 1.0}, {"x": 2.0}])
+    ...     records = client.wait(added.ids)
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        token: str | None = None,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        retries_s: float | None = None,
+        progress: bool | None = None,
+    ) -> None:
+        """Find the server; nothing is sent yet.
+
+        Args:
+            url: its address; None for RECORDLEDGER_URL, or what `recordledger up` has written.
+            token: as `url`, from RECORDLEDGER_TOKEN.
+            timeout_s: for how long one request may be unanswered, in seconds.
+            retries_s: for how long to try again when there is no answer, in seconds; every
+                request may be sent twice without harm. None: 60 s, and 5 s as long as the server
+                has never answered. 0: not at all.
+            progress: whether long calls show a bar; None: where a person may see it.
+
+        Raises:
+            NotConnected: nothing says where the server is.
+        """
+        self.session, options = open_session(url, token, timeout_s, retries_s, progress)
+        self._http = httpx2.Client(**options)
+        self._closing = threading.Event()
+
+    @property
+    def url(self) -> str:
+        """The server's address."""
+        return self.session.url
+
+    def __repr__(self) -> str:
+        """Return which server this talks to."""
+        return f"Client({self.url!r})"
+
+    def __enter__(self) -> Client:
+        """Return the client itself; it is closed at the end."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the client."""
+        self.close()
+
+    def close(self) -> None:
+        """Give the connections back; calls that wait to try again end with `NotConnected`."""
+        self._closing.set()
+        self._http.close()
+
+    server = _blocking(calls.server)
+    counts = _blocking(calls.counts)
+    add_records = _blocking(calls.add_records)
+    query_records = _querying(calls.query_records)
+    history = _blocking(calls.history)
+    wait = _blocking(calls.wait)
+
+    managers = _blocking(manager_calls.managers)
+    manager = _blocking(manager_calls.manager)
+    register_manager = _blocking(manager_calls.register_manager)
+    heartbeat = _blocking(manager_calls.heartbeat)
+    claim = _blocking(manager_calls.claim)
+    return_results = _blocking(manager_calls.return_results)
+    relinquish = _blocking(manager_calls.relinquish)
+    deactivate_manager = _blocking(manager_calls.deactivate_manager)
+
+    issue_token = _blocking(token_calls.issue_token)
+    tokens = _blocking(token_calls.tokens)
+    revoke_token = _blocking(token_calls.revoke_token)
+
+    @overload
+    def get_records(
+        self,
+        ids: int,
+        include: Include | Iterable[Include] = (),
+        *,
+        missing_ok: Literal[False] = False,
+    ) -> Record: ...
+    @overload
+    def get_records(
+        self, ids: int, include: Include | Iterable[Include] = (), *, missing_ok: bool
+    ) -> Record | None: ...
+    @overload
+    def get_records(
+        self,
+        ids: Iterable[int | None],
+        include: Include | Iterable[Include] = (),
+        *,
+        missing_ok: Literal[False] = False,
+    ) -> Records[Record]: ...
+    @overload
+    def get_records(
+        self,
+        ids: Iterable[int | None],
+        include: Include | Iterable[Include] = (),
+        *,
+        missing_ok: bool,
+    ) -> Records[Record | None]: ...
+    def get_records(
+        self,
+        ids: int | Iterable[int | None],
+        include: Include | Iterable[Include] = (),
+        *,
+        missing_ok: bool = False,
+    ) -> Any:
+        """See below: the operation's own docstring is put here."""
+        return self.run(calls.get_records(self.session, ids, include, missing_ok=missing_ok))
+
+    get_records.__doc__ = documented(calls.get_records)
+
+    def run(self, operation: Operation[T]) -> T:
+        """Do what an operation asks for, step by step, and return its result."""
+        outcome: Outcome = None
+        try:
+            while True:
+                step = operation.send(outcome)
+                outcome = self._perform(step)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        finally:
+            operation.close()
+
+    def _perform(self, step: Step) -> Outcome:
+        match step:
+            case Sleep(seconds=seconds):
+                if self._closing.wait(seconds):
+                    raise closed(self.session)
+                return None
+            case Send():
+                if self._closing.is_set():
+                    raise closed(self.session)
+                try:
+                    response = self._http.request(
+                        step.method, step.path, content=step.body or None, headers=step.headers
+                    )
+                except httpx2.TransportError as error:
+                    return fault_of(error)
+                return Reply(response.status_code, response.headers, response.content)
+
+
+class FoundRecords:
+    """The records that a query finds. Each loop over it asks anew."""
+
+    def __init__(self, client: Client, ask: Callable[[], calls.Pages]) -> None:
+        self._client = client
+        self._ask = ask
+
+    def __iter__(self) -> Iterator[Record]:
+        """Iterate over the records; pages are fetched as needed."""
+        for page in self.pages():
+            yield from page
+
+    def pages(self) -> Iterator[Records[Record]]:
+        """Iterate over the pages."""
+        pages = self._ask()
+        while not pages.is_last:
+            if page := self._client.run(pages.fetch()):
+                yield page
+
+    def all(self) -> Records[Record]:
+        """Return all of them at once."""
+        return Records(self)

@@ -1,0 +1,490 @@
+"""What people ask of the ledger, as operations: records, their history, counts, waiting."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, cast
+
+from recordledger.domain.errors import TooLarge
+from recordledger.domain.status import Status
+
+from ..schemas import (
+    Answer,
+    CountsAnswer,
+    CreateAnswer,
+    CreateRequest,
+    GetRequest,
+    Include,
+    PriorityName,
+    QueryRequest,
+    Refusal,
+)
+from . import exchange, wire
+from .errors import ClientError, InvalidArgument, RecordsNotFound, Refused, WaitTimeout
+from .exchange import Operation, Session, Sleep
+from .progress import bar
+from .results import (
+    Counts,
+    History,
+    HistoryEvent,
+    InsertMetadata,
+    Record,
+    Records,
+    Server,
+)
+
+# What the server takes for granted of a record to add.
+_COMMON: Final[Mapping[str, Any]] = {
+    "tag": "default",
+    "priority": "normal",
+    "required_programs": (),
+    "retries": 0,
+}
+_PAGE: Final = 250
+_PAGE_MIN: Final = 10
+_PAGE_S: Final = 0.5
+_POLL_MIN_S: Final = 0.1
+_POLL_MAX_S: Final = 5.0
+# A poll may cost the server at most this part of the waiting time.
+_POLL_SHARE: Final = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordSpec:
+    """A record to add: what to compute, and how to treat it.
+
+    Attributes:
+        function: an entry point's name, or `module:function`.
+        kwargs: its arguments: JSON values.
+        required_programs: what a manager must have, like `psi4>=1.9`.
+        tag: routing string.
+        priority: the order within the tag.
+        retries: how many errors are to be reset automatically.
+    """
+
+    function: str
+    kwargs: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    required_programs: Sequence[str] = ()
+    tag: str = "default"
+    priority: PriorityName = "normal"
+    retries: int = 0
+
+
+class _GotAnswer(Answer):
+    records: list[Record | None]
+
+
+class _PageAnswer(Answer):
+    records: list[Record]
+    next_cursor: str | None
+
+
+class _HistoryAnswer(Answer):
+    record_id: int
+    events: list[HistoryEvent]
+
+
+def server(session: Session) -> Operation[Server]:
+    """Return which server this is, who one is to it, and its limits."""
+    session.server = None
+    return (yield from exchange.server(session))
+
+
+def counts(session: Session) -> Operation[Counts]:
+    """Return how many records are in each status."""
+    answer = yield from exchange.get(session, "/v1/records/counts", CountsAnswer)
+    return Counts(answer.counts)
+
+
+def add_records(
+    session: Session,
+    function: str | Iterable[RecordSpec],
+    kwargs: Mapping[str, Any] | Iterable[Mapping[str, Any]] | None = None,
+    *,
+    tag: str = "default",
+    priority: PriorityName = "normal",
+    required_programs: Sequence[str] = (),
+    retries: int = 0,
+    find_existing: bool = True,
+    reason: str | None = None,
+) -> Operation[InsertMetadata]:
+    """Add records: one function with many arguments, or a list of specifications.
+
+    `client.add_records("package.module:function", [{"x": 1.0}, {"x": 2.0}], tag="gpu")` adds two,
+    `client.add_records([RecordSpec(function=..., kwargs=...), ...])` any mixture. Long lists are
+    cut into several requests, each of which happens as a whole or not at all; if one fails, the
+    error's `partial` says what the ones before it did.
+
+    Args:
+        session: the client's.
+        function: an entry point's name or `module:function`; or `RecordSpec`s, which bring all
+            the arguments up to `retries` with them.
+        kwargs: the function's arguments: one mapping for one record, or a list of them.
+        tag: routing string; managers claim by tag.
+        priority: "low", "normal" or "high": the order within the tag.
+        required_programs: what a manager must have, like `["psi4>=1.9"]`.
+        retries: how many errors are to be reset automatically.
+        find_existing: return the record that is there already for the same specification,
+            unless it is cancelled, deleted or invalid; False always makes a new one.
+        reason: kept with the event.
+
+    Returns:
+        `ids` in the order given, which are new and which were there, and the refused by index.
+
+    Raises:
+        InvalidArgument: a value has no form in JSON, or is too large; nothing was sent.
+    """
+    specs = _specs(
+        function,
+        kwargs,
+        tag=tag,
+        priority=priority,
+        required_programs=required_programs,
+        retries=retries,
+    )
+    fields = wire.message(CreateRequest, records=[], find_existing=find_existing, reason=reason)
+    envelope = fields.model_dump(exclude={"records"}, exclude_none=True)
+    limits = (yield from exchange.server(session)).limits
+    entries = [_packed(spec, idx) for idx, spec in enumerate(specs)]
+    parts = wire.spans(entries, limits.records_per_request, limits.body_bytes, "records")
+    done: list[tuple[int, CreateAnswer]] = []
+    with bar(session.progress, len(entries), "adding records") as progress:
+        for part in parts:
+            body = wire.pack_list(envelope, "records", entries[part.start : part.stop])
+            try:
+                answer = yield from exchange.post(session, "/v1/records", CreateAnswer, body)
+            except ClientError as error:
+                tell_what_was_done(error, _inserted(done) if done else None, part.start)
+                raise
+            done.append((part.start, answer))
+            progress.update(len(part))
+    return _inserted(done)
+
+
+def get_records(
+    session: Session,
+    ids: int | Iterable[int | None],
+    include: Include | Iterable[Include] = (),
+    *,
+    missing_ok: bool = False,
+) -> Operation[Any]:
+    """Return a record for an id, and `Records` in the order of the ids for several.
+
+    Args:
+        session: the client's.
+        ids: one id or several.
+        include: which payloads to bring: "kwargs", "result", "stdout", "stderr", "traceback",
+            "provenance".
+        missing_ok: give None for what is not there.
+
+    Raises:
+        RecordsNotFound: some are not there, and `missing_ok` is False.
+    """
+    if isinstance(ids, Iterable):
+        return (yield from _get(session, wire.record_ids(ids), include, missing_ok=missing_ok))
+    found = yield from _get(session, [wire.record_id(ids)], include, missing_ok=missing_ok)
+    return found[0]
+
+
+def history(session: Session, record_id: int) -> Operation[History]:
+    """Return every event of a record, oldest first: who did what, when and why.
+
+    Raises:
+        NotFound: there is no such record.
+    """
+    path = f"/v1/records/{wire.record_id(record_id)}/events"
+    answer = yield from exchange.get(session, path, _HistoryAnswer)
+    return History(answer.record_id, tuple(answer.events))
+
+
+def wait(
+    session: Session,
+    ids: int | Iterable[int | None],
+    *,
+    timeout_s: float | None = None,
+    include: Include | Iterable[Include] = (),
+) -> Operation[Records[Record]]:
+    """Wait until the records are finished, which is to say: neither waiting nor running.
+
+    Complete is finished, and so are error, held, cancelled, deleted, invalid and failed: look at
+    the `counts` of what is returned.
+
+    Args:
+        session: the client's.
+        ids: one id or several.
+        timeout_s: for how long at most, in seconds; None waits for as long as it takes.
+        include: which payloads to bring.
+
+    Raises:
+        WaitTimeout: time is up; it says which are still open.
+        RecordsNotFound: some are not there.
+    """
+    wanted = wire.record_ids(ids) if isinstance(ids, Iterable) else [wire.record_id(ids)]
+    give_up_at = None if timeout_s is None else time.monotonic() + timeout_s
+    finished: dict[int, Record] = {}
+    still_open = list(dict.fromkeys(wanted))
+    pause_s = _POLL_MIN_S
+    with bar(session.progress, len(still_open), "waiting") as progress:
+        while True:
+            asked_at = time.monotonic()
+            polled = yield from _get(session, still_open, (), give_up_at=give_up_at)
+            ended = {record.id: record for record in polled if record and record.is_finished}
+            finished |= ended
+            still_open = [id_ for id_ in still_open if id_ not in ended]
+            progress.update(len(ended))
+            now = time.monotonic()
+            if not still_open:
+                break
+            if give_up_at is not None and now >= give_up_at:
+                raise _timed_out(wanted, still_open, finished)
+            # Something has moved: look again soon.
+            pause_s = _POLL_MIN_S if ended else min(1.5 * pause_s, _POLL_MAX_S)
+            pause_s = max(pause_s, (now - asked_at) / _POLL_SHARE)
+            yield Sleep(pause_s if give_up_at is None else min(pause_s, give_up_at - now))
+    if include:
+        return (yield from _get(session, wanted, include, missing_ok=False))
+    return Records(finished[id_] for id_ in wanted)
+
+
+class Pages:
+    """The pages of one query, one after the other. `is_last` says that there are no more."""
+
+    def __init__(self, session: Session, request: QueryRequest, limit: int | None) -> None:
+        self.is_last = limit == 0
+        self._session = session
+        self._request = request
+        self._left = limit
+        self._pace = _Pace()
+
+    def fetch(self) -> Operation[Records[Record]]:
+        """Return the next page, newest records first; it may be empty."""
+        limits = (yield from exchange.server(self._session)).limits
+        size = self._pace.size(limits.page)
+        size = size if self._left is None else min(size, self._left)
+        request = self._request.model_copy(update={"limit": size})
+        asked_at = time.monotonic()
+        answer = yield from exchange.post(
+            self._session, "/v1/records/query", _PageAnswer, _body(request)
+        )
+        self._pace.took(time.monotonic() - asked_at)
+        self._request.cursor = answer.next_cursor
+        if self._left is not None:
+            self._left -= len(answer.records)
+        self.is_last = answer.next_cursor is None or self._left == 0
+        return Records(answer.records)
+
+
+def query_records(
+    session: Session,
+    *,
+    ids: Iterable[int | None] | None = None,
+    status: Status | str | Iterable[Status | str] | None = None,
+    tag: str | Iterable[str] | None = None,
+    owner: str | Iterable[str] | None = None,
+    manager_id: int | Iterable[int] | None = None,
+    function: str | Iterable[str] | None = None,
+    created_after: datetime | None = None,
+    created_before: datetime | None = None,
+    modified_after: datetime | None = None,
+    modified_before: datetime | None = None,
+    include: Include | Iterable[Include] = (),
+    limit: int | None = None,
+) -> Pages:
+    """Find the records that meet every condition that is given, newest first.
+
+    Iterate over the answer for the records, or over its `pages()` for `Records` of some hundreds
+    each. They are fetched as one goes along.
+
+    Args:
+        session: the client's.
+        ids: only these.
+        status: one or several, like `"error"`.
+        tag: one or several.
+        owner: user who added the record; one or several.
+        manager_id: manager that has the running attempt or had the accepted one; one or several.
+        function: one or several.
+        created_after: with a time zone, as all the times here.
+        created_before: see above.
+        modified_after: when the record's last event was; see above.
+        modified_before: see above.
+        include: which payloads to bring.
+        limit: no more than so many records in all; None for no limit.
+
+    Raises:
+        InvalidArgument: a condition cannot be one, like a status that does not exist.
+    """
+    if limit is not None and limit < 0:
+        raise InvalidArgument(f"limit is {limit}; it cannot be negative")
+    conditions = {
+        "ids": None if ids is None else wire.record_ids(ids),
+        "status": _listed(status),
+        "tag": _listed(tag),
+        "owner": _listed(owner),
+        "manager_id": _listed(manager_id),
+        "function": _listed(function),
+        "created_after": created_after,
+        "created_before": created_before,
+        "modified_after": modified_after,
+        "modified_before": modified_before,
+    }
+    request = wire.message(QueryRequest, query=conditions, include=_listed(include))
+    return Pages(session, request, limit)
+
+
+class _Pace:
+    """How much to ask for at once, so that an answer takes about `_PAGE_S`."""
+
+    def __init__(self) -> None:
+        self._size = _PAGE
+
+    def size(self, most: int) -> int:
+        """Return how many to ask for now, within what the server gives."""
+        self._size = max(1, min(self._size, most))
+        return self._size
+
+    def took(self, seconds: float) -> None:
+        """Ask for more or for less the next time, by how long the answer took."""
+        if seconds < _PAGE_S / 2:
+            self._size *= 2
+        elif seconds > _PAGE_S * 2 and self._size > _PAGE_MIN:
+            self.halve()
+
+    def halve(self) -> None:
+        """Ask for less the next time."""
+        self._size = max(1, self._size // 2)
+
+
+def _get(
+    session: Session,
+    ids: Sequence[int],
+    include: Include | Iterable[Include],
+    *,
+    missing_ok: bool = False,
+    give_up_at: float | None = None,
+) -> Operation[Records[Any]]:
+    """Return the records, asking for as many at once as the server and the payloads allow."""
+    fields = wire.message(GetRequest, ids=[], include=_listed(include), missing_ok=True)
+    limits = (yield from exchange.server(session)).limits
+    pace = _Pace()
+    found: Records[Any] = Records()
+    with bar(session.progress, len(ids), "reading records") as progress:
+        while len(found) < len(ids):
+            most = limits.ids_per_request
+            size = pace.size(most) if fields.include else most
+            part = ids[len(found) : len(found) + size]
+            asked_at = time.monotonic()
+            body = _body(fields.model_copy(update={"ids": part}))
+            try:
+                answer = yield from exchange.post(
+                    session, "/v1/records/get", _GotAnswer, body, give_up_at=give_up_at
+                )
+            except Refused as refusal:
+                if refusal.code != TooLarge.code or len(part) == 1:
+                    raise
+                pace.halve()
+                continue
+            pace.took(time.monotonic() - asked_at)
+            found += answer.records
+            progress.update(len(part))
+    if not missing_ok:
+        _require_all(ids, found)
+    return found
+
+
+def _require_all(ids: Sequence[int], found: Sequence[Record | None]) -> None:
+    pairs = zip(ids, found, strict=True)
+    missing = tuple(dict.fromkeys(id_ for id_, record in pairs if record is None))
+    if missing:
+        named = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
+        raise RecordsNotFound(
+            f"there is no record {named}"
+            if len(missing) == 1
+            else f"there are no records {named} ({len(missing):,} of {len(ids):,})",
+            ids=missing,
+        )
+
+
+def _timed_out(
+    wanted: Sequence[int], still_open: Sequence[int], finished: Mapping[int, Record]
+) -> WaitTimeout:
+    named = ", ".join(map(str, still_open[:10])) + (", ..." if len(still_open) > 10 else "")
+    return WaitTimeout(
+        f"{len(still_open):,} of {len(wanted):,} records still wait or run: {named}. They go on; "
+        "wait again to see them end, or see managers() for who could run them",
+        open_ids=tuple(still_open),
+        finished=Records(finished[id_] for id_ in wanted if id_ in finished),
+    )
+
+
+def _specs(function: Any, kwargs: Any, **common: Any) -> list[RecordSpec]:
+    """Return what to add as specifications, whichever way it was given."""
+    if isinstance(function, str):
+        is_one = isinstance(kwargs, Mapping) or not isinstance(kwargs, Iterable)
+        given: list[Any] = [{} if kwargs is None else kwargs] if is_one else list(kwargs)
+        return [RecordSpec(function=function, kwargs=each, **common) for each in given]
+    if not isinstance(function, Iterable):
+        raise InvalidArgument(
+            f"the function is {function!r}: name it, like 'package.module:function'; managers "
+            "import it where they run"
+        )
+    if kwargs is not None or common != _COMMON:
+        raise InvalidArgument("with a list of RecordSpec, put kwargs, tag and so on into each")
+    return list(cast("Iterable[RecordSpec]", function))
+
+
+def _packed(spec: Any, idx: int) -> bytes:
+    """Return one record to add as msgpack, without what is the default anyway."""
+    what = f"records[{idx}]"
+    if not isinstance(spec, RecordSpec):
+        raise InvalidArgument(f"{what} is a {type(spec).__name__}, and no RecordSpec", idx=idx)
+    kwargs: Any = spec.kwargs
+    if not isinstance(kwargs, Mapping):
+        raise InvalidArgument(
+            f"{what}.kwargs is a {type(kwargs).__name__}; pass a dict for each record", idx=idx
+        )
+    if isinstance(spec.required_programs, str):
+        raise InvalidArgument(f"{what}.required_programs is a str; pass a list", idx=idx)
+    document: dict[str, Any] = {"function": spec.function, "kwargs": dict(spec.kwargs)}
+    for name, default in _COMMON.items():
+        value = getattr(spec, name)
+        if value != default:
+            document[name] = list(value) if name == "required_programs" else value
+    return wire.pack_json(document, what=what, idx=idx)
+
+
+def _inserted(done: Sequence[tuple[int, CreateAnswer]]) -> InsertMetadata:
+    """Return the answers to the parts as one answer to the call."""
+    return InsertMetadata(
+        operation_ids=[answer.operation_id for _, answer in done if answer.operation_id],
+        errors=[moved(error, start) for start, answer in done for error in answer.errors],
+        ids=[id_ for _, answer in done for id_ in answer.ids],
+        inserted_idx=[start + idx for start, answer in done for idx in answer.inserted_idx],
+        existing_idx=[start + idx for start, answer in done for idx in answer.existing_idx],
+    )
+
+
+def moved(error: Refusal, start: int) -> Refusal:
+    """Return the refusal by its index in the whole call, of which its part began at `start`."""
+    return error.model_copy(update={"idx": start + error.idx}) if start else error
+
+
+def tell_what_was_done(error: ClientError, partial: object | None, count: int) -> None:
+    """Add to an error what the requests of the same call before it had achieved."""
+    if partial is not None:
+        error.partial = partial
+        error.add_note(f"The first {count:,} had been done before; see `partial` of this error.")
+
+
+def _body(request: Any) -> bytes:
+    return wire.pack(request.model_dump(exclude_none=True))
+
+
+def _listed(value: Any) -> list[Any] | None:
+    """Return one or several as a list."""
+    if value is None:
+        return None
+    is_one = isinstance(value, str) or not isinstance(value, Iterable)
+    return [value] if is_one else list(value)

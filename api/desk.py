@@ -1,0 +1,187 @@
+"""Where every request goes: its body is read, its work is done off the event loop, it is answered.
+
+Decoding, work and encoding run in one hop to a worker thread, because each of them can take many
+milliseconds for a bulk request, and the event loop must go on serving heartbeats meanwhile.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+from uuid import UUID
+
+import anyio
+import anyio.to_thread
+from pydantic import BaseModel, ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from recordledger.domain.errors import InvalidInput, SchemaMismatch, StoreUnavailable
+from recordledger.projections import queries, schema
+from recordledger.projections.idempotency import RequestKey
+from recordledger.projections.ledger import Ledger
+
+from .auth import Doorkeeper, Visitor
+from .errors import refusal_of
+from .metrics import Metrics
+from .settings import Settings
+from .wire import Encoded, Format, Reply, Terms, decode, encode, inflate, negotiate, read
+
+KEY_HEADER: Final = "Idempotency-Key"
+_KEY: Final = re.compile(r"[\x21-\x7e]{1,200}")
+
+Model = TypeVar("Model", bound=BaseModel)
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request, as the work of a route sees it.
+
+    Attributes:
+        desk: what the work may use.
+        visitor: whose request it is.
+        body: the decoded body.
+        key: identifies the request if it may be sent again.
+        wanted: how the answer will be written.
+    """
+
+    desk: Desk
+    visitor: Visitor
+    body: Any
+    key: RequestKey | None
+    wanted: Format
+
+    def parse(self, model: type[Model]) -> Model:
+        """Return the body as the request that it must be.
+
+        Raises:
+            ValidationFailed: it is not.
+        """
+        try:
+            return model.model_validate(self.body)
+        except ValidationError as error:
+            raise refusal_of(error) from error
+
+
+class Desk:
+    """What the routes of one app share."""
+
+    def __init__(self, ledger: Ledger, settings: Settings) -> None:
+        """Serve this ledger with these limits."""
+        self.ledger = ledger
+        self.settings = settings
+        self.metrics = Metrics(ledger)
+        self.doorkeeper = Doorkeeper(ledger, settings.token_cache_s)
+        # One connection stays free: a transaction that meets an unknown lane reads through another.
+        self._limiter = anyio.CapacityLimiter(settings.pool_size - 1)
+        self._schema_fits = False
+        self._ledger_id: UUID | None = None
+
+    @property
+    def ledger_id(self) -> UUID:
+        """Which ledger this is.
+
+        Raises:
+            StoreUnavailable: the database does not answer, and was not asked before.
+        """
+        if self._ledger_id is None:
+            self._ledger_id = queries.ledger_id(self.ledger)
+        return self._ledger_id
+
+    def check_schema(self) -> None:
+        """Return if the database can be used; asked until it was seen once.
+
+        Raises:
+            SchemaMismatch: its schema is not the one that this code works with.
+            StoreUnavailable: it does not answer.
+        """
+        if not self._schema_fits:
+            schema.check(self.settings.database_url, self.settings.database_schema)
+            self._schema_fits = True
+
+    def usable(self) -> bool:
+        """Return whether the database answers and can be used."""
+        try:
+            self.check_schema()
+            queries.head(self.ledger)
+        except (StoreUnavailable, SchemaMismatch):
+            return False
+        return True
+
+    async def in_thread(self, work: Callable[[], Result]) -> Result:
+        """Return what `work` returns; it may block."""
+        return await anyio.to_thread.run_sync(work, limiter=self._limiter)
+
+    async def visitor(self, secret: str) -> Visitor:
+        """Return whose token this is.
+
+        Raises:
+            Unauthenticated: nobody's.
+            StoreUnavailable: the database does not answer.
+        """
+        known = self.doorkeeper.remembered(secret)
+        if known is not None:
+            return known
+
+        def look_up() -> Visitor:
+            self.check_schema()
+            return self.doorkeeper.look_up(secret)
+
+        return await self.in_thread(look_up)
+
+    async def answer(
+        self, request: Request, visitor: Visitor, work: Callable[[Call], Reply]
+    ) -> Response:
+        """Return the answer to a request: what `work` makes of it, in the form that is wanted."""
+        terms = negotiate(request.headers)
+        key = _key_of(request)
+        size_bytes_max = self.settings.body_bytes_max
+        data = await read(request, size_bytes_max) if request.method == "POST" else b""
+
+        def serve() -> Encoded:
+            self.check_schema()
+            body = inflate(data, terms.coding, size_bytes_max)
+            call = Call(
+                self,
+                visitor,
+                decode(body, terms.given),
+                None if key is None else _request_key(request, visitor, key, body),
+                terms.wanted,
+            )
+            return encode(work(call), terms)
+
+        encoded = await self.in_thread(serve)
+        return Response(encoded.data, headers=encoded.headers)
+
+
+def desk_of(request: Request) -> Desk:
+    """Return the desk of the app that serves a request."""
+    desk: Desk = request.app.state.desk
+    return desk
+
+
+def answer_openly(reply: Reply, request: Request, *, status: int = 200) -> Response:
+    """Return an answer that needs neither token nor body."""
+    headers = request.headers
+    terms = negotiate(headers) if "accept" in headers else Terms(None, "", Format.json, zstd=False)
+    encoded = encode(reply, terms)
+    return Response(encoded.data, status, headers=encoded.headers)
+
+
+def _key_of(request: Request) -> str | None:
+    key = request.headers.get(KEY_HEADER)
+    if key is not None and not _KEY.fullmatch(key):
+        raise InvalidInput(
+            f"{KEY_HEADER} must have 1 to 200 printable ASCII characters without spaces"
+        )
+    return key
+
+
+def _request_key(request: Request, visitor: Visitor, key: str, body: bytes) -> RequestKey:
+    asked = hashlib.sha256(f"{request.method} {request.url.path}\n".encode())
+    asked.update(body)
+    return RequestKey(visitor.actor, key, asked.digest())

@@ -1,0 +1,252 @@
+"""Managers: register, give signs of life, claim, return, give back, end."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Path, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from recordledger.domain.access import Permission
+from recordledger.domain.errors import InvalidInput, ManagerNotFound
+from recordledger.domain.lanes import parse_tag
+from recordledger.domain.manager import ManagerState
+from recordledger.domain.streams import ID_MAX, Stream
+from recordledger.projections import dispatch, managers
+from recordledger.projections.dispatch import Registration
+from recordledger.projections.managers import ManagerOnPage
+
+from ..auth import Visitor, allowed
+from ..claims import give
+from ..cursors import cursor_of, last_id_of
+from ..desk import Call, desk_of
+from ..openapi import gives, takes
+from ..returns import take
+from ..schemas import (
+    PAGE_MAX,
+    ClaimAnswer,
+    ClaimRequest,
+    DeactivateRequest,
+    HeartbeatAnswer,
+    HeartbeatRequest,
+    ManagerOut,
+    ManagersAnswer,
+    RegisterAnswer,
+    RegisterRequest,
+    RelinquishRequest,
+    RequeuedAnswer,
+    ReturnAnswer,
+    ReturnRequest,
+)
+from ..wire import Reply
+
+router = APIRouter(prefix="/v1", tags=["managers"])
+
+ManagerIdInPath = Annotated[int, Path(ge=1, le=ID_MAX)]
+Computer = Annotated[Visitor, allowed(Permission.compute)]
+Reader = Annotated[Visitor, allowed(Permission.read)]
+
+_CLAIMED: Final[dict[str, Any]] = {
+    "operation_id": "0a9b6c1e-6f0e-4a52-9a57-3d8f3d1f4c55",
+    "tasks": [
+        {
+            "record_id": 411,
+            "attempt": 1,
+            "function": "recordledger.workers.demo.functions:quadratic",
+            "kwargs": {"x": 1.5},
+        }
+    ],
+}
+_RETURN: Final[dict[str, Any]] = {
+    "results": [{"record_id": 411, "attempt": 1, "result": {"y": 2.25}, "compute_s": 0.2}]
+}
+_RETURNED: Final[dict[str, Any]] = {
+    "operation_id": "c0de6c1e-6f0e-4a52-9a57-3d8f3d1f4c56",
+    "accepted_idx": [0],
+    "late_idx": [],
+    "duplicate_idx": [],
+    "errors": [],
+}
+
+
+@router.post(
+    "/managers",
+    response_model=RegisterAnswer,
+    openapi_extra=takes(RegisterRequest, changes=True),
+)
+async def register(request: Request, visitor: Computer) -> Response:
+    """Register a manager; it has a new id at every boot."""
+    return await desk_of(request).answer(request, visitor, _register)
+
+
+@router.post(
+    "/managers/{manager_id}/heartbeat",
+    response_model=HeartbeatAnswer,
+    openapi_extra=takes(HeartbeatRequest),
+)
+async def heartbeat(request: Request, visitor: Computer, manager_id: ManagerIdInPath) -> Response:
+    """Extend the lease. Say what the manager has; hear what of it is not its any more."""
+
+    def work(call: Call) -> Reply:
+        held = {each.record_id: each.attempt for each in call.parse(HeartbeatRequest).held}
+        beaten = dispatch.heartbeat(call.desk.ledger, manager_id, held, user=visitor.actor)
+        stale = [
+            {"record_id": record_id, "attempt": attempt} for record_id, attempt in beaten["stale"]
+        ]
+        return HeartbeatAnswer.model_validate(
+            {"lease_expires_at": beaten["lease_expires_at"], "stale": stale}
+        )
+
+    return await desk_of(request).answer(request, visitor, work)
+
+
+@router.post(
+    "/managers/{manager_id}/claim",
+    response_model=ClaimAnswer,
+    responses=gives(_CLAIMED),
+    openapi_extra=takes(ClaimRequest, example={"limit": 20}, changes=True),
+)
+async def claim(request: Request, visitor: Computer, manager_id: ManagerIdInPath) -> Response:
+    """Take up to `limit` tasks that the manager can run; an empty list when there are none."""
+    return await desk_of(request).answer(request, visitor, lambda call: give(call, manager_id))
+
+
+@router.post(
+    "/managers/{manager_id}/results",
+    response_model=ReturnAnswer,
+    responses=gives(_RETURNED),
+    openapi_extra=takes(ReturnRequest, example=_RETURN, changes=True),
+)
+async def return_results(
+    request: Request, visitor: Computer, manager_id: ManagerIdInPath
+) -> Response:
+    """Return results. What comes too late is kept aside; a wrong entry spoils no other."""
+    return await desk_of(request).answer(request, visitor, lambda call: take(call, manager_id))
+
+
+@router.post(
+    "/managers/{manager_id}/relinquish",
+    response_model=RequeuedAnswer,
+    openapi_extra=takes(RelinquishRequest, changes=True),
+)
+async def relinquish(request: Request, visitor: Computer, manager_id: ManagerIdInPath) -> Response:
+    """Give attempts back unfinished; those that the manager does not have are passed over."""
+
+    def work(call: Call) -> Reply:
+        asked = call.parse(RelinquishRequest)
+        waiting = dispatch.relinquish(
+            call.desk.ledger,
+            manager_id,
+            {each.record_id: each.attempt for each in asked.attempts},
+            user=visitor.actor,
+            reason=asked.reason,
+            request=call.key,
+        )
+        return {"record_ids": waiting}
+
+    return await desk_of(request).answer(request, visitor, work)
+
+
+@router.post(
+    "/managers/{manager_id}/deactivate",
+    response_model=RequeuedAnswer,
+    openapi_extra=takes(DeactivateRequest, changes=True),
+)
+async def deactivate(request: Request, visitor: Computer, manager_id: ManagerIdInPath) -> Response:
+    """End a manager; what it has waits again. Administrators can end anybody's."""
+
+    def work(call: Call) -> Reply:
+        waiting = dispatch.deactivate_manager(
+            call.desk.ledger,
+            manager_id,
+            actor=visitor.actor,
+            owner=None if visitor.may(Permission.admin) else visitor.actor,
+            reason=call.parse(DeactivateRequest).reason,
+            request=call.key,
+        )
+        return {"record_ids": waiting}
+
+    return await desk_of(request).answer(request, visitor, work)
+
+
+@router.get("/managers", response_model=ManagersAnswer)
+async def list_managers(
+    request: Request,
+    visitor: Reader,
+    state: ManagerState | None = None,
+    limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 250,
+    cursor: Annotated[str | None, Query(max_length=200)] = None,
+) -> Response:
+    """Get one page of the managers, oldest first."""
+
+    def work(call: Call) -> Reply:
+        desk = call.desk
+        after = 0 if cursor is None else last_id_of(cursor, desk.ledger_id, Stream.manager)
+        with desk.ledger.datastore.reading() as db:
+            found = managers.page(db, after, limit + 1, state)
+        shown = found[:limit]
+        next_cursor = None
+        if len(found) > limit:
+            next_cursor = cursor_of(desk.ledger_id, Stream.manager, shown[-1].manager.id)
+        return {"managers": [_manager_out(each) for each in shown], "next_cursor": next_cursor}
+
+    return await desk_of(request).answer(request, visitor, work)
+
+
+@router.get("/managers/{manager_id}", response_model=ManagerOut)
+async def get_manager(request: Request, visitor: Reader, manager_id: ManagerIdInPath) -> Response:
+    """Get one manager."""
+
+    def work(call: Call) -> Reply:
+        with call.desk.ledger.datastore.reading() as db:
+            found = managers.page(db, manager_id - 1, 1, None)
+        if not found or found[0].manager.id != manager_id:
+            raise ManagerNotFound(manager_id)
+        return _manager_out(found[0])
+
+    return await desk_of(request).answer(request, visitor, work)
+
+
+def _register(call: Call) -> Reply:
+    asked = call.parse(RegisterRequest)
+    settings = call.desk.settings
+    lease_s = asked.lease_s or settings.lease_s
+    heartbeat_s = asked.heartbeat_s or min(settings.heartbeat_s, lease_s / 4)
+    if heartbeat_s >= lease_s:
+        raise InvalidInput(
+            f"heartbeat_s is {heartbeat_s:g} and lease_s is {lease_s:g}: the lease would run out "
+            "between two signs of life; make heartbeat_s a quarter of lease_s"
+        )
+    manager_id = dispatch.register_manager(
+        call.desk.ledger,
+        Registration(
+            name=asked.name,
+            hostname=asked.hostname,
+            tags=tuple(dict.fromkeys(parse_tag(tag) for tag in asked.tags)),
+            programs={name.lower(): version for name, version in asked.programs.items()},
+            lease_s=lease_s,
+            heartbeat_s=heartbeat_s,
+        ),
+        actor=call.visitor.actor,
+        request=call.key,
+    )
+    return RegisterAnswer(manager_id=manager_id, lease_s=lease_s, heartbeat_s=heartbeat_s)
+
+
+def _manager_out(each: ManagerOnPage) -> dict[str, Any]:
+    manager = each.manager
+    return {
+        "id": manager.id,
+        "state": manager.state,
+        "name": manager.name,
+        "hostname": manager.hostname,
+        "owner": manager.owner,
+        "tags": manager.tags,
+        "programs": manager.programs,
+        "lease_s": manager.lease_s,
+        "heartbeat_s": manager.heartbeat_s,
+        "registered_at": manager.registered_at,
+        "modified_at": manager.modified_at,
+        "heartbeat_at": each.heartbeat_at,
+    }

@@ -1,0 +1,187 @@
+"""Records: submit, read, query, and their histories."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, cast
+
+from fastapi import APIRouter, Path, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from recordledger.domain.access import Permission
+from recordledger.domain.errors import InvalidInput, RecordNotFound
+from recordledger.domain.streams import ID_MAX, Stream
+from recordledger.projections import queries
+from recordledger.projections.queries import RecordFilter
+
+from ..auth import Visitor, allowed
+from ..cursors import cursor_of, last_id_of
+from ..desk import Call, desk_of
+from ..openapi import gives, takes
+from ..rendering import event_out, fitting, rendered, require_room
+from ..schemas import (
+    CountsAnswer,
+    CreateAnswer,
+    CreateRequest,
+    GetAnswer,
+    GetRequest,
+    HistoryAnswer,
+    Include,
+    QueryAnswer,
+    QueryRequest,
+    RecordOut,
+    RecordQuery,
+)
+from ..submissions import create
+from ..wire import Reply
+
+router = APIRouter(prefix="/v1", tags=["records"])
+
+RecordIdInPath = Annotated[int, Path(ge=1, le=ID_MAX)]
+Reader = Annotated[Visitor, allowed(Permission.read)]
+Submitter = Annotated[Visitor, allowed(Permission.submit)]
+
+_FILTERS: Final = tuple(field.name for field in fields(RecordFilter))
+_CREATE: Final[dict[str, Any]] = {
+    "records": [
+        {
+            "function": "recordledger.workers.demo.functions:quadratic",
+            "kwargs": {"x": 1.5},
+            "required_programs": [],
+            "tag": "default",
+            "priority": "normal",
+        }
+    ],
+    "reason": "first try",
+}
+_CREATED: Final[dict[str, Any]] = {
+    "operation_id": "5f7e6f9a-8a3c-4f5e-9d57-9d3a3f9a1f70",
+    "ids": [411],
+    "inserted_idx": [0],
+    "existing_idx": [],
+    "errors": [],
+}
+
+
+@router.post(
+    "/records",
+    response_model=CreateAnswer,
+    responses=gives(_CREATED),
+    openapi_extra=takes(CreateRequest, example=_CREATE, changes=True),
+)
+async def create_records(request: Request, visitor: Submitter) -> Response:
+    """Create records, in one operation; a wrong entry is refused and spoils no other.
+
+    With `find_existing`, the oldest record of the same specification is given back instead of a
+    new one, unless that record is cancelled, deleted or invalid.
+    """
+    return await desk_of(request).answer(request, visitor, create)
+
+
+@router.post("/records/get", response_model=GetAnswer, openapi_extra=takes(GetRequest))
+async def get_records(request: Request, visitor: Reader) -> Response:
+    """Get records by id, in the order of the ids. Deleted ones are still there, as deleted."""
+    return await desk_of(request).answer(request, visitor, _get)
+
+
+@router.post("/records/query", response_model=QueryAnswer, openapi_extra=takes(QueryRequest))
+async def query_records(request: Request, visitor: Reader) -> Response:
+    """Get one page of the records that meet every condition given, newest first."""
+    return await desk_of(request).answer(request, visitor, _query)
+
+
+@router.get("/records/counts", response_model=CountsAnswer)
+async def count_records(request: Request, visitor: Reader) -> Response:
+    """Count the records in each status. The counts are kept, not counted: this is cheap."""
+
+    def work(call: Call) -> Reply:
+        return {"counts": queries.counts(call.desk.ledger)}
+
+    return await desk_of(request).answer(request, visitor, work)
+
+
+@router.get("/records/{record_id}", response_model=RecordOut)
+async def get_record(
+    request: Request,
+    visitor: Reader,
+    record_id: RecordIdInPath,
+    include: Annotated[list[Include] | None, Query()] = None,
+) -> Response:
+    """Get one record; `include` names the payloads that shall come with it, and may be repeated."""
+
+    def work(call: Call) -> Reply:
+        ledger = call.desk.ledger
+        found = queries.get_records(ledger, [record_id])
+        if record_id not in found:
+            raise RecordNotFound(record_id)
+        return rendered(ledger, [found[record_id]], include or [])[0]
+
+    return await desk_of(request).answer(request, visitor, work)
+
+
+@router.get("/records/{record_id}/events", response_model=HistoryAnswer)
+async def get_history(request: Request, visitor: Reader, record_id: RecordIdInPath) -> Response:
+    """Get every event of a record, oldest first: who did what, when and why."""
+
+    def work(call: Call) -> Reply:
+        placed = queries.history(call.desk.ledger, record_id)
+        return {"record_id": record_id, "events": [event_out(each) for each in placed]}
+
+    return await desk_of(request).answer(request, visitor, work)
+
+
+def _get(call: Call) -> Reply:
+    asked = call.parse(GetRequest)
+    ledger = call.desk.ledger
+    found = queries.get_records(ledger, asked.ids)
+    if not asked.missing_ok:
+        for record_id in asked.ids:
+            if record_id not in found:
+                raise RecordNotFound(record_id)
+    shown = list(found.values())
+    require_room(shown, asked.include, call.desk.settings.answer_bytes_max)
+    rows = {row["id"]: row for row in rendered(ledger, shown, asked.include)}
+    return {"records": [rows.get(record_id) for record_id in asked.ids]}
+
+
+def _query(call: Call) -> Reply:
+    asked = call.parse(QueryRequest)
+    desk = call.desk
+    before_id = None
+    if asked.cursor is not None:
+        before_id = last_id_of(asked.cursor, desk.ledger_id, Stream.record)
+    # One more than the page, to know whether there is another page.
+    found = queries.query_records(desk.ledger, _filter(asked.query), asked.limit + 1, before_id)
+    n_shown = fitting(found[: asked.limit], asked.include, desk.settings.answer_bytes_max)
+    shown = found[:n_shown]
+    next_cursor = None
+    if len(found) > n_shown:
+        next_cursor = cursor_of(desk.ledger_id, Stream.record, shown[-1].id)
+    return {"records": rendered(desk.ledger, shown, asked.include), "next_cursor": next_cursor}
+
+
+def _filter(query: RecordQuery) -> RecordFilter:
+    return RecordFilter(**{name: _condition(name, getattr(query, name)) for name in _FILTERS})
+
+
+def _condition(name: str, value: Any) -> Any:
+    if isinstance(value, list):
+        values = cast("list[Any]", value)
+        return tuple(tag.lower() for tag in values) if name == "tag" else tuple(values)
+    if isinstance(value, datetime):
+        return in_utc(value, f"query.{name}")
+    return value
+
+
+def in_utc(moment: datetime, where: str) -> datetime:
+    """Return the same moment in UTC.
+
+    Raises:
+        InvalidInput: there it is in no year that a date can have.
+    """
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise InvalidInput(f"{where}: {moment} is beyond the years 1 to 9999 in UTC") from None

@@ -1,0 +1,286 @@
+"""A stage: a ledger on a real database, and short ways to make things happen there."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import count, islice
+from threading import Barrier
+from typing import Any, Final
+
+from psycopg import Connection, sql
+from psycopg.rows import TupleRow
+
+from recordledger.domain.events import Event, Outcome, Priority
+from recordledger.domain.fingerprint import Specification, specify
+from recordledger.domain.lanes import Lane, parse_requirements
+from recordledger.domain.manager import Manager
+from recordledger.domain.record import Record
+from recordledger.domain.status import Status
+from recordledger.projections import claim_queue, managers
+from recordledger.projections.database import DEFAULT_SCHEMA, connect
+from recordledger.projections.dispatch import (
+    Registration,
+    ReturnAnswer,
+    ReturnedResult,
+    claim,
+    register_manager,
+    return_results,
+)
+from recordledger.projections.idempotency import RequestKey
+from recordledger.projections.ledger import Ledger, Operation
+from recordledger.projections.payloads import payload_of
+from recordledger.projections.queries import get_records, history
+from recordledger.projections.replay import PROJECTIONS, check_replay
+from recordledger.projections.submission import NewRecord, create_records
+
+ALICE: Final = "user:alice"
+BOB: Final = "user:bob"
+"""Alice submits; Bob's token is the one of the managers."""
+
+HOUR_S: Final = 3600.0
+AT_ONCE_S: Final = 1e-6
+"""Leases that never end during a test, and that have ended when one looks."""
+
+Held = dict[int, int]
+"""Attempt numbers by record id."""
+
+OK: Final = b'{"energy":-76.4}'
+TRACEBACK: Final = b"Traceback (most recent call last): ..."
+
+
+def spec(x: object = 0, *, function: str = "psi4", programs: Iterable[str] = ()) -> Specification:
+    """Return a specification that differs from others by `x`."""
+    return specify(function, {"x": x}, parse_requirements(programs), size_bytes_max=1 << 20)
+
+
+def entry(
+    x: object = 0,
+    *,
+    programs: Iterable[str] = (),
+    tag: str = "gpu",
+    priority: Priority = Priority.normal,
+    retries: int = 0,
+) -> NewRecord:
+    """Return an entry of a submission."""
+    return NewRecord(spec(x, programs=programs), tag, priority, retries)
+
+
+def good(result: bytes = OK) -> tuple[Outcome, dict[bytes, bytes]]:
+    """Return the outcome of an attempt that went well, and its contents by digest."""
+    ref = payload_of(result)
+    return Outcome(result=ref, compute_s=1.5), {ref.digest: result}
+
+
+def bad(error_type: str = "ValueError") -> tuple[Outcome, dict[bytes, bytes]]:
+    """Return the outcome of an attempt that went wrong, and its contents by digest."""
+    ref = payload_of(TRACEBACK)
+    outcome = Outcome(error_type=error_type, error_message="no convergence", traceback=ref)
+    return outcome, {ref.digest: TRACEBACK}
+
+
+def result(
+    record_id: int, attempt: int, what: tuple[Outcome, Mapping[bytes, bytes]] | None = None
+) -> ReturnedResult:
+    """Return what a manager sends for one attempt; a good result if not said otherwise."""
+    outcome, contents = what or good()
+    return ReturnedResult(record_id, attempt, outcome, contents)
+
+
+def key(name: str = "key", body: bytes = b"body", actor: str = ALICE) -> RequestKey:
+    """Return what identifies a request."""
+    return RequestKey(actor, name, body)
+
+
+@dataclass
+class Stage:
+    """A ledger, and what a test does with it. Each method is one operation of somebody."""
+
+    ledger: Ledger
+    url: str
+    schema: str = DEFAULT_SCHEMA
+    fresh: Iterator[int] = field(default_factory=count)
+
+    # Users
+
+    def submit(
+        self,
+        n: int = 1,
+        *,
+        programs: Iterable[str] = (),
+        tag: str = "gpu",
+        priority: Priority = Priority.normal,
+        retries: int = 0,
+    ) -> list[int]:
+        """Create records of new specifications; return their ids."""
+        programs = tuple(programs)
+        entries = [
+            entry(f"new {x}", programs=programs, tag=tag, priority=priority, retries=retries)
+            for x in islice(self.fresh, n)
+        ]
+        return create_records(self.ledger, entries, actor=ALICE)["ids"]
+
+    def happen(self, record_id: int, *event_types: type[Event], **fields: Any) -> Record:
+        """Let events happen to a record, as the commands of people will."""
+
+        def work(operation: Operation) -> Record:
+            found = operation.lock([record_id])
+            common = operation.stamp.model_dump() | fields
+            events = [event_type(**common) for event_type in event_types]
+            return operation.happen(found.get(record_id, Record(record_id)), events)
+
+        return self.ledger.operate(work, actor=ALICE)
+
+    def intern(self, tag: str, programs: tuple[str, ...] = ()) -> None:
+        """Give a routing key its number, as whoever reroutes a record must."""
+        self.ledger.lanes.intern([Lane(tag, programs)])
+
+    # Managers
+
+    def manager(
+        self,
+        *tags: str,
+        programs: Mapping[str, str | None] | None = None,
+        lease_s: float = HOUR_S,
+        user: str = BOB,
+    ) -> int:
+        """Register a manager of these tags, or of any; return its id."""
+        new = Registration(
+            "cluster", "node7", tags or ("*",), dict(programs or {}), lease_s, lease_s / 4
+        )
+        return register_manager(self.ledger, new, actor=user)
+
+    def claim(self, manager_id: int, limit: int = 100, user: str = BOB) -> Held:
+        """Claim; return the attempts by record, in the order of the answer."""
+        tasks = claim(self.ledger, manager_id, limit, user=user)["tasks"]
+        return {task["record_id"]: task["attempt"] for task in tasks}
+
+    def hand_in(
+        self,
+        manager_id: int,
+        held: Mapping[int, int],
+        what: tuple[Outcome, Mapping[bytes, bytes]] | None = None,
+        user: str = BOB,
+    ) -> ReturnAnswer:
+        """Return the same outcome for these attempts; a good one if not said otherwise."""
+        results = [result(id_, attempt, what) for id_, attempt in held.items()]
+        return return_results(self.ledger, manager_id, results, user=user)
+
+    def running(self, n: int = 1, **how: Any) -> tuple[int, Held]:
+        """Submit records and let a new manager claim them; return it and what it has."""
+        self.submit(n, **how)
+        manager_id = self.manager()
+        return manager_id, self.claim(manager_id)
+
+    # What there is
+
+    def record(self, record_id: int) -> Record:
+        """Return a record as it is."""
+        return get_records(self.ledger, [record_id])[record_id]
+
+    def status(self, record_id: int) -> Status | None:
+        """Return the status of a record."""
+        return self.record(record_id).status
+
+    def topics(self, record_id: int) -> list[str]:
+        """Return what has happened to a record, by topic."""
+        return [event.topic for event in self.events(record_id)]
+
+    def events(self, record_id: int) -> list[Event]:
+        """Return what has happened to a record."""
+        return [placed.recorded.event for placed in history(self.ledger, record_id)]
+
+    def state_of(self, manager_id: int) -> Manager:
+        """Return a manager as it is."""
+        with self.ledger.datastore.reading() as db:
+            return managers.get(db, manager_id)
+
+    def queue(self) -> list[int]:
+        """Return the ids in the claim queue, lane by lane, in the order of claiming."""
+        rows = self.ask("SELECT record_id FROM claim_queue ORDER BY lane_id, rank, record_id")
+        return [row[0] for row in rows]
+
+    def take(self, manager: Manager, limit: int) -> list[int]:
+        """Return what a claim would take now; nothing changes."""
+        with self.ledger.datastore.writing() as db:
+            self.ledger.lanes.refresh(db)
+            lanes = self.ledger.lanes.open_to(manager)
+            return [r.id for r in claim_queue.take(db, lanes, limit, self.ledger.lanes)]
+
+    def head(self) -> int:
+        """Return how many events the log has."""
+        return int(self.ask("SELECT count(*) FROM ledger_events")[0][0])
+
+    def require_equal(self) -> None:
+        """Fail, with the differences, unless the tables are what the log says."""
+        report = check_replay(self.ledger)
+        assert list(map(str, report.differences)) == []
+        assert report.missing_payloads == []
+
+    # The database itself
+
+    @contextlib.contextmanager
+    def connected(self) -> Generator[Connection[TupleRow]]:
+        """Give a connection beside the ledger's, in autocommit mode."""
+        with contextlib.closing(connect(self.url, self.schema)) as connection:
+            yield connection
+
+    def ask(self, question: str, parameters: Sequence[Any] = ()) -> list[TupleRow]:
+        """Return all rows of a query."""
+        with self.connected() as connection:
+            return connection.execute(question.encode(), parameters).fetchall()
+
+    def do(self, statement: str, parameters: Sequence[Any] = ()) -> int:
+        """Execute a statement behind the ledger's back; return how many rows it changed."""
+        with self.connected() as connection:
+            return connection.execute(statement.encode(), parameters).rowcount
+
+    def silence(self, manager_id: int) -> None:
+        """Let a manager's lease be over, without waiting for it."""
+        n = self.do(
+            "UPDATE manager_heartbeats SET lease_expires_at = clock_timestamp() - interval '1 s'"
+            " WHERE manager_id = %s",
+            [manager_id],
+        )
+        assert n == 1
+
+    def wipe(self) -> None:
+        """Empty the projections, without the log."""
+        with self.connected() as connection:
+            for table in PROJECTIONS:
+                connection.execute(sql.SQL("TRUNCATE {}").format(sql.Identifier(table)))
+
+
+@contextlib.contextmanager
+def staged(url: str, schema: str = DEFAULT_SCHEMA, **options: Any) -> Generator[Stage]:
+    """Give a stage on a migrated database, and close its ledger at the end."""
+    with contextlib.closing(Ledger(url, schema, **options)) as ledger:
+        yield Stage(ledger, url, schema)
+
+
+def together(*works: Callable[[], object]) -> list[Any]:
+    """Do several things at the same time, one in each thread; return their answers in order."""
+    barrier = Barrier(len(works))
+
+    def start(work: Callable[[], object]) -> object:
+        barrier.wait(timeout=30)
+        return work()
+
+    with ThreadPoolExecutor(len(works)) as pool:
+        return [future.result(timeout=60) for future in [pool.submit(start, w) for w in works]]
+
+
+def until(question: Callable[[], object], connection: Connection[Any], deadline_s: float) -> None:
+    """Ask again and again until the answer is true, for so long by the database's clock."""
+    begin = _now_s(connection)
+    while not question():
+        assert _now_s(connection) < begin + deadline_s, "it did not happen in time"
+
+
+def _now_s(connection: Connection[Any]) -> float:
+    row = connection.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
+    assert row is not None
+    return float(row[0])
+

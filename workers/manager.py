@@ -1,0 +1,758 @@
+"""The manager: claims tasks over HTTP, runs them in an engine, and returns what came of them.
+
+One thread, that of `Manager.run`, owns all the state and reacts to messages; the others only talk
+to the server: one claims and gives back, one returns results (`delivery.py`), one sends
+heartbeats. So a server that does not answer stops none of the computing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import platform
+import queue
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping
+from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from recordledger.api.client import (
+    Client,
+    ClientError,
+    Forbidden,
+    InvalidArgument,
+    Refused,
+    Server,
+    Unauthorized,
+    home_folder,
+)
+from recordledger.api.schemas import AttemptRef, TaskOut
+
+from .allowlist import AllowList
+from .delivery import Delivered, Delivery, size_bytes
+from .engines import Engine, EngineFailed, ProcessEngine, Task
+from .pace import Pace
+from .running import Report, WorkerSettings
+from .spool import Spool
+
+log = logging.getLogger(__name__)
+
+RETRIES_S: Final = 10.0
+SHORT_RETRIES_S: Final = 2.0
+HELD_MAX: Final = 100_000
+# Beside the result, a request has room for output and traceback.
+_BODY_RESERVE_BYTES: Final = 3 * 1024 * 1024
+_NOT_ACTIVE: Final = frozenset({"manager_not_active", "manager_not_found"})
+
+
+def processor_count() -> int:
+    """Return how many processors this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        return os.cpu_count() or 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManagerConfig:
+    """What a manager is told. Durations are in seconds.
+
+    Attributes:
+        url: the server's address; None finds it as every client does.
+        token: likewise.
+        name: as people know it.
+        tags: what to claim, in this order; `*` is everything.
+        n_workers: how many tasks to run at the same time.
+        threads_per_worker: for numerical libraries; None divides the processors.
+        programs: what tasks may require, name to version; what provides the allowed entry points
+            is added.
+        allow: `module:function` patterns of what may be run besides entry points.
+        state_dir: where results are until they are acknowledged.
+        lease_s, heartbeat_s: None for the server's defaults.
+        grace_s: how long running tasks may go on when the manager is stopped.
+        deliver_s: how long to wait for the server to take the results when stopping.
+        poll_min_s, poll_max_s: pauses between claims when nothing fits.
+        flush_s: how long a result may wait for others to be returned with.
+        results_per_return: at most.
+        prefetch_s: how much work to have ready, in seconds of computing.
+        prefetch_max: at most so many tasks beyond those that run.
+        hold_s: give tasks back that did not begin within this time, when nothing moves.
+        output_bytes_max: how much of stdout, and of stderr, to keep.
+        tasks_per_worker_max: give a slot a new process after so many tasks; None for never.
+        summary_s: how often to log what was done.
+    """
+
+    url: str | None = None
+    token: str | None = field(default=None, repr=False)
+    name: str = field(default_factory=platform.node)
+    tags: tuple[str, ...] = ("*",)
+    n_workers: int = field(default_factory=processor_count)
+    threads_per_worker: int | None = None
+    programs: Mapping[str, str | None] = field(default_factory=dict[str, str | None])
+    allow: tuple[str, ...] = ()
+    state_dir: Path = field(default_factory=lambda: home_folder() / "manager")
+    lease_s: float | None = None
+    heartbeat_s: float | None = None
+    grace_s: float = 30.0
+    deliver_s: float = 10.0
+    poll_min_s: float = 0.05
+    poll_max_s: float = 1.5
+    flush_s: float = 0.05
+    results_per_return: int = 200
+    prefetch_s: float = 0.5
+    prefetch_max: int = 500
+    hold_s: float = 15.0
+    output_bytes_max: int = 1024 * 1024
+    tasks_per_worker_max: int | None = None
+    summary_s: float = 60.0
+
+
+def parse_program(text: str) -> tuple[str, str | None]:
+    """Return a program and its version: as given, or of the installed package of that name.
+
+    >>> parse_program("Psi4=1.9.1")
+    ('psi4', '1.9.1')
+
+    Raises:
+        ValueError: there is no name.
+    """
+    name, given, found = (part.strip() for part in text.partition("="))
+    if not name or (given and not found):
+        raise ValueError(f"{text!r} is no program: write NAME or NAME=VERSION")
+    if found:
+        return name.lower(), found.lstrip("=")
+    try:
+        return name.lower(), version(name)
+    except PackageNotFoundError:
+        log.warning(
+            "%s is no Python package that is installed here, so its version is unknown; "
+            "give it with --program %s=VERSION",
+            name,
+            name,
+        )
+        return name.lower(), None
+
+
+def run_manager(config: ManagerConfig) -> int:
+    """Run a manager until it is told to stop; return its exit status.
+
+    0: it was stopped, and has given back what it had. 1: it could not begin or go on, or could
+    not give back what it had.
+    """
+    try:
+        return Manager(config).run()
+    except (Unauthorized, Forbidden, InvalidArgument, ValueError) as error:
+        log.error("%s", error)  # noqa: TRY400
+        return 1
+    except ClientError as error:
+        log.error("cannot begin: %s", error)  # noqa: TRY400
+        return 1
+
+
+@dataclass(eq=False, slots=True)
+class Held:
+    """An attempt that this manager has: to run, running, or with its result not acknowledged."""
+
+    manager_id: int
+    record_id: int
+    attempt: int
+    held_at: float
+    future: Future[Report] | None = None
+
+    @property
+    def ref(self) -> tuple[int, int]:
+        """Record and attempt."""
+        return self.record_id, self.attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The engine is done with a task."""
+
+    held: Held
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """The server answered a claim; None if it did not, or refused."""
+
+    manager_id: int
+    limit: int
+    tasks: list[TaskOut] | None
+    retry_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """These attempts are not this manager's any more."""
+
+    refs: frozenset[tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class NotActive:
+    """The server does not take this manager for alive."""
+
+    manager_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequested:
+    """Somebody wants the manager to end; the second time, at once."""
+
+
+Message: TypeAlias = Finished | Claimed | Stale | NotActive | Delivered | StopRequested
+
+
+class Manager:
+    """Claims tasks, runs them, and returns what came of them.
+
+    Args:
+        config: what it is told.
+        start_engine: makes the engine from the settings of its workers; None for processes.
+    """
+
+    def __init__(
+        self,
+        config: ManagerConfig,
+        start_engine: Callable[[WorkerSettings], Engine] | None = None,
+    ) -> None:
+        self.manager_id: int | None = None
+        self._config = config
+        self._start_engine = start_engine or self._process_engine
+        allowed = AllowList(config.allow)
+        self._programs = {**allowed.programs, **config.programs}
+        # Unlike Queue, a SimpleQueue may be put to from a signal handler.
+        self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._held: dict[tuple[int, int], Held] = {}
+        self._held_lock = threading.Lock()
+        self._in_engine: dict[tuple[int, int], Held] = {}
+        self._finished: dict[int, list[dict[str, Any]]] = {}
+        self._flush_at: float | None = None
+        self._is_claiming = False
+        self._n_stops = 0
+        self._stop_by: float | None = None
+        self._exit_status = 0
+        self._register_at = 0.0
+        self._pace = Pace(
+            poll_min_s=config.poll_min_s,
+            poll_max_s=config.poll_max_s,
+            prefetch_s=config.prefetch_s,
+            prefetch_max=config.prefetch_max,
+        )
+        self._n_done = self._n_errors = 0
+        self._summary_at = time.monotonic() + config.summary_s
+
+    def _process_engine(self, settings: WorkerSettings) -> Engine:
+        return ProcessEngine(
+            self._config.n_workers,
+            settings,
+            threads_per_worker=self._config.threads_per_worker,
+            tasks_per_worker_max=self._config.tasks_per_worker_max,
+        )
+
+    # The life of a manager
+
+    def stop(self) -> None:
+        """Ask the manager to end: gracefully the first time, at once the second. Never waits."""
+        self._inbox.put(StopRequested())
+
+    def run(self) -> int:
+        """Run until told to stop, by `stop` or by SIGTERM or SIGINT; return the exit status.
+
+        Raises:
+            Refused: the server does not take this manager at all.
+        """
+        config = self._config
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_signals(self.stop))
+            self._control = stack.enter_context(
+                Client(config.url, config.token, retries_s=SHORT_RETRIES_S, progress=False)
+            )
+            server = self._reach_server()
+            if server is None:
+                return 0
+            self._begin(server, stack)
+            while not self._is_over():
+                self._step()
+            return self._end()
+
+    def _reach_server(self) -> Server | None:
+        """Wait until the server answers; return None if told to stop meanwhile."""
+        pause_s = self._config.poll_min_s
+        while True:
+            try:
+                return self._control.server()
+            except Refused:
+                raise
+            except ClientError as error:
+                log.warning("waiting for the server: %s", error)
+            pause_s = min(2 * pause_s, 10.0)
+            with contextlib.suppress(queue.Empty):
+                message = self._inbox.get(timeout=pause_s * random.uniform(0.5, 1))  # noqa: S311
+                if isinstance(message, StopRequested):
+                    return None
+
+    def _begin(self, server: Server, stack: contextlib.ExitStack) -> None:
+        config, limits = self._config, server.limits
+        settings = WorkerSettings(
+            patterns=config.allow,
+            programs=self._programs,
+            output_bytes_max=min(config.output_bytes_max, limits.payload_bytes),
+            result_bytes_max=max(
+                1024, min(limits.payload_bytes, limits.body_bytes - _BODY_RESERVE_BYTES)
+            ),
+        )
+        self._results_max = min(config.results_per_return, limits.results_per_request)
+        self._batch_bytes_max = limits.body_bytes // 4
+        self._claim_max = limits.claim_per_request
+        self._spool = Spool(config.state_dir / "spool", server.ledger_id)
+        stack.callback(self._spool.close)
+        self._register()
+        self._delivery = Delivery(self._client(), self._spool, limits.body_bytes, self._inbox.put)
+        stack.callback(self._delivery.end)
+        self._desk = Desk(self._client(), self._inbox.put)
+        stack.callback(self._desk.end)
+        self._pulse = Pulse(self._client(SHORT_RETRIES_S), self._heard_of, self._inbox.put)
+        stack.callback(self._pulse.end)
+        # The last to come and the first to go: what it leaves is given back by the others.
+        self._engine = self._start_engine(settings)
+        stack.callback(self._engine.shutdown)
+        for batch in self._spool.left_behind():
+            log.info("returning results that manager %d left behind", batch.manager_id)
+            self._delivery.put(batch)
+        self._delivery.start()
+        self._desk.start()
+        self._pulse.start()
+
+    def _client(self, retries_s: float = RETRIES_S) -> Client:
+        config = self._config
+        return Client(config.url, config.token, retries_s=retries_s, progress=False)
+
+    def _register(self) -> bool:
+        """Get an id; return whether that worked.
+
+        Raises:
+            Refused: the server does not take this manager.
+        """
+        config = self._config
+        try:
+            answer = self._control.register_manager(
+                config.name,
+                config.tags,
+                self._programs,
+                hostname=platform.node() or "localhost",
+                lease_s=config.lease_s,
+                heartbeat_s=config.heartbeat_s,
+            )
+        except Refused:
+            raise
+        except ClientError as error:
+            log.warning("cannot register: %s", error)
+            self._register_at = time.monotonic() + random.uniform(0.5, 2.0)  # noqa: S311
+            return False
+        self.manager_id = answer.manager_id
+        self._heartbeat_s = answer.heartbeat_s
+        self._spool.own(answer.manager_id)
+        log.info(
+            "manager %d (%s): tags %s; %d at a time; lease %g s, heartbeat every %g s; programs %s",
+            answer.manager_id,
+            config.name,
+            ", ".join(config.tags),
+            config.n_workers,
+            answer.lease_s,
+            answer.heartbeat_s,
+            ", ".join(f"{name} {found or '?'}" for name, found in self._programs.items()) or "none",
+        )
+        return True
+
+    def _is_over(self) -> bool:
+        if self._stop_by is None:
+            return False
+        return not self._in_engine or time.monotonic() >= self._stop_by
+
+    def _end(self) -> int:
+        """Give back what runs, wait until the server has the rest, and say good-bye."""
+        for held in list(self._in_engine.values()):
+            if held.future is not None and not self._engine.cancel(held.future):
+                self._engine.kill(held.future)
+        if self._in_engine:
+            log.warning("%d running tasks are ended and given back", len(self._in_engine))
+        self._flush()
+        n_left = self._delivery.drain(0.5 if self._n_stops > 1 else self._config.deliver_s)
+        if n_left:
+            log.warning("%d batches of results stay on disk for the next manager here", n_left)
+        self._pulse.end()
+        if self.manager_id is not None:
+            try:
+                requeued = self._control.deactivate_manager(self.manager_id, "stopped")
+            except ClientError as error:
+                log.warning("could not say good-bye; the lease will run out: %s", error)
+                return 1
+            log.info(
+                "manager %d ends: %d tasks done, %d of them with an error, %d given back",
+                self.manager_id,
+                self._n_done,
+                self._n_errors,
+                len(requeued),
+            )
+        return self._exit_status
+
+    # One step: hear what happened, and do what follows from it
+
+    def _step(self) -> None:
+        self._hear()
+        now = time.monotonic()
+        if self._flush_at is not None and now >= self._flush_at:
+            self._flush()
+        if self._stop_by is None:
+            if self.manager_id is None and now >= self._register_at:
+                self._register()
+            self._give_back_if_stuck(now)
+            self._claim_if_room(now)
+        if now >= self._summary_at:
+            self._summarize(now)
+
+    def _hear(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            message = self._inbox.get(timeout=self._patience_s())
+            # A few more at once, but not without end: there are other things to do.
+            for _ in range(self._results_max):
+                self._react(message)
+                message = self._inbox.get_nowait()
+            self._react(message)
+
+    def _patience_s(self) -> float:
+        """Return for how long nothing needs to be done unless something happens."""
+        now = time.monotonic()
+        times = [now + 1.0]
+        if self._flush_at is not None:
+            times.append(self._flush_at)
+        if self._stop_by is not None:
+            times.append(self._stop_by)
+        elif not self._is_claiming and self._room() > 0:
+            times.append(self._pace.claim_at)
+        return max(0.0, min(times) - now)
+
+    def _react(self, message: Message) -> None:
+        match message:
+            case Finished(held=held):
+                self._take_report(held)
+            case Claimed():
+                self._take_claimed(message)
+            case Delivered(refs=refs, n_accepted=n_accepted):
+                with self._held_lock:
+                    for ref in refs:
+                        self._held.pop(ref, None)
+                if n_accepted:
+                    self._pace.look_again(time.monotonic())
+            case Stale(refs=refs):
+                self._drop(refs)
+            case NotActive(manager_id=manager_id):
+                self._start_over(manager_id)
+            case StopRequested():
+                self._stop_requested()
+
+    def _heard_of(self) -> tuple[int | None, float, list[AttemptRef]]:
+        """Return what a heartbeat says: who, how often, and what is held."""
+        manager_id = self.manager_id
+        with self._held_lock:
+            held = [
+                AttemptRef.model_construct(record_id=held.record_id, attempt=held.attempt)
+                for held in self._held.values()
+                if held.manager_id == manager_id
+            ]
+        return manager_id, self._heartbeat_s, held[:HELD_MAX]
+
+    # Claiming
+
+    def _room(self) -> int:
+        return self._pace.room(len(self._in_engine), self._engine.n_slots)
+
+    def _claim_if_room(self, now: float) -> None:
+        if self.manager_id is None or self._is_claiming or now < self._pace.claim_at:
+            return
+        if (room := self._room()) > 0:
+            self._is_claiming = True
+            self._desk.claim(self.manager_id, min(room, self._claim_max))
+
+    def _take_claimed(self, claimed: Claimed) -> None:
+        self._is_claiming = False
+        now = time.monotonic()
+        if claimed.tasks is None:
+            self._pace.claim_at = now + claimed.retry_s
+            return
+        self._pace.claimed(len(claimed.tasks), now)
+        if claimed.tasks:
+            log.debug("claimed %d tasks, of at most %d", len(claimed.tasks), claimed.limit)
+        if self._stop_by is not None or claimed.manager_id != self.manager_id:
+            refs = [(task.record_id, task.attempt) for task in claimed.tasks]
+            self._desk.relinquish(claimed.manager_id, refs, "the manager is stopping")
+            return
+        for task in claimed.tasks:
+            held = Held(claimed.manager_id, task.record_id, task.attempt, now)
+            with self._held_lock:
+                self._held[held.ref] = held
+            self._in_engine[held.ref] = held
+            held.future = self._engine.submit(Task(task.function, task.kwargs))
+            held.future.add_done_callback(lambda _, held=held: self._inbox.put(Finished(held)))
+
+    def _give_back_if_stuck(self, now: float) -> None:
+        """Give back what did not begin, when what runs takes long: others may have room for it."""
+        if not self._pace.is_stuck(now, self._config.hold_s):
+            return
+        oldest = next(iter(self._in_engine.values()), None)
+        if len(self._in_engine) > self._engine.n_slots and oldest is not None:
+            self._give_back_waiting("this manager is busy with longer tasks")
+
+    def _give_back_waiting(self, reason: str) -> None:
+        waiting = [
+            held
+            for held in self._in_engine.values()
+            if held.future is not None and self._engine.cancel(held.future)
+        ]
+        self._let_go(waiting)
+        by_manager: dict[int, list[tuple[int, int]]] = {}
+        for held in waiting:
+            by_manager.setdefault(held.manager_id, []).append(held.ref)
+        for manager_id, refs in by_manager.items():
+            log.info("giving %d tasks back: %s", len(refs), reason)
+            self._desk.relinquish(manager_id, refs, reason)
+
+    def _let_go(self, gone: Iterable[Held]) -> None:
+        with self._held_lock:
+            for held in gone:
+                self._held.pop(held.ref, None)
+                self._in_engine.pop(held.ref, None)
+
+    def _drop(self, refs: Iterable[tuple[int, int]]) -> None:
+        """Run no further what is not ours. What has a result is returned, for it may be rescued."""
+        dropped = [self._in_engine[ref] for ref in refs if ref in self._in_engine]
+        if not dropped:
+            return
+        log.info("%d tasks are not this manager's any more, and are dropped", len(dropped))
+        for held in dropped:
+            if held.future is not None and not self._engine.cancel(held.future):
+                self._engine.kill(held.future)
+        # A task that cannot be killed goes on, and its result goes back as a late one.
+        self._let_go(held for held in dropped if held.future and held.future.cancelled())
+
+    def _start_over(self, manager_id: int) -> None:
+        """Register anew. What runs goes on, and is returned in the name of the former id."""
+        if manager_id != self.manager_id:
+            return
+        log.warning("the server has given up manager %d; registering anew", manager_id)
+        self.manager_id = None
+        self._let_go(
+            [
+                held
+                for held in self._in_engine.values()
+                if held.future is not None and self._engine.cancel(held.future)
+            ]
+        )
+        self._register_at = time.monotonic()
+
+    # Returning
+
+    def _take_report(self, held: Held) -> None:
+        now = time.monotonic()
+        self._pace.finished(now)
+        if self._in_engine.pop(held.ref, None) is None or held.future is None:
+            return
+        try:
+            report = held.future.result()
+        except CancelledError:
+            self._let_go([held])
+            return
+        except EngineFailed as error:
+            self._let_go([held])
+            self._desk.relinquish(held.manager_id, [held.ref], str(error))
+            self._give_up(str(error))
+            return
+        self._n_done += 1
+        self._n_errors += "error_type" in report
+        self._pace.computed(report.get("compute_s", 0.0))
+        result: dict[str, Any] = {"record_id": held.record_id, "attempt": held.attempt, **report}
+        batch = self._finished.setdefault(held.manager_id, [])
+        batch.append(result)
+        self._batch_bytes += size_bytes(result)
+        if self._flush_at is None:
+            self._flush_at = now + self._config.flush_s
+        if len(batch) >= self._results_max or self._batch_bytes >= self._batch_bytes_max:
+            self._flush()
+
+    def _flush(self) -> None:
+        for manager_id, results in self._finished.items():
+            self._delivery.put(self._spool.keep(manager_id, results))
+        self._finished = {}
+        self._batch_bytes = 0
+        self._flush_at = None
+
+    _batch_bytes = 0
+    _heartbeat_s = 30.0
+
+    # Stopping
+
+    def _stop_requested(self) -> None:
+        self._n_stops += 1
+        now = time.monotonic()
+        if self._n_stops == 1:
+            log.info(
+                "stopping: waiting up to %g s for %d running tasks; once more to end at once",
+                self._config.grace_s,
+                min(len(self._in_engine), self._engine.n_slots),
+            )
+            self._begin_to_stop(now + self._config.grace_s)
+        else:
+            log.warning("ending at once")
+            self._stop_by = now
+
+    def _begin_to_stop(self, stop_by: float) -> None:
+        if self._stop_by is None:
+            self._stop_by = stop_by
+            self._give_back_waiting("the manager is stopping")
+
+    def _give_up(self, reason: str) -> None:
+        if self._stop_by is None:
+            log.error("the manager ends: %s", reason)
+            self._exit_status = 1
+            self._begin_to_stop(time.monotonic() + self._config.grace_s)
+
+    def _summarize(self, now: float) -> None:
+        self._summary_at = now + self._config.summary_s
+        log.info(
+            "%d tasks done, %d of them with an error; %d here, %d results not acknowledged",
+            self._n_done,
+            self._n_errors,
+            len(self._in_engine),
+            len(self._held) - len(self._in_engine),
+        )
+
+
+class Desk:
+    """The thread that claims tasks, and gives them back."""
+
+    def __init__(self, client: Client, tell: Callable[[Message], None]) -> None:
+        self._client = client
+        self._tell = tell
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="desk", daemon=True)
+
+    def start(self) -> None:
+        """Begin to serve."""
+        self._thread.start()
+
+    def end(self) -> None:
+        """End with the current request."""
+        self._jobs.put(None)
+        self._client.close()
+
+    def claim(self, manager_id: int, limit: int) -> None:
+        """Claim tasks; the answer is told."""
+        self._jobs.put(lambda: self._claim(manager_id, limit))
+
+    def relinquish(self, manager_id: int, refs: Iterable[tuple[int, int]], reason: str) -> None:
+        """Give attempts back."""
+        attempts = [AttemptRef(record_id=record_id, attempt=number) for record_id, number in refs]
+        if attempts:
+            self._jobs.put(lambda: self._relinquish(manager_id, attempts, reason))
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()
+
+    def _claim(self, manager_id: int, limit: int) -> None:
+        try:
+            tasks = self._client.claim(manager_id, limit).tasks
+        except ClientError as error:
+            if error.code in _NOT_ACTIVE:
+                self._tell(NotActive(manager_id))
+                retry_s = 0.0
+            else:
+                log.warning("cannot claim: %s", error)
+                retry_s = random.uniform(5, 15) if isinstance(error, Refused) else 1.0  # noqa: S311
+            self._tell(Claimed(manager_id, limit, None, retry_s))
+        else:
+            self._tell(Claimed(manager_id, limit, tasks))
+
+    def _relinquish(self, manager_id: int, attempts: list[AttemptRef], reason: str) -> None:
+        try:
+            self._client.relinquish(manager_id, attempts, reason)
+        except ClientError as error:
+            # They are in no heartbeat any more, so their lease runs out.
+            log.warning("cannot give %d tasks back: %s", len(attempts), error)
+
+
+class Pulse:
+    """The thread that sends heartbeats.
+
+    Args:
+        client: closed by `end`, so it must be of no other use.
+        ask: returns who lives, how often to say so, and what it holds.
+        tell: called with what follows from the server's answers.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        ask: Callable[[], tuple[int | None, float, list[AttemptRef]]],
+        tell: Callable[[Message], None],
+    ) -> None:
+        self._client = client
+        self._ask = ask
+        self._tell = tell
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
+
+    def start(self) -> None:
+        """Begin to beat."""
+        self._thread.start()
+
+    def end(self) -> None:
+        """End with the current request."""
+        self._ended.set()
+        self._client.close()
+
+    def _run(self) -> None:
+        while True:
+            manager_id, heartbeat_s, held = self._ask()
+            if self._ended.wait(heartbeat_s * random.uniform(0.8, 1.0)):  # noqa: S311
+                return
+            manager_id, _, held = self._ask()
+            if manager_id is not None:
+                self._beat(manager_id, held)
+
+    def _beat(self, manager_id: int, held: list[AttemptRef]) -> None:
+        try:
+            answer = self._client.heartbeat(manager_id, held)
+        except ClientError as error:
+            if error.code in _NOT_ACTIVE:
+                self._tell(NotActive(manager_id))
+            elif not self._ended.is_set():
+                log.warning("no heartbeat: %s", error)
+        else:
+            if answer.stale:
+                refs = frozenset((ref.record_id, ref.attempt) for ref in answer.stale)
+                self._tell(Stale(refs))
+
+
+@contextlib.contextmanager
+def _signals(stop: Callable[[], None]) -> Generator[None]:
+    """Let SIGTERM and SIGINT stop the manager, if this is the thread that gets signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, lambda *_: stop()) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

@@ -1,0 +1,80 @@
+"""When to claim, and how much: enough to keep the workers busy, and no more than begins soon.
+
+What a manager has claimed no other manager runs. So it prefetches by time, not by number: many
+tasks if they take milliseconds, none if they take minutes.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Final
+
+OVERHEAD_S: Final = 0.0003
+_NEWEST: Final = 0.1
+
+
+class Pace:
+    """Learns how long tasks take, and how often the server has some.
+
+    Args:
+        poll_min_s, poll_max_s: pauses when the server had nothing, which double in between.
+        prefetch_s: how much work to have ready, in seconds of computing.
+        prefetch_max: at most so many tasks.
+    """
+
+    def __init__(
+        self, *, poll_min_s: float, poll_max_s: float, prefetch_s: float, prefetch_max: int
+    ) -> None:
+        self.claim_at = 0.0
+        self._poll_min_s = poll_min_s
+        self._poll_max_s = poll_max_s
+        self._prefetch_s = prefetch_s
+        self._prefetch_max = prefetch_max
+        self._pause_s = poll_min_s
+        self._task_s: float | None = None
+        self._moved_at = 0.0
+
+    def room(self, n_here: int, n_slots: int) -> int:
+        """Return how many tasks to claim, with `n_here` here that run or wait to."""
+        prefetch = self._prefetch(n_slots)
+        if n_here > n_slots + prefetch // 2:
+            return 0
+        return n_slots + prefetch - n_here
+
+    def _prefetch(self, n_slots: int) -> int:
+        if self._task_s is None:
+            return 0
+        return min(int(n_slots * self._prefetch_s / self._task_s), self._prefetch_max)
+
+    def claimed(self, n_tasks: int, now: float) -> None:
+        """Learn from the answer to a claim when to claim next."""
+        if n_tasks:
+            self._moved_at = now
+            self._pause_s = self._poll_min_s
+            self.claim_at = now
+            return
+        self.claim_at = now + self._pause_s * random.uniform(0.5, 1.0)  # noqa: S311
+        self._pause_s = min(2 * self._pause_s, self._poll_max_s)
+
+    def look_again(self, now: float) -> None:
+        """Claim soon: something was returned, and there may be more to do now."""
+        self._pause_s = self._poll_min_s
+        self.claim_at = min(self.claim_at, now + self._poll_min_s)
+
+    def finished(self, now: float) -> None:
+        """Learn that the workers move on."""
+        self._moved_at = now
+
+    def computed(self, compute_s: float) -> None:
+        """Learn how long a task took."""
+        taken_s = compute_s + OVERHEAD_S
+        before_s = taken_s if self._task_s is None else self._task_s
+        self._task_s = before_s + _NEWEST * (taken_s - before_s)
+
+    def is_stuck(self, now: float, hold_s: float) -> bool:
+        """Return whether nothing has begun or ended for so long."""
+        if now - self._moved_at < hold_s:
+            return False
+        # What runs takes at least as long as this.
+        self._task_s = max(self._task_s or 0.0, now - self._moved_at)
+        return True
