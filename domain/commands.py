@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from .attempts import Attempt
-from .events import Kind, Outcome, Payload, Priority, Stamp
+from .events import Event, Kind, Outcome, Payload, Priority, Stamp
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +21,7 @@ class Create:
     tag: str
     priority: Priority
     retries: int = 0
+    resubmission_of: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +38,9 @@ class Return:
     """Hand in what came of an attempt.
 
     `past` is the attempt as the history has it; it is looked up only when the attempt is not
-    the current one, and stays None when the record never had such an attempt.
+    the current one, and stays None when the record never had such an attempt. `auto_resets` and
+    `adopt_late` are what the server's policies say: how many automatic resets a record may have
+    whose error is of this type, and whether a late result may become the record's.
     """
 
     stamp: Stamp
@@ -45,6 +48,8 @@ class Return:
     attempt: int
     outcome: Outcome
     past: Attempt | None = None
+    auto_resets: int = 0
+    adopt_late: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,4 +77,42 @@ class ExpireLease:
     attempt: int
 
 
-RecordCommand = Create | Claim | Return | Relinquish | LoseManager | ExpireLease
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartService:
+    """Begin to iterate a waiting service."""
+
+    stamp: Stamp
+    runner: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IterateService:
+    """Give a running service its next state, and the children that it waits for."""
+
+    stamp: Stamp
+    state: Payload
+    children: tuple[int, ...]
+    output: Payload | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishService:
+    """End a running service, well or badly."""
+
+    stamp: Stamp
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """Let this happen to the record if the rules allow it: cancel, reset, hold, comment ...
+
+    One command, and one event, serve all records of an operation.
+    """
+
+    event: Event
+
+
+ServiceCommand = StartService | IterateService | FinishService
+ManagerCommand = Claim | Return | Relinquish | LoseManager | ExpireLease
+RecordCommand = Create | ManagerCommand | ServiceCommand | Change

@@ -10,6 +10,10 @@ LedgerError
 │   ├── ManagerNotActive
 │   ├── NotYourManager
 │   ├── IdempotencyConflict
+│   ├── StillReferenced
+│   ├── NothingToAdopt
+│   ├── ChangedSince
+│   ├── NotUndoable
 │   └── InvalidInput        the request itself is wrong
 │       └── TooLarge
 ├── ImpossibleHistory       the log holds what the rules do not allow
@@ -128,6 +132,52 @@ class IdempotencyConflict(CommandRefused):
             f"idempotency key {key!r} was used for another request; use a new key for a new request"
         )
         self.key = key
+
+
+class StillReferenced(CommandRefused):
+    """Something refers to the record, so that it cannot be destroyed."""
+
+    code = "still_referenced"
+
+    def __init__(self, record_id: int, parents: tuple[int, ...]) -> None:
+        shown = ", ".join(map(str, parents[:20])) + (", ..." if len(parents) > 20 else "")
+        super().__init__(f"record {record_id} is a child of {shown}; delete these first")
+        self.record_id = record_id
+        self.parents = parents
+
+
+class NothingToAdopt(CommandRefused):
+    """The record has no late result, or not of this attempt, that could become its result."""
+
+    code = "nothing_to_adopt"
+
+    def __init__(self, record_id: int, attempt: int | None) -> None:
+        of = "" if attempt is None else f" of attempt {attempt}"
+        super().__init__(f"record {record_id} has no late result{of} that could be adopted")
+        self.record_id = record_id
+        self.attempt = attempt
+
+
+class ChangedSince(CommandRefused):
+    """The record has changed since the operation that is to be undone; it is left as it is."""
+
+    code = "changed_since"
+
+    def __init__(self, record_id: int, event: str) -> None:
+        super().__init__(f"record {record_id} has since been {event}; it stays as it is")
+        self.record_id = record_id
+        self.event = event
+
+
+class NotUndoable(CommandRefused):
+    """What the operation did to the record cannot be taken back."""
+
+    code = "not_undoable"
+
+    def __init__(self, record_id: int, event: str) -> None:
+        super().__init__(f"that record {record_id} was {event} cannot be taken back")
+        self.record_id = record_id
+        self.event = event
 
 
 class InvalidInput(CommandRefused):

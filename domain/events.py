@@ -37,7 +37,12 @@ class Payload(BaseModel):
 
 
 class Event(BaseModel):
-    """A fact: who did it, when by the database's clock, in which operation, and why."""
+    """A fact: who did it, when by the database's clock, in which operation, and why.
+
+    `action` names what was asked for, if people or policies asked. `cause` is the record whose
+    change brought this one about in the same operation; None if this record itself was meant.
+    `undoes` is the operation that this one reverses.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -48,6 +53,9 @@ class Event(BaseModel):
     actor: str
     operation_id: UUID
     reason: str | None = None
+    action: str | None = None
+    cause: int | None = None
+    undoes: UUID | None = None
 
 
 class Outcome(BaseModel):
@@ -83,6 +91,7 @@ class Created(Event):
     tag: str
     priority: Priority
     retries: int = 0
+    resubmission_of: int | None = None
 
 
 class Claimed(Event):
@@ -274,6 +283,21 @@ class Rerouted(Event):
     priority: Priority | None = None
 
 
+class Reverted(Event):
+    """An operation was undone that no other event reverses: the record is what it was before it.
+
+    It carries what is restored, so that it can be folded without looking back.
+    """
+
+    topic = "reverted"
+
+    status: str
+    outcome: Outcome | None = None
+    manager_id: int | None = None
+    finished_at: AwareDatetime | None = None
+    retries_used: int = 0
+
+
 class Erased(Event):
     """The record was hard-deleted: its payloads are destroyed, its bare events stay."""
 
@@ -306,6 +330,7 @@ RECORD_EVENTS: Final[tuple[type[Event], ...]] = (
     Resubmitted,
     Commented,
     Rerouted,
+    Reverted,
     Erased,
 )
 
@@ -319,3 +344,5 @@ class Stamp(BaseModel):
     actor: str
     operation_id: UUID
     reason: str | None = None
+    action: str | None = None
+    undoes: UUID | None = None

@@ -16,6 +16,8 @@ WILDCARD: Final = "*"
 TAG_PATTERN: Final = re.compile(r"\*|[A-Za-z0-9_][A-Za-z0-9_.:/@+=-]{0,99}")
 PROGRAM_PATTERN: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._+-]{0,99}?)\s*((?:[<>=!~][\t -~]*)?)")
 REQUIREMENT_CHARACTERS_MAX: Final = 200
+# All of a lane's requirements are one key of an index, whose entries are limited.
+REQUIREMENTS_CHARACTERS_MAX: Final = 1800
 
 
 class Lane(NamedTuple):
@@ -68,8 +70,18 @@ def parse_requirement(text: str) -> str:
 
 
 def parse_requirements(texts: Iterable[str]) -> tuple[str, ...]:
-    """Return the requirements in canonical form, each once, sorted."""
-    return tuple(sorted({parse_requirement(text) for text in texts}))
+    """Return the requirements in canonical form, each once, sorted.
+
+    Raises:
+        InvalidInput: one of them is wrong, or they are too long together.
+    """
+    requirements = tuple(sorted({parse_requirement(text) for text in texts}))
+    if (n_characters := sum(map(len, requirements))) > REQUIREMENTS_CHARACTERS_MAX:
+        raise InvalidInput(
+            f"the required programs have {n_characters} characters together; the limit is "
+            f"{REQUIREMENTS_CHARACTERS_MAX}; require fewer programs"
+        )
+    return requirements
 
 
 def parse_programs(programs: Mapping[str, str | None]) -> dict[str, str | None]:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, assert_never
 
 from . import events as e
 from .commands import (
+    Change,
     Claim,
     Create,
     ExpireLease,
+    FinishService,
+    IterateService,
     LoseManager,
     RecordCommand,
     Relinquish,
     Return,
+    StartService,
 )
 from .errors import (
     ImpossibleHistory,
@@ -25,7 +29,17 @@ from .errors import (
     WrongKind,
 )
 from .events import Event, Kind, Outcome, Payload, Priority, Stamp
-from .status import ONLY_KIND, REMEMBERS, TRANSITIONS, Status, Target, remembered, sources
+from .policies import ADOPT_LATE_RESULTS, AUTO_RESET
+from .status import (
+    ONLY_KIND,
+    REMEMBERS,
+    REVERTIBLE,
+    TRANSITIONS,
+    Status,
+    Target,
+    remembered,
+    sources,
+)
 
 RETRY_POLICY: Final = "policy:retry"
 
@@ -65,6 +79,8 @@ class Record:
     outcome: Outcome | None = None
     retries: int = 0
     retries_used: int = 0
+    iteration: int = 0
+    service_state: Payload | None = None
 
     @property
     def exists(self) -> bool:
@@ -125,6 +141,15 @@ def evolve(record: Record, event: Event) -> Record:
             changes["retries_used"] = retry or 0
         case e.Revived():
             changes |= {"outcome": None, "manager_id": None, "finished_at": None, "retries_used": 0}
+        case e.ServiceIterated(iteration=iteration, state=state):
+            changes |= {"iteration": iteration, "service_state": state}
+        case e.Reverted():
+            changes |= {
+                "outcome": event.outcome,
+                "manager_id": event.manager_id,
+                "finished_at": event.finished_at,
+                "retries_used": event.retries_used,
+            }
         case e.Rerouted(tag=tag, priority=priority):
             changes["tag"] = record.tag if tag is None else tag
             changes["priority"] = record.priority if priority is None else priority
@@ -139,6 +164,9 @@ def decide(record: Record, command: RecordCommand) -> list[Event]:
     Raises:
         CommandRefused: one of its kinds; the rules do not allow it, and nothing changes.
     """
+    if isinstance(command, Change):
+        _require(record, type(command.event))
+        return [command.event]
     common = _common(command.stamp)
     match command:
         case Create():
@@ -152,6 +180,7 @@ def decide(record: Record, command: RecordCommand) -> list[Event]:
                     tag=command.tag,
                     priority=command.priority,
                     retries=command.retries,
+                    resubmission_of=command.resubmission_of,
                     **common,
                 )
             ]
@@ -179,6 +208,26 @@ def decide(record: Record, command: RecordCommand) -> list[Event]:
             if record.status is not Status.running or record.attempt != attempt:
                 return []
             return [e.LeaseExpired(attempt=attempt, **common)]
+        case StartService(runner=runner):
+            _require(record, e.ServiceStarted)
+            return [e.ServiceStarted(attempt=record.attempt + 1, runner=runner, **common)]
+        case IterateService():
+            _require(record, e.ServiceIterated)
+            return [
+                e.ServiceIterated(
+                    iteration=record.iteration + 1,
+                    state=command.state,
+                    children=command.children,
+                    output=command.output,
+                    **common,
+                )
+            ]
+        case FinishService(outcome=outcome):
+            _require(record, e.Completed)
+            if record.kind is not Kind.service:
+                raise WrongKind(e.Completed.topic, record.kind)
+            ended = e.Completed if outcome.error_type is None else e.Errored
+            return [ended(attempt=record.attempt, outcome=outcome, **common)]
         case _:  # pragma: no cover
             assert_never(command)
 
@@ -198,12 +247,13 @@ def _decide_return(record: Record, command: Return, common: dict[str, Any]) -> l
         if outcome.error_type is None:
             return [e.Completed(attempt=attempt, outcome=outcome, **common)]
         errored = e.Errored(attempt=attempt, outcome=outcome, **common)
-        if record.retries_used >= record.retries:
+        if record.retries_used >= max(record.retries, command.auto_resets):
             return [errored]
-        automatic: dict[str, Any] = {
-            "actor": RETRY_POLICY,
-            "reason": f"{outcome.error_type} in {attempt=}",
-        }
+        automatic: dict[str, Any] = {"reason": f"{outcome.error_type} in {attempt=}"}
+        if record.retries_used < record.retries:
+            automatic["actor"] = RETRY_POLICY
+        else:
+            automatic |= {"actor": AUTO_RESET, "action": "reset"}
         retry = e.Reset(retry=record.retries_used + 1, **(common | automatic))
         return [errored, retry]
     if not record.exists:
@@ -213,7 +263,54 @@ def _decide_return(record: Record, command: Return, common: dict[str, Any]) -> l
         raise NotYourAttempt(record.id, attempt, command.manager_id)
     if past.outcome is not None:
         return []
-    return [e.LateResult(attempt=attempt, manager_id=command.manager_id, outcome=outcome, **common)]
+    late: Event = e.LateResult(
+        attempt=attempt, manager_id=command.manager_id, outcome=outcome, **common
+    )
+    adoptable = (record.status, e.ResultAdopted) in TRANSITIONS and outcome.error_type is None
+    if not (command.adopt_late and adoptable):
+        return [late]
+    by_policy: dict[str, Any] = common | {"actor": ADOPT_LATE_RESULTS, "action": "adopt"}
+    return [late, e.ResultAdopted(attempt=attempt, outcome=outcome, **by_policy)]
+
+
+def inverse(before: Record, event: Event, stamp: Stamp, cause: int | None) -> Event | None:
+    """Return the event that takes back what `event` did to a record that was `before`.
+
+    Returns:
+        None if nothing can: what was said, computed or destroyed stays so.
+    """
+    common: dict[str, Any] = {**_common(stamp), "cause": cause}
+    opposite = _OPPOSITES.get(type(event))
+    if opposite is not None:
+        return opposite(**common)
+    match event:
+        case e.Rerouted():
+            return e.Rerouted(tag=before.tag, priority=before.priority, **common)
+        case e.Reset() | e.Failed() | e.Revived() | e.ResultAdopted() | e.Reverted():
+            assert before.status is not None  # noqa: S101 - these happen to what exists
+            lost = before.status is Status.running
+            return e.Reverted(
+                status=remembered(before.status),
+                outcome=before.outcome,
+                manager_id=None if lost else before.manager_id,
+                finished_at=before.finished_at,
+                retries_used=before.retries_used,
+                **common,
+            )
+        case _:
+            return None
+
+
+_OPPOSITES: Final[Mapping[type[Event], type[Event]]] = {
+    e.Cancelled: e.Uncancelled,
+    e.Uncancelled: e.Cancelled,
+    e.SoftDeleted: e.Undeleted,
+    e.Undeleted: e.SoftDeleted,
+    e.Invalidated: e.Uninvalidated,
+    e.Uninvalidated: e.Invalidated,
+    e.Held: e.Released,
+    e.Released: e.Held,
+}
 
 
 def _common(stamp: Stamp) -> dict[str, Any]:
@@ -222,6 +319,8 @@ def _common(stamp: Stamp) -> dict[str, Any]:
         "actor": stamp.actor,
         "operation_id": stamp.operation_id,
         "reason": stamp.reason,
+        "action": stamp.action,
+        "undoes": stamp.undoes,
     }
 
 
@@ -265,6 +364,8 @@ def _status_after(record: Record, event: Event) -> dict[str, Any]:
             return {}
         case Target.gone:
             return {"status": None, "manager_id": None}
+        case Target.stated:
+            return {"status": _stated(record, event)}
         case Target.prior:
             return {"status": record.prior[-1], "prior": record.prior[:-1]}
         case Status():
@@ -273,3 +374,14 @@ def _status_after(record: Record, event: Event) -> dict[str, Any]:
             return {"status": target}
         case _:  # pragma: no cover
             assert_never(target)
+
+
+def _stated(record: Record, event: Event) -> Status:
+    stated = getattr(event, "status", "")
+    if stated not in REVERTIBLE:
+        raise ImpossibleHistory(
+            f"record {record.id}",
+            record.version + 1,
+            f"{event.topic} cannot lead to {stated!r}",
+        )
+    return Status(stated)

@@ -34,11 +34,14 @@ class Target(Enum):
     prior = "what it was"
     unchanged = "unchanged"
     gone = "gone"
+    stated = "what the event says"
 
 
 S = Status
 _any: Final = tuple(Status)
 _unfinished: Final = (S.waiting, S.running, S.error, S.held)
+# What `Reverted` leads from, and all that it may say that it leads to.
+REVERTIBLE: Final = (S.waiting, S.held, S.complete, S.error, S.failed)
 _not_deleted: Final = tuple(status for status in Status if status is not S.deleted)
 
 
@@ -78,6 +81,7 @@ TRANSITIONS: Final[Mapping[tuple[Status | None, type[Event]], Status | Target]] 
     (_any,                                 e.Commented,       Target.unchanged),
     (_any,                                 e.LateResult,      Target.unchanged),
     (_unfinished,                          e.Rerouted,        Target.unchanged),
+    (REVERTIBLE,                           e.Reverted,        Target.stated),
     (_any,                                 e.Erased,          Target.gone),
 ))
 # fmt: on

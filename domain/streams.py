@@ -17,6 +17,7 @@ class Stream(IntEnum):
     manager = 2
     dataset = 3
     token = 4
+    job = 5
 
 
 def stream_uuid(stream: Stream, number: int) -> UUID:

@@ -19,10 +19,13 @@ from recordledger.domain.commands import (
     Claim,
     Create,
     ExpireLease,
+    FinishService,
+    IterateService,
     LoseManager,
     RecordCommand,
     Relinquish,
     Return,
+    StartService,
 )
 from recordledger.domain.errors import CommandRefused
 from recordledger.domain.events import Event, Kind, Outcome, Payload, Priority, Stamp
@@ -43,6 +46,9 @@ class Said(TypedDict, total=False):
     actor: str
     operation_id: UUID
     reason: str | None
+    action: str | None
+    cause: int | None
+    undoes: UUID | None
 
 
 def _said(said: Said) -> dict[str, Any]:
@@ -84,6 +90,7 @@ def created(
     tag: str = "gpu",
     priority: Priority = Priority.normal,
     retries: int = 0,
+    resubmission_of: int | None = None,
     **said: Unpack[Said],
 ) -> e.Created:
     """Return the event that makes a record."""
@@ -95,6 +102,7 @@ def created(
         tag=tag,
         priority=priority,
         retries=retries,
+        resubmission_of=resubmission_of,
         **_said(said),
     )
 
@@ -120,11 +128,20 @@ def service_started(
 
 
 def service_iterated(
-    *, iteration: int = 1, children: tuple[int, ...] = (), **said: Unpack[Said]
+    *,
+    iteration: int = 1,
+    state: Payload | None = None,
+    children: tuple[int, ...] = (),
+    output: Payload | None = None,
+    **said: Unpack[Said],
 ) -> e.ServiceIterated:
     """Return the event of one iteration."""
     return e.ServiceIterated(
-        iteration=iteration, state=payload("state"), children=children, **_said(said)
+        iteration=iteration,
+        state=state or payload("state"),
+        children=children,
+        output=output,
+        **_said(said),
     )
 
 
@@ -252,6 +269,26 @@ def rerouted(
     return e.Rerouted(tag=tag, priority=priority, **_said(said))
 
 
+def reverted(
+    status: str = "waiting",
+    *,
+    outcome: Outcome | None = None,
+    manager_id: int | None = None,
+    finished_at: datetime | None = None,
+    retries_used: int = 0,
+    **said: Unpack[Said],
+) -> e.Reverted:
+    """Return the event of an operation undone that has no natural opposite."""
+    return e.Reverted(
+        status=status,
+        outcome=outcome,
+        manager_id=manager_id,
+        finished_at=finished_at,
+        retries_used=retries_used,
+        **_said(said),
+    )
+
+
 def erased(**said: Unpack[Said]) -> e.Erased:
     """Return the event of a hard deletion."""
     return e.Erased(**_said(said))
@@ -283,6 +320,7 @@ ONE_OF_EACH: Final[Mapping[type[Event], Callable[[], Event]]] = {
     e.Resubmitted: resubmitted,
     e.Commented: commented,
     e.Rerouted: rerouted,
+    e.Reverted: reverted,
     e.Erased: erased,
 }
 
@@ -309,6 +347,7 @@ def create(
     tag: str = "gpu",
     priority: Priority = Priority.normal,
     retries: int = 0,
+    resubmission_of: int | None = None,
     **said: Unpack[Said],
 ) -> Create:
     """Return the command that `created` answers."""
@@ -321,6 +360,7 @@ def create(
         tag=tag,
         priority=priority,
         retries=retries,
+        resubmission_of=resubmission_of,
     )
 
 
@@ -364,6 +404,29 @@ def lose_manager(manager_id: int = 1, **said: Unpack[Said]) -> LoseManager:
 def expire_lease(*, attempt: int = 1, **said: Unpack[Said]) -> ExpireLease:
     """Return the command that `lease_expired` answers."""
     return ExpireLease(stamp=stamp(**said), attempt=attempt)
+
+
+def start_service(*, runner: str = "runner", **said: Unpack[Said]) -> StartService:
+    """Return the command that `service_started` answers."""
+    return StartService(stamp=stamp(**said), runner=runner)
+
+
+def iterate_service(
+    *,
+    state: Payload | None = None,
+    children: tuple[int, ...] = (),
+    output: Payload | None = None,
+    **said: Unpack[Said],
+) -> IterateService:
+    """Return the command that `service_iterated` answers."""
+    return IterateService(
+        stamp=stamp(**said), state=state or payload("state"), children=children, output=output
+    )
+
+
+def finish_service(outcome: Outcome | None = None, **said: Unpack[Said]) -> FinishService:
+    """Return the command that ends a service, well if not said otherwise."""
+    return FinishService(stamp=stamp(**said), outcome=outcome or success())
 
 
 @dataclass(frozen=True)

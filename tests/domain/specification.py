@@ -20,6 +20,7 @@ from tests.examples import (
     erased,
     errored,
     failed,
+    failure,
     held,
     invalidated,
     late_result,
@@ -31,6 +32,7 @@ from tests.examples import (
     reset,
     resubmitted,
     result_adopted,
+    reverted,
     revived,
     service_iterated,
     service_started,
@@ -70,6 +72,8 @@ TABLE: Final[tuple[tuple[str, type[Event], str], ...]] = (
     (ANY,                                        e.Commented,       "unchanged"),
     ("waiting running error held",               e.Rerouted,        "unchanged"),
     (ANY,                                        e.LateResult,      "unchanged"),
+    # Not in product.md; docs/adr/0007-reverted.md says why.
+    ("waiting held complete error failed",       e.Reverted,        "what the event says"),
     (ANY,                                        e.Erased,          "gone"),
 )
 # fmt: on
@@ -102,6 +106,7 @@ class Model:
     holder: int | None = None
     outcome: Outcome | None = None
     retries_used: int = 0
+    n_iterations: int = 0
     attempt_managers: dict[int, int | None] = field(default_factory=dict[int, "int | None"])
     attempts_answered: set[int] = field(default_factory=set[int])
 
@@ -134,7 +139,7 @@ class Model:
             *(created(kind=kind, retries=retries) for kind in Kind for retries in (0, 2)),
             *(claimed(manager_id, attempt=after) for manager_id in range(1, N_MANAGERS + 1)),
             service_started(attempt=after),
-            service_iterated(children=(412, 413)),
+            service_iterated(iteration=self.n_iterations + 1, children=(412, 413)),
             completed(attempt=now),
             errored(attempt=now),
             *unanswered,
@@ -158,6 +163,9 @@ class Model:
             commented(),
             rerouted(tag="cpu"),
             rerouted(priority=Priority.high),
+            reverted("waiting"),
+            reverted("error", outcome=failure(), manager_id=2, retries_used=1),
+            reverted("failed", outcome=failure()),
             erased(),
         ]
 
@@ -168,6 +176,8 @@ class Model:
             self.cards = [GONE]
         elif target == "what it was":
             self.cards.pop()
+        elif isinstance(event, e.Reverted):
+            self.cards[-1] = event.status
         elif isinstance(event, e.Cancelled | e.SoftDeleted):
             if self.status == "running":
                 self.cards[-1] = "waiting"
@@ -197,6 +207,11 @@ class Model:
             case e.Reset() | e.Revived():
                 self.outcome = self.holder = None
                 self.retries_used = (event.retry or 0) if isinstance(event, e.Reset) else 0
+            case e.Reverted():
+                self.outcome, self.holder = event.outcome, event.manager_id
+                self.retries_used = event.retries_used
+            case e.ServiceIterated():
+                self.n_iterations += 1
             case e.Rerouted():
                 self.tag = event.tag or self.tag
                 self.priority = self.priority if event.priority is None else event.priority

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from recordledger.domain.commands import RecordCommand
+from recordledger.domain.commands import Change, RecordCommand
 from recordledger.domain.errors import (
     NotYourAttempt,
     RecordNotFound,
     TransitionForbidden,
     WrongKind,
 )
-from recordledger.domain.events import Event, Kind, Outcome, Priority
+from recordledger.domain.events import RECORD_EVENTS, Created, Event, Kind, Outcome, Priority
 from recordledger.domain.status import Status
+from tests.domain.specification import NONE, ONLY_SERVICES, ROWS
 from tests.examples import (
     HISTORIES,
+    ONE_OF_EACH,
     RECORD_ID,
     Given,
     at,
@@ -28,9 +30,11 @@ from tests.examples import (
     errored,
     expire_lease,
     failure,
+    finish_service,
     given,
     given_status,
     hand_in,
+    iterate_service,
     late_result,
     lease_expired,
     lose_manager,
@@ -41,8 +45,10 @@ from tests.examples import (
     reset,
     result_adopted,
     retried,
+    service_iterated,
     service_started,
     soft_deleted,
+    start_service,
     success,
     uncancelled,
     undeleted,
@@ -64,6 +70,7 @@ def test_a_record_is_created_as_asked() -> None:
         "tag": "cpu",
         "priority": Priority.low,
         "retries": 2,
+        "resubmission_of": 410,
     }
     given().when(create(**asked, actor="bob", reason="new")).then(  # type: ignore[arg-type]
         created(**asked, actor="bob", reason="new")  # type: ignore[arg-type]
@@ -339,6 +346,80 @@ def test_an_erased_record_is_not_found_by_any_command(status: Status) -> None:
 @pytest.mark.parametrize("command", [relinquish(), lose_manager(), expire_lease()], ids=name_of)
 def test_an_erased_record_has_no_attempt_to_take_back(command: RecordCommand) -> None:
     given(*HISTORIES[Status.running], erased()).when(command).then_nothing()
+
+
+# Services
+
+SERVICE = (created(kind=Kind.service),)
+STARTED = (*SERVICE, service_started())
+
+
+def test_a_waiting_service_is_started_and_taken_up_again() -> None:
+    given(*SERVICE).when(start_service(runner="r1")).then(service_started(runner="r1"))
+    again = given(*STARTED, cancelled(), uncancelled())
+    again.when(start_service()).then(service_started(attempt=2))
+
+
+def test_a_running_service_is_given_its_next_state_and_children() -> None:
+    command = iterate_service(state=payload("s1"), children=(412, 413), output=payload("said"))
+    first = given(*STARTED).when(command)
+    first.then(
+        service_iterated(
+            iteration=1, state=payload("s1"), children=(412, 413), output=payload("said")
+        )
+    )
+    first.after.when(iterate_service()).then(service_iterated(iteration=2))
+
+
+def test_a_service_ends_well_or_badly() -> None:
+    given(*STARTED).when(finish_service(success("-1"))).then(completed(outcome=success("-1")))
+    given(*STARTED).when(finish_service(failure())).then(errored(outcome=failure()))
+
+
+@pytest.mark.parametrize(
+    ("command", "history"),
+    [
+        (start_service(), (created(),)),
+        (finish_service(), (created(), claimed())),
+        (iterate_service(), (created(), claimed())),
+    ],
+    ids=["start", "finish", "iterate"],
+)
+def test_a_task_is_not_run_as_a_service(command: RecordCommand, history: tuple[Event, ...]) -> None:
+    given(*history).when(command).then_refused(WrongKind, kind=Kind.task)
+
+
+@pytest.mark.parametrize("command", [iterate_service(), finish_service()], ids=name_of)
+def test_a_service_that_does_not_run_is_neither_iterated_nor_finished(
+    command: RecordCommand,
+) -> None:
+    for history in (SERVICE, (*STARTED, cancelled()), (*STARTED, completed())):
+        given(*history).when(command).then_refused(TransitionForbidden, allowed=("running",))
+
+
+# What people ask for
+
+
+@pytest.mark.parametrize(("status", "event_type"), ROWS)
+def test_people_may_let_happen_what_the_table_lists(status: str, event_type: type[Event]) -> None:
+    if status != NONE and event_type not in ONLY_SERVICES:
+        event = ONE_OF_EACH[event_type]()
+        given_status(Status(status)).when(Change(event=event)).then(event)
+
+
+def test_what_people_ask_for_is_refused_where_the_table_does_not_list_it() -> None:
+    for status in Status:
+        for event_type in RECORD_EVENTS:
+            if (str(status), event_type) not in ROWS:
+                given_status(status).when(Change(event=ONE_OF_EACH[event_type]())).then_refused(
+                    TransitionForbidden, event=event_type.topic, status=status
+                )
+
+
+def test_what_does_not_exist_is_not_found_whatever_people_ask_for() -> None:
+    for event_type in set(RECORD_EVENTS) - {Created}:
+        command = Change(event=ONE_OF_EACH[event_type]())
+        given().when(command).then_refused(RecordNotFound, record_id=RECORD_ID)
 
 
 # Messages

@@ -10,6 +10,7 @@ import pytest
 
 from recordledger.domain import errors
 from recordledger.domain.errors import (
+    ChangedSince,
     CommandRefused,
     IdempotencyConflict,
     ImpossibleHistory,
@@ -17,9 +18,12 @@ from recordledger.domain.errors import (
     LedgerError,
     ManagerNotActive,
     ManagerNotFound,
+    NothingToAdopt,
+    NotUndoable,
     NotYourAttempt,
     NotYourManager,
     RecordNotFound,
+    StillReferenced,
     TooLarge,
     TransitionForbidden,
     UnknownEvent,
@@ -64,6 +68,10 @@ def test_the_codes_are_stable() -> None:
         "manager_not_active",
         "not_your_manager",
         "idempotency_conflict",
+        "still_referenced",
+        "nothing_to_adopt",
+        "changed_since",
+        "not_undoable",
         "invalid_input",
         "too_large",
     }
@@ -115,6 +123,37 @@ def test_every_error_says_what_it_means(error: type[LedgerError]) -> None:
             IdempotencyConflict("k"),
             "idempotency key 'k' was used for another request; use a new key for a new request",
             {"key": "k"},
+        ),
+        (
+            StillReferenced(411, (7, 8)),
+            "record 411 is a child of 7, 8; delete these first",
+            {"record_id": 411, "parents": (7, 8)},
+        ),
+        (
+            StillReferenced(411, tuple(range(1, 31))),
+            f"record 411 is a child of {', '.join(map(str, range(1, 21)))}, ...; "
+            "delete these first",
+            {"parents": tuple(range(1, 31))},
+        ),
+        (
+            NothingToAdopt(411, None),
+            "record 411 has no late result that could be adopted",
+            {"record_id": 411, "attempt": None},
+        ),
+        (
+            NothingToAdopt(411, 2),
+            "record 411 has no late result of attempt 2 that could be adopted",
+            {"attempt": 2},
+        ),
+        (
+            ChangedSince(411, "claimed"),
+            "record 411 has since been claimed; it stays as it is",
+            {"record_id": 411, "event": "claimed"},
+        ),
+        (
+            NotUndoable(411, "commented"),
+            "that record 411 was commented cannot be taken back",
+            {"record_id": 411, "event": "commented"},
         ),
         (InvalidInput("a is nan"), "a is nan", {}),
         (

@@ -11,10 +11,11 @@ from pydantic import ValidationError
 from recordledger.domain import events as e
 from recordledger.domain.access import TOKEN_EVENTS
 from recordledger.domain.events import RECORD_EVENTS, Event, Payload
+from recordledger.domain.job import JOB_EVENTS
 from recordledger.domain.manager import MANAGER_EVENTS
 from tests.examples import ONE_OF_EACH, claimed, created, payload
 
-EVERY_EVENT = (*RECORD_EVENTS, *MANAGER_EVENTS, *TOKEN_EVENTS)
+EVERY_EVENT = (*RECORD_EVENTS, *MANAGER_EVENTS, *TOKEN_EVENTS, *JOB_EVENTS)
 each_event = pytest.mark.parametrize("event_type", EVERY_EVENT, ids=lambda found: found.topic)
 each_record_event = pytest.mark.parametrize(
     "event_type", RECORD_EVENTS, ids=lambda found: found.topic
@@ -24,7 +25,7 @@ each_record_event = pytest.mark.parametrize(
 def test_the_catalogue_names_every_event_of_a_record() -> None:
     of_record = {found for found in vars(e).values() if isinstance(found, type)}
     assert {found for found in of_record if issubclass(found, Event)} - {Event} == {*RECORD_EVENTS}
-    assert len(RECORD_EVENTS) == 26
+    assert len(RECORD_EVENTS) == 27
 
 
 def test_no_two_events_have_the_same_topic() -> None:

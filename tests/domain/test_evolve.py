@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from uuid import UUID
 
 import pytest
 
@@ -37,6 +38,7 @@ from tests.examples import (
     resubmitted,
     result_adopted,
     retried,
+    reverted,
     revived,
     service_iterated,
     service_started,
@@ -48,6 +50,7 @@ from tests.examples import (
 )
 
 ALWAYS = {"version", "modified_at"}
+UNDONE = UUID(int=9)
 
 
 def changes(history: tuple[Event, ...], event: Event) -> dict[str, object]:
@@ -129,7 +132,26 @@ def test_a_service_is_started_by_no_manager() -> None:
 
 def test_an_iteration_leaves_a_service_running() -> None:
     history = (created(kind=Kind.service), service_started())
-    assert changes(history, service_iterated()) == {}
+    assert changes(history, service_iterated(state=payload("first"))) == {
+        "iteration": 1,
+        "service_state": payload("first"),
+    }
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        (cancelled(), uncancelled()),
+        (soft_deleted(), undeleted()),
+        (errored(), reset()),
+        (errored(), failed(), revived()),
+    ],
+)
+def test_a_service_goes_on_where_it_left_off(lost: tuple[Event, ...]) -> None:
+    history = (created(kind=Kind.service), service_started(), service_iterated(iteration=1))
+    record = given(*history, *lost, service_started(attempt=2)).record
+    assert (record.iteration, record.service_state) == (1, payload("state"))
+    assert (record.status, record.attempt) == (Status.running, 2)
 
 
 @pytest.mark.parametrize(
@@ -258,6 +280,19 @@ def test_rerouting_changes_what_it_names_and_keeps_the_rest() -> None:
         "priority": Priority.low,
     }
     assert changes(history, rerouted()) == {}
+
+
+def test_a_reverted_record_is_what_the_event_says() -> None:
+    event = reverted(
+        "error", outcome=failure(), manager_id=4, finished_at=at(7), retries_used=2, undoes=UNDONE
+    )
+    assert changes((created(),), event) == {
+        "status": Status.error,
+        "outcome": failure(),
+        "manager_id": 4,
+        "finished_at": at(7),
+        "retries_used": 2,
+    }
 
 
 def test_an_erased_record_does_not_exist_but_its_events_are_counted() -> None:

@@ -39,6 +39,7 @@ from tests.examples import (
     lose_manager,
     relinquish,
     soft_deleted,
+    start_service,
     success,
     uncancelled,
     undeleted,
@@ -62,6 +63,7 @@ COMMANDS: st.SearchStrategy[RecordCommand] = st.one_of(
     st.builds(relinquish, MANAGERS, attempt=ATTEMPTS),
     st.builds(lose_manager, MANAGERS),
     st.builds(expire_lease, attempt=ATTEMPTS),
+    st.builds(start_service),
 )
 
 
@@ -78,6 +80,7 @@ def test_every_legal_history_folds_to_what_the_model_says(choices: list[int]) ->
     assert record.manager_id == model.holder
     assert record.outcome == model.outcome
     assert record.retries_used == model.retries_used
+    assert record.iteration == model.n_iterations
     assert (record.kind, record.tag, record.priority) == (model.kind, model.tag, model.priority)
 
 

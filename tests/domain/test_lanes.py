@@ -267,3 +267,9 @@ def test_a_managers_programs_are_known_by_lower_case_names() -> None:
 def test_what_is_no_programs_name_is_refused(name: str) -> None:
     with pytest.raises(InvalidInput, match="is not a program's name"):
         parse_programs({name: "1.0"})
+
+
+def test_required_programs_that_are_too_long_together_are_refused() -> None:
+    many = [f"program-{number:04}-{'x' * 80}" for number in range(30)]
+    with pytest.raises(InvalidInput, match="characters together"):
+        parse_requirements(many)

@@ -29,6 +29,7 @@ from tests.examples import (
     erased,
     given,
     given_status,
+    reverted,
 )
 
 LISTED = [pytest.param(*row, id=f"{row[0]}-{row[1].topic}") for row in ROWS]
@@ -85,6 +86,7 @@ def test_what_the_table_lists_can_happen(status: str, event_type: type[Event]) -
         "unchanged": before.status,
         "gone": None,
         "what it was": before.prior[-1] if before.prior else None,
+        "what the event says": getattr(event, "status", None),
     }
     target = ROWS[status, event_type]
     assert after.status == expected.get(target, target)
@@ -115,7 +117,7 @@ def test_what_the_table_does_not_list_cannot_have_happened(
 
 
 def test_what_is_listed_and_what_is_not_are_everything() -> None:
-    assert len(LISTED) + len(NOT_LISTED) == len(STATUSES) * len(RECORD_EVENTS) == 10 * 26
+    assert len(LISTED) + len(NOT_LISTED) == len(STATUSES) * len(RECORD_EVENTS) == 10 * 27
 
 
 @pytest.mark.parametrize("event_type", RECORD_EVENTS, ids=lambda found: found.topic)
@@ -145,6 +147,16 @@ def test_the_sources_of_an_event_are_where_it_can_happen() -> None:
 @pytest.mark.parametrize("status", Status)
 def test_only_running_is_not_what_a_record_comes_back_as(status: Status) -> None:
     assert remembered(status) is (Status.waiting if status is Status.running else status)
+
+
+@pytest.mark.parametrize("stated", [*Status, "banana", ""])
+def test_a_reverted_record_is_what_the_event_says_if_that_can_be(stated: str) -> None:
+    before = given(created()).record
+    if stated in sources(e.Reverted):
+        assert evolve(before, reverted(stated)).status == stated
+    else:
+        with pytest.raises(ImpossibleHistory, match=f"cannot lead to '{stated}'"):
+            evolve(before, reverted(stated))
 
 
 def test_a_lost_manager_is_not_an_error() -> None:

@@ -20,6 +20,7 @@ def test_the_numbers_of_the_kinds_are_stored_and_never_change() -> None:
         "manager": 2,
         "dataset": 3,
         "token": 4,
+        "job": 5,
     }
 
 
