@@ -48,16 +48,16 @@ def take(
     taken: list[Record] = []
     for lane_ids in lane_ids_by_tag:
         for ids in _windows(db, lane_ids, limit):
+            taken += lock_claimable(db, ids, lane_ids, limit - len(taken), lanes)
             if len(taken) >= limit:
-                break
-            taken += lock_claimable(db, ids, limit - len(taken), lanes)
+                return taken
     return taken
 
 
 def _windows(db: Db, lane_ids: Sequence[int], size: int) -> Iterator[list[int]]:
     """Walk down the order of claiming; a second window is read only if others had the first."""
     rank, record_id = _BEFORE_ALL
-    while lane_ids:
+    while lane_ids and size > 0:
         parameters = {
             "lane_ids": lane_ids,
             "after_rank": rank,

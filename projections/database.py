@@ -23,6 +23,9 @@ DEFAULT_SCHEMA: Final = "recordledger"
 Db = Cursor[TupleRow]
 
 _FULL = (psycopg.errors.DiskFull,)
+# A kind of OperationalError that no later attempt would be spared: something is too long or too
+# deep. The limits of the domain should have refused it, so it is a bug, and must be seen as such.
+_BUGS = (psycopg.errors.ProgramLimitExceeded,)
 _UNAVAILABLE = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
@@ -37,12 +40,14 @@ def connection_options(url: str, schema: str) -> str:
     """Return the libpq options of every connection of the ledger, after those that the URL has.
 
     The just-in-time compiler is off: the ledger's statements are short and it only delays them.
+    Pages are priced as on disks without moving parts: with the default price PostgreSQL would
+    rather walk through all records backwards than use an index for a page of them.
     """
     given: dict[str, Any] = conninfo_to_dict(url)
     # Quoted as SQL has it, or capitals would be folded; then as libpq splits options.
     quoted = '"' + schema.replace('"', '""') + '"'
     escaped = re.sub(r"([\\\s])", r"\\\1", quoted)
-    ours = f"-c search_path={escaped} -c jit=off -c timezone=UTC"
+    ours = f"-c search_path={escaped} -c jit=off -c random_page_cost=1.1 -c timezone=UTC"
     return f"{given.get('options', '')} {ours}".strip()
 
 
@@ -133,6 +138,8 @@ def as_ledger_errors() -> Generator[None]:
     """
     try:
         yield
+    except _BUGS:
+        raise
     except _FULL as error:
         raise StorageFull(
             f"the database has no space left ({_first_line(error)}); nothing was half-done. "

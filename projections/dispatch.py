@@ -12,6 +12,7 @@ from recordledger.domain.commands import Claim, ExpireLease, LoseManager, Relinq
 from recordledger.domain.errors import CommandRefused, NotYourManager
 from recordledger.domain.events import Completed, Errored, LateResult, Outcome
 from recordledger.domain.manager import Manager, ManagerRegistered, deactivate
+from recordledger.domain.policies import Policies
 from recordledger.domain.record import Record, decide, is_current
 from recordledger.domain.streams import Stream
 
@@ -20,6 +21,7 @@ from .idempotency import RequestKey
 from .ledger import Ledger, Operation
 
 REAPER: Final = "server:lease-reaper"
+NO_POLICIES: Final = Policies()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +152,20 @@ def claim(
     limit: int,
     *,
     user: str,
+    spec_bytes_max: int | None = None,
     request: RequestKey | None = None,
 ) -> ClaimAnswer:
     """Give a manager the next tasks that it can run: by its tags' order, priority, then age.
 
     The cost grows neither with the depth of the queue nor with the tasks of other lanes.
+
+    Args:
+        ledger: where.
+        manager_id: who claims.
+        limit: tasks at the most.
+        user: whose token it is.
+        spec_bytes_max: bytes of all the specifications at the most, unless it is one task.
+        request: identifies the request if it may be sent again.
 
     Raises:
         ManagerNotFound, ManagerNotActive, NotYourManager: it must register anew.
@@ -172,9 +183,14 @@ def claim(
             stamp=operation.stamp, manager_id=manager_id, lease_expires_at=lease_expires_at
         )
         tasks: list[ClaimedTask] = []
+        n_bytes = 0
         for record in taken:
+            assert record.spec is not None  # noqa: S101 - every created record has one
+            n_bytes += record.spec.size_bytes
+            if tasks and spec_bytes_max is not None and n_bytes > spec_bytes_max:
+                break  # The others stay where they are; their locks end with the transaction.
             after = operation.happen(record, decide(record, command))
-            assert after.spec is not None  # noqa: S101 - every created record has one
+            assert after.spec is not None  # noqa: S101 - a claim leaves it
             tasks.append(
                 {"record_id": after.id, "attempt": after.attempt, "spec": after.spec.digest}
             )
@@ -189,6 +205,7 @@ def return_results(
     results: Sequence[ReturnedResult],
     *,
     user: str,
+    policies: Policies = NO_POLICIES,
     request: RequestKey | None = None,
 ) -> ReturnAnswer:
     """Take what a manager returns: accept what is current, keep aside what is late.
@@ -219,6 +236,8 @@ def return_results(
                 manager_id=manager_id,
                 attempt=result.attempt,
                 outcome=result.outcome,
+                auto_resets=policies.resets_of(result.outcome.error_type),
+                adopt_late=policies.adopt_late_results,
             )
             if record.exists and not is_current(record, manager_id, result.attempt):
                 command = replace(command, past=past.attempt(record.id, result.attempt))

@@ -7,7 +7,7 @@ sends the request again with the same key, and either it happens now or it is to
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 
@@ -30,7 +30,13 @@ class RequestKey:
     request_hash: bytes
 
 
-def find(db: Db, request: RequestKey) -> Any | None:
+class Kept(NamedTuple):
+    """The answer that a request got before; it may be None."""
+
+    answer: Any
+
+
+def find(db: Db, request: RequestKey) -> Kept | None:
     """Return the answer that this request got before; None if it is new.
 
     Raises:
@@ -45,7 +51,7 @@ def find(db: Db, request: RequestKey) -> Any | None:
     if request_hash != request.request_hash:
         raise IdempotencyConflict(request.key)
     data = answer[1:] if answer[:1] == b"r" else decompress(answer[1:], _ANSWER_BYTES_MAX)
-    return msgpack.unpackb(data, timestamp=3, strict_map_key=False)
+    return Kept(msgpack.unpackb(data, timestamp=3, strict_map_key=False))
 
 
 def keep(db: Db, request: RequestKey, answer: Any) -> None:

@@ -18,6 +18,15 @@ _LANES_LOCK: Final = 7_301_956_003
 _MANAGERS_MAX: Final = 1024
 
 
+class UnknownLanes(Exception):
+    """Routing keys without an id turned up in a transaction, which must not give them one."""
+
+    def __init__(self, lanes: set[Lane]) -> None:
+        """Say which."""
+        super().__init__(lanes)
+        self.lanes = lanes
+
+
 class LaneRegistry:
     """The lanes of the database, read when an unknown one is asked for.
 
@@ -67,6 +76,15 @@ class LaneRegistry:
     def lane(self, lane_id: int) -> Lane:
         """Return the lane with this id, which must have been learnt."""
         return self._by_id[lane_id]
+
+    def require(self, lanes: Iterable[Lane]) -> None:
+        """Return if each of these lanes has an id.
+
+        Raises:
+            UnknownLanes: some have none; intern them outside of the transaction, and try again.
+        """
+        if unknown := set(lanes) - self._ids.keys():
+            raise UnknownLanes(unknown)
 
     def id_of(self, lane: Lane) -> int:
         """Return the id of a lane, which must have been interned."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, NamedTuple, TypeVar
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, NoReturn, TypeVar, cast
 from uuid import UUID, uuid4
 
 from eventsourcing.application import Application
@@ -14,20 +16,35 @@ from eventsourcing.persistence import (
 )
 from eventsourcing.postgres import BasePostgresFactory, PostgresFactory
 from eventsourcing.utils import Environment, EnvType
+from psycopg import Rollback, Transaction
 from psycopg.errors import UniqueViolation
 
 from recordledger.domain.access import Token, evolve_token
 from recordledger.domain.errors import StoreUnavailable
 from recordledger.domain.events import Event, Stamp
+from recordledger.domain.job import Job, evolve_job
 from recordledger.domain.lanes import Lane
 from recordledger.domain.manager import Manager, evolve_manager
+from recordledger.domain.propagation import Action
 from recordledger.domain.record import Record, evolve
-from recordledger.domain.streams import Stream, stream_uuid
+from recordledger.domain.streams import Stream, stream_number, stream_uuid
 
-from . import claim_queue, idempotency, managers, payloads, records, status_counts, tokens
+from . import (
+    claim_queue,
+    comments,
+    families,
+    idempotency,
+    jobs,
+    managers,
+    operations,
+    payloads,
+    records,
+    status_counts,
+    tokens,
+)
 from .database import DEFAULT_SCHEMA, Db, LedgerDatastore
 from .idempotency import RequestKey
-from .lanes import LaneRegistry
+from .lanes import LaneRegistry, UnknownLanes
 from .mapper import EventMapper, MsgpackTranscoder, Recorded
 from .recorder import LedgerRecorder, append
 from .statements import statements
@@ -93,6 +110,26 @@ class Ledger(Application[UUID]):
         """Return the mapper between events and rows."""
         return self.event_mapper
 
+    def histories(self, db: Db, record_ids: Sequence[int]) -> dict[int, list[Event]]:
+        """Return all events of these records, oldest first, by record."""
+        ids = [stream_uuid(Stream.record, record_id) for record_id in record_ids]
+        found: dict[int, list[Event]] = {}
+        for id_, topic, state in db.execute(_SQL["histories"], {"ids": ids}, prepare=True):
+            found.setdefault(stream_number(id_)[1], []).append(
+                self.event_mapper.event_of(topic, state)
+            )
+        return found
+
+    def in_slices(
+        self, db: Db, record_ids: Sequence[int], size: int
+    ) -> Iterator[tuple[int, list[Event]]]:
+        """Give each of these records with all its events, so many in memory at a time."""
+        for start in range(0, len(record_ids), size):
+            part = record_ids[start : start + size]
+            found = self.histories(db, part)
+            for record_id in part:
+                yield record_id, found[record_id]
+
     def history(self, db: Db, stream: Stream, number: int) -> list[Placed]:
         """Return all events of one aggregate with their positions, oldest first."""
         rows = db.execute(_SQL["history"], {"id": stream_uuid(stream, number)}, prepare=True)
@@ -111,6 +148,7 @@ class Ledger(Application[UUID]):
         actor: str,
         reason: str | None = None,
         request: RequestKey | None = None,
+        intent: Intent | None = None,
     ) -> Answer:
         """Do the work of one request in one transaction: all of it happens, or nothing.
 
@@ -120,6 +158,7 @@ class Ledger(Application[UUID]):
             actor: who does it; on every event.
             reason: why; on every event.
             request: identifies the request if it may be sent again.
+            intent: what people or policies want done to records, if that is what this is.
 
         Returns:
             The answer of `work`, or the one it gave when the same request came before.
@@ -129,34 +168,73 @@ class Ledger(Application[UUID]):
             StoreUnavailable: the database does not answer; nothing has changed, unless it went
                 away during the commit, and then the request's key tells.
         """
-        for _ in range(3):
+        for _ in range(5):
             try:
-                with self.datastore.writing() as db:
-                    if request is not None:
-                        answer = idempotency.find(db, request)
-                        if answer is not None:
-                            return answer  # type: ignore[no-any-return]
-                    operation = Operation(self, db, actor, reason)
-                    answer = work(operation)
-                    if request is not None:
-                        idempotency.keep(db, request, answer)
-                    operation.write()
-                    return answer
+                return self._operate_once(work, actor, reason, request, intent)
             except UniqueViolation as error:
                 if error.diag.table_name != "idempotency_keys":
                     raise
                 # The same request was served by another thread: read its answer.
+            except UnknownLanes as error:
+                self.lanes.intern(error.lanes)
         raise StoreUnavailable("the same request is being served over and over; send it later")
+
+    def _operate_once(
+        self,
+        work: Callable[[Operation], Answer],
+        actor: str,
+        reason: str | None,
+        request: RequestKey | None,
+        intent: Intent | None,
+    ) -> Answer:
+        with self.datastore.writing() as db:
+            if request is not None:
+                kept = idempotency.find(db, request)
+                if kept is not None:
+                    return cast("Answer", kept.answer)
+            operation = Operation(self, db, actor, reason, intent)
+            answer = work(operation)
+            if intent is not None and intent.dry_run:
+                operation.leave_no_trace()
+            if request is not None:
+                idempotency.keep(db, request, answer)
+            operation.write()
+        return answer
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What people or policies want done to records.
+
+    Attributes:
+        action: its name; on every event.
+        operation_id: of an operation that is done in several transactions; None for a new one.
+        undoes: the operation that is to be reversed.
+        dry_run: only say what would happen.
+    """
+
+    action: Action
+    operation_id: UUID | None = None
+    undoes: UUID | None = None
+    dry_run: bool = False
 
 
 class Operation:
     """What one request changes: collected while it is decided, written once at the end."""
 
-    def __init__(self, ledger: Ledger, db: Db, actor: str, reason: str | None) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        db: Db,
+        actor: str,
+        reason: str | None,
+        intent: Intent | None = None,
+    ) -> None:
         """Begin an operation in the transaction that `db` is in."""
         self.ledger = ledger
         self.db = db
-        self.id = uuid4()
+        self.id = (intent and intent.operation_id) or uuid4()
+        self._intent = intent
         self._actor = actor
         self._reason = reason
         self._stamp: Stamp | None = None
@@ -164,7 +242,13 @@ class Operation:
         self._after: dict[int, Record] = {}
         self._managers: dict[int, Manager] = {}
         self._tokens: dict[int, Token] = {}
+        self._jobs: dict[int, Job] = {}
         self._happened: list[Recorded] = []
+
+    @property
+    def continues(self) -> bool:
+        """Whether an earlier transaction has done a part of this operation."""
+        return self._intent is not None and self._intent.operation_id is not None
 
     @property
     def stamp(self) -> Stamp:
@@ -181,8 +265,15 @@ class Operation:
                 actor=self._actor,
                 operation_id=self.id,
                 reason=self._reason,
+                action=None if self._intent is None else self._intent.action,
+                undoes=None if self._intent is None else self._intent.undoes,
             )
         return self._stamp
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether anything has happened in this operation so far."""
+        return bool(self._happened)
 
     def lock(self, record_ids: Iterable[int]) -> dict[int, Record]:
         """Lock records in the order of ids; return those that exist."""
@@ -216,6 +307,14 @@ class Operation:
             self._managers[manager.id] = manager
         return manager
 
+    def happen_to_job(self, job: Job, events: Sequence[Event]) -> Job:
+        """Let events happen to a locked or new job; return what it is then."""
+        for event in events:
+            job = evolve_job(job, event)
+            self._happened.append(Recorded(Stream.job, job.id, job.version, event))
+            self._jobs[job.id] = job
+        return job
+
     def happen_to_token(self, token: Token, events: Sequence[Event]) -> Token:
         """Let events happen to a locked or new token; return what it is then."""
         for event in events:
@@ -223,6 +322,16 @@ class Operation:
             self._happened.append(Recorded(Stream.token, token.id, token.version, event))
             self._tokens[token.id] = token
         return token
+
+    @contextmanager
+    def savepoint(self) -> Generator[Transaction]:
+        """Give a part of the transaction that `raise Rollback(...)` undoes, its locks included."""
+        with self.db.connection.transaction() as part:
+            yield part
+
+    def leave_no_trace(self) -> NoReturn:
+        """Leave the transaction, and undo what was written in it: a dry run."""
+        raise Rollback
 
     def write(self) -> None:
         """Write the projections, and then the events, whose lock must be held for a moment only."""
@@ -234,6 +343,7 @@ class Operation:
             [(self._before[id_], after) for id_, after in self._after.items()],
             self._managers.values(),
             self._tokens.values(),
+            self._jobs.values(),
             self._happened,
         )
         append(self.db, self._stored())
@@ -261,7 +371,8 @@ def write_projections(
     changes: Sequence[tuple[Record, Record]],
     changed_managers: Iterable[Manager],
     changed_tokens: Iterable[Token],
-    happened: Iterable[Recorded],
+    changed_jobs: Iterable[Job],
+    happened: Sequence[Recorded],
 ) -> None:
     """Bring every inline projection from what was to what is, set-based.
 
@@ -273,18 +384,30 @@ def write_projections(
         changes: each changed record, before and after.
         changed_managers: each changed manager, after.
         changed_tokens: each changed token, after.
+        changed_jobs: each changed job, after.
         happened: all the events.
     """
+    lanes.require(
+        Lane(record.tag, record.required_programs)
+        for change in changes
+        for record in change
+        if record.exists
+    )
 
     def lane_id_of(record: Record) -> int:
         return lanes.id_of(Lane(record.tag, record.required_programs))
 
+    payloads.write(db, changes, happened)
     if changes:
         records.write(db, changes, lane_id_of)
         claim_queue.write(db, changes, lane_id_of)
-        payloads.write(db, changes, happened)
+        families.write(db, changes, happened)
+        comments.write(db, changes, happened)
+        operations.write(db, happened)
         status_counts.write(db, changes, lane_id_of)
     for manager in changed_managers:
         managers.write(db, manager)
     for token in changed_tokens:
         tokens.write(db, token)
+    for job in changed_jobs:
+        jobs.write(db, job)

@@ -20,14 +20,16 @@ from pydantic import BaseModel
 
 from recordledger.domain.access import TOKEN_EVENTS
 from recordledger.domain.errors import UnknownEvent
-from recordledger.domain.events import RECORD_EVENTS, Event, Outcome
+from recordledger.domain.events import RECORD_EVENTS, Event, Outcome, Payload
+from recordledger.domain.job import JOB_EVENTS
 from recordledger.domain.manager import MANAGER_EVENTS
 from recordledger.domain.streams import Stream, stream_number, stream_uuid
 
 from .upcasters import upcast
 
 EVENT_TYPES: Final[Mapping[str, type[Event]]] = {
-    event_type.topic: event_type for event_type in (*RECORD_EVENTS, *MANAGER_EVENTS, *TOKEN_EVENTS)
+    event_type.topic: event_type
+    for event_type in (*RECORD_EVENTS, *MANAGER_EVENTS, *TOKEN_EVENTS, *JOB_EVENTS)
 }
 
 # The key under which a shape's version is stored, where it is not 1 (as the library does).
@@ -114,8 +116,9 @@ class EventMapper(Mapper[UUID]):
         shape = self.transcoder.decode(state)
         version = shape.pop(VERSION_KEY, 1)
         shape = upcast(topic, shape, version, event_type.class_version)
-        if "operation_id" in shape:
-            shape["operation_id"] = UUID(bytes=shape["operation_id"])
+        for name in ("operation_id", "undoes"):
+            if name in shape:
+                shape[name] = UUID(bytes=shape[name])
         return event_type.model_validate(shape)
 
 
@@ -146,3 +149,13 @@ def pack_outcome(outcome: Outcome) -> bytes:
 def unpack_outcome(data: bytes) -> Outcome:
     """Return the outcome that the `records` table holds."""
     return Outcome.model_validate(msgpack.unpackb(data))
+
+
+def pack_payload(payload: Payload) -> bytes:
+    """Return a reference to a payload as the `records` table holds it."""
+    return msgpack.packb(_plain(payload))
+
+
+def unpack_payload(data: bytes) -> Payload:
+    """Return the reference to a payload that the `records` table holds."""
+    return Payload.model_validate(msgpack.unpackb(data))

@@ -13,6 +13,7 @@ from recordledger.domain import events as e
 from recordledger.domain.errors import InvalidInput, TooLarge
 from recordledger.domain.events import Event, Outcome, Payload
 from recordledger.domain.fingerprint import digest_of
+from recordledger.domain.job import JobAdvanced, JobSubmitted
 from recordledger.domain.record import Record
 from recordledger.domain.streams import Stream
 
@@ -35,7 +36,14 @@ _NAMING: Final = (
     e.LateResult,
     e.ResultAdopted,
     e.ServiceIterated,
+    e.Reverted,
+    JobSubmitted,
+    JobAdvanced,
 )
+
+# Held shared by whoever stores payloads, and alone by whoever destroys some: what is about to be
+# named anew is not destroyed.
+_ERASURE_LOCK: Final = 7_301_956_004
 
 _threads = local()
 
@@ -73,8 +81,9 @@ def decompress(data: bytes, size_bytes_max: int) -> bytes:
             raise TooLarge("the compressed data", declared, size_bytes_max, "body_bytes_max")
         out = bytearray()
         window = max(size_bytes_max, 1 << 23)
+        # Across frames, so that what comes after the first is not passed over in silence.
         with zstandard.ZstdDecompressor(max_window_size=window).stream_reader(
-            io.BytesIO(data)
+            io.BytesIO(data), read_across_frames=True
         ) as reader:
             while chunk := reader.read(_CHUNK_BYTES):
                 out += chunk
@@ -96,6 +105,7 @@ def store(db: Db, contents: Mapping[bytes, bytes]) -> set[bytes]:
     digests = sorted(contents)
     stored = [compress(contents[digest]) for digest in digests]
     parameters = {
+        "lock": _ERASURE_LOCK,
         "digests": digests,
         "sizes": [len(contents[digest]) for digest in digests],
         "codecs": [codec for codec, _ in stored],
@@ -134,17 +144,24 @@ def named_by(event: Event) -> tuple[Payload, ...]:
 
 
 def write(db: Db, changes: Sequence[tuple[Record, Record]], happened: Iterable[Recorded]) -> None:
-    """Note which payloads the events name, and drop the references of erased records."""
+    """Note which payloads the events name; destroy what only erased records named."""
+    erased = {after.id for _, after in changes if not after.exists}
     references = {
-        (payload.digest, recorded.number)
+        (payload.digest, int(recorded.stream), recorded.number)
         for recorded in happened
-        if recorded.stream is Stream.record and isinstance(recorded.event, _NAMING)
+        if isinstance(recorded.event, _NAMING)
+        and not (recorded.stream is Stream.record and recorded.number in erased)
         for payload in named_by(recorded.event)
     }
     if references:
-        digests, record_ids = map(list[Any], zip(*sorted(references), strict=True))
-        parameters = {"digests": digests, "record_ids": record_ids}
+        digests, streams, numbers = map(list[Any], zip(*sorted(references), strict=True))
+        parameters = {"digests": digests, "streams": streams, "numbers": numbers}
         db.execute(_SQL["refer"], parameters, prepare=True)
-    gone = [after.id for before, after in changes if before.exists and not after.exists]
-    if gone:
-        db.execute(_SQL["forget"], {"record_ids": gone})
+    if gone := [after.id for before, after in changes if before.exists and not after.exists]:
+        _destroy(db, gone)
+
+
+def _destroy(db: Db, record_ids: Sequence[int]) -> None:
+    db.execute(_SQL["lock_for_erasure"], {"lock": _ERASURE_LOCK})
+    named = {row[0] for row in db.execute(_SQL["forget"], {"record_ids": record_ids})}
+    db.execute(_SQL["destroy"], {"digests": sorted(named)})

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final, LiteralString
+from typing import Any, Final, LiteralString, NamedTuple
 from uuid import UUID
 
 from recordledger.domain.errors import RecordNotFound
@@ -76,8 +76,43 @@ def query_records(
     """
     sql, parameters = page_sql(which, limit, before_id)
     with ledger.datastore.reading() as db:
-        rows = db.execute(sql, parameters).fetchall()
+        # Planned for these values: a plan for any status and any limit may read the whole table.
+        rows = db.execute(sql, parameters, prepare=False).fetchall()
         return records.from_rows(db, rows, ledger.lanes)
+
+
+def select_ids(ledger: Ledger, which: RecordFilter, limit: int) -> list[int]:
+    """Return the ids of at most `limit` records that meet every condition, ascending.
+
+    Raises:
+        StoreUnavailable: the database does not answer.
+    """
+    conditions, parameters = _conditions(which)
+    where: LiteralString = " AND ".join(conditions) or "true"
+    sql = shipped(_SQL["ids"].format(where=where))
+    with ledger.datastore.reading() as db:
+        return [row[0] for row in db.execute(sql, parameters | {"limit": limit})]
+
+
+class ErrorGroup(NamedTuple):
+    """Records in error with the same type and message; `newest_ids` are a few of them."""
+
+    error_type: str | None
+    error_message: str | None
+    n_records: int
+    newest_ids: list[int]
+    newest_at: datetime | None
+
+
+def error_groups(ledger: Ledger, limit: int, *, among: int = 100_000) -> list[ErrorGroup]:
+    """Return how many of the newest `among` records in error say the same, most frequent first.
+
+    Raises:
+        StoreUnavailable: the database does not answer.
+    """
+    parameters = {"among": among, "limit": limit}
+    with ledger.datastore.reading() as db:
+        return [ErrorGroup(*row) for row in db.execute(_SQL["error_groups"], parameters)]
 
 
 def page_sql(
@@ -86,32 +121,53 @@ def page_sql(
     """Return the statement of one page of a query, and its parameters.
 
     With several statuses, one page of each is read through the index and the pages are merged:
-    `status = ANY (...) ORDER BY id` would read and sort everything in these statuses.
+    `status = ANY (...) ORDER BY id` would read and sort everything in these statuses. Each is a
+    query of its own, so that PostgreSQL sees the status and knows how many records are in it.
     """
+    # A status that is named twice has one page.
+    statuses = list(dict.fromkeys(which.status or ()))
+    if len(statuses) > 1:
+        which = replace(which, status=None)
+    else:
+        statuses = []
+    conditions, parameters = _conditions(which)
+    parameters["limit"] = limit
+    if before_id is not None:
+        parameters["before_id"] = before_id
+        conditions.append("r.id < %(before_id)s")
+    columns: LiteralString = ", ".join("r." + name for name in records.COLUMNS)
+
+    def page(*more: LiteralString) -> LiteralString:
+        where: LiteralString = " AND ".join([*conditions, *more]) or "true"
+        return shipped(_SQL["page"].format(columns=columns, where=where))
+
+    if not statuses:
+        return page(), parameters
+    pages: list[LiteralString] = []
+    for number, status in enumerate(statuses):
+        parameter = shipped(f"status_{number}")
+        parameters[parameter] = status
+        pages.append("(" + page("r.status = %(" + parameter + ")s") + ")")
+    return shipped(_SQL["merged"].format(pages=" UNION ALL ".join(pages))), parameters
+
+
+def _conditions(which: RecordFilter) -> tuple[list[LiteralString], dict[str, Any]]:
+    """Return a filter's conditions in SQL, and their parameters."""
     conditions: list[LiteralString] = []
-    parameters: dict[str, Any] = {"limit": limit}
+    parameters: dict[str, Any] = {}
     for name, column in _IN.items():
-        values = getattr(which, name)
-        if values is None:
+        given = getattr(which, name)
+        if given is None:
             continue
-        parameters[name] = values[0] if len(values) == 1 else list(values)
-        if name == "status" and len(values) > 1:
-            conditions.append("r.status = each.status")
-        else:
-            place: LiteralString = "%(" + shipped(name) + ")s"
-            conditions.append(column + (" = " + place if len(values) == 1 else f" = ANY({place})"))
+        values = list(dict.fromkeys(given))
+        parameters[name] = values[0] if len(values) == 1 else values
+        place: LiteralString = "%(" + shipped(name) + ")s"
+        conditions.append(column + (" = " + place if len(values) == 1 else f" = ANY({place})"))
     for name, comparison in _COMPARE.items():
         if getattr(which, name) is not None:
             parameters[name] = getattr(which, name)
             conditions.append(comparison)
-    if before_id is not None:
-        parameters["before_id"] = before_id
-        conditions.append("r.id < %(before_id)s")
-    several = which.status is not None and len(which.status) > 1
-    text = _SQL["page_of_several_statuses" if several else "page"]
-    where: LiteralString = " AND ".join(conditions) or "true"
-    columns: list[LiteralString] = ["r." + name for name in records.COLUMNS]
-    return shipped(text.format(columns=", ".join(columns), where=where)), parameters
+    return conditions, parameters
 
 
 def history(ledger: Ledger, record_id: int) -> list[Placed]:

@@ -12,7 +12,7 @@ from recordledger.domain.status import Status
 
 from .database import Db
 from .lanes import LaneRegistry
-from .mapper import pack_outcome, unpack_outcome
+from .mapper import pack_outcome, pack_payload, unpack_outcome, unpack_payload
 from .statements import shipped, statements
 
 # The columns of `records` and their types when sent in arrays, in the order of `to_row`.
@@ -33,6 +33,8 @@ COLUMNS: Final[Mapping[LiteralString, LiteralString]] = {
     "error_type": "text",
     "error_message": "text",
     "retries_used": "integer",
+    "iteration": "integer",
+    "service_state": "bytea",
     # From here on, what never changes.
     "kind": "text",
     "spec": "bytea",
@@ -66,6 +68,8 @@ def to_row(record: Record, lane_id: int) -> tuple[Any, ...]:
         None if outcome is None else outcome.error_type,
         None if outcome is None else outcome.error_message,
         record.retries_used,
+        record.iteration,
+        None if record.service_state is None else pack_payload(record.service_state),
         record.kind,
         spec and spec.digest,
         spec and spec.size_bytes,
@@ -105,9 +109,12 @@ def lock(db: Db, ids: Sequence[int], lanes: LaneRegistry) -> list[Record]:
     return _select(db, "lock", {"ids": ids}, lanes)
 
 
-def lock_claimable(db: Db, ids: Sequence[int], limit: int, lanes: LaneRegistry) -> list[Record]:
-    """Lock and return the first `limit` of these candidates that are still free."""
-    return _select(db, "lock_claimable", {"ids": ids, "limit": limit}, lanes)
+def lock_claimable(
+    db: Db, ids: Sequence[int], lane_ids: Sequence[int], limit: int, lanes: LaneRegistry
+) -> list[Record]:
+    """Lock and return the first `limit` of these candidates that still wait in these lanes."""
+    parameters = {"ids": ids, "lane_ids": lane_ids, "limit": limit}
+    return _select(db, "lock_claimable", parameters, lanes)
 
 
 def lock_of_manager(db: Db, manager_id: int, lanes: LaneRegistry) -> list[Record]:
@@ -173,8 +180,8 @@ def from_rows(db: Db, rows: Sequence[Sequence[Any]], lanes: LaneRegistry) -> lis
 def from_row(row: Sequence[Any], lanes: LaneRegistry) -> Record:
     """Return the record that a row of `records` holds; its lane must have been learnt."""
     (id_, version, status, prior, lane_id, tag, priority, modified_at, attempt, manager_id,
-     started_at, finished_at, outcome, _, _, retries_used, kind, spec, spec_size_bytes, function,
-     owner, created_at, retries) = row  # fmt: skip
+     started_at, finished_at, outcome, _, _, retries_used, iteration, service_state, kind, spec,
+     spec_size_bytes, function, owner, created_at, retries) = row  # fmt: skip
     return Record(
         id=id_,
         version=version,
@@ -196,4 +203,6 @@ def from_row(row: Sequence[Any], lanes: LaneRegistry) -> Record:
         outcome=unpack_outcome(outcome) if outcome is not None else None,
         retries=retries,
         retries_used=retries_used,
+        iteration=iteration,
+        service_state=None if service_state is None else unpack_payload(service_state),
     )

@@ -13,12 +13,14 @@ from psycopg.sql import SQL, Identifier
 
 from recordledger.domain.access import Token, evolve_token
 from recordledger.domain.errors import ImpossibleHistory
+from recordledger.domain.job import Job, evolve_job
 from recordledger.domain.lanes import Lane
 from recordledger.domain.manager import Manager, evolve_manager
 from recordledger.domain.record import Record, evolve
 from recordledger.domain.streams import Stream, stream_number
 
 from .database import Db, as_ledger_errors, connect, cursor_of
+from .lanes import LaneRegistry
 from .ledger import Ledger, write_projections
 from .mapper import Recorded
 from .statements import statements
@@ -30,9 +32,14 @@ PROJECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "records": ("id",),
     "claim_queue": ("lane_id", "rank", "record_id"),
     "status_counts": ("lane_id", "status"),
-    "payload_references": ("digest", "record_id"),
+    "payload_references": ("digest", "stream", "number"),
+    "dependencies": ("parent_id", "child_id"),
+    "comments": ("record_id", "version"),
+    "operations": ("id",),
+    "operation_changes": ("operation_id", "record_id", "version"),
     "managers": ("id",),
     "tokens": ("id",),
+    "jobs": ("id",),
 }
 _BATCH: Final = 5_000
 
@@ -183,17 +190,19 @@ class _Batch:
     """Folded aggregates that are written to the shadow together."""
 
     def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+        # Not the ledger's own registry: what it remembers may not be what the table has.
+        self._lanes = LaneRegistry(ledger.datastore)
         self._clear()
 
     def _clear(self) -> None:
         self._records: list[tuple[Record, Record]] = []
         self._managers: list[Manager] = []
         self._tokens: list[Token] = []
+        self._jobs: list[Job] = []
         self._happened: list[Recorded] = []
 
     def __len__(self) -> int:
-        return len(self._records) + len(self._managers) + len(self._tokens)
+        return len(self._records) + len(self._managers) + len(self._tokens) + len(self._jobs)
 
     def add(self, stream: Stream, number: int, history: list[Recorded]) -> int:
         """Fold the history of one aggregate; return how many events it has."""
@@ -203,8 +212,6 @@ class _Batch:
                 for recorded in history:
                     record = evolve(record, recorded.event)
                 self._records.append((Record(number), record))
-                if record.exists:
-                    self._happened += history
             case Stream.manager:
                 manager = Manager(number)
                 for recorded in history:
@@ -217,13 +224,21 @@ class _Batch:
                 self._tokens.append(token)
             case Stream.dataset:
                 raise ImpossibleHistory(f"dataset {number}", 1, "datasets have no events yet")
+            case Stream.job:
+                job = Job(number)
+                for recorded in history:
+                    job = evolve_job(job, recorded.event)
+                self._jobs.append(job)
+        self._happened += history
         return len(history)
 
     def write(self, db: Db) -> None:
         """Write what was folded through the same statements as live operations."""
-        lanes = self._ledger.lanes
+        lanes = self._lanes
         lanes.intern(_lanes(after for _, after in self._records))
-        write_projections(db, lanes, self._records, self._managers, self._tokens, self._happened)
+        write_projections(
+            db, lanes, self._records, self._managers, self._tokens, self._jobs, self._happened
+        )
         self._clear()
 
 

@@ -25,6 +25,7 @@ class NewRecord:
     tag: str
     priority: Priority
     retries: int
+    kind: Kind = Kind.task
 
 
 class Submitted(TypedDict):
@@ -104,7 +105,7 @@ def _store_specifications(
 def _command(operation: Operation, entry: NewRecord) -> Create:
     return Create(
         stamp=operation.stamp,
-        kind=Kind.task,
+        kind=entry.kind,
         spec=entry.specification.payload,
         function=entry.specification.function,
         required_programs=entry.specification.required_programs,

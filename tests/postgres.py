@@ -11,15 +11,18 @@ import contextlib
 import os
 import secrets
 import tempfile
+import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import psycopg
 from psycopg import sql
+from psycopg.errors import InsufficientPrivilege, ObjectInUse
 
 from recordledger.projections.embedded import EmbeddedPostgres
 
+DROP_TIMEOUT_S = 30.0
 URL_VARIABLE = "RECORDLEDGER_TEST_DATABASE_URL"
 
 _FAST_AND_UNSAFE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
@@ -51,10 +54,25 @@ def new_database(server_url: str, *, template: str | None = None) -> Generator[s
     try:
         yield with_database(server_url, name)
     finally:
-        _execute(
-            server_url,
-            sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)),
-        )
+        _drop(server_url, name)
+
+
+def _drop(server_url: str, name: str) -> None:
+    """Drop a database, whoever is connected to it.
+
+    FORCE may not end an autovacuum worker, which is the superuser's: then it is left to finish.
+    """
+    statement = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
+    deadline = time.monotonic() + DROP_TIMEOUT_S
+    while True:
+        try:
+            _execute(server_url, statement)
+        except (InsufficientPrivilege, ObjectInUse):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return
 
 
 @contextlib.contextmanager

@@ -22,6 +22,13 @@ SELECT notification_id, originator_version, topic, state
  WHERE originator_id = %(id)b
  ORDER BY originator_version;
 
+-- name: histories
+-- All events of several streams, each oldest first.
+SELECT originator_id, topic, state
+  FROM ledger_events
+ WHERE originator_id = ANY(%(ids)b::uuid[])
+ ORDER BY originator_id, originator_version;
+
 -- name: head
 -- The newest position; 0 in an empty log.
 SELECT coalesce(max(notification_id), 0) FROM ledger_events;

@@ -1,12 +1,25 @@
 -- name: page
 SELECT {columns} FROM records r WHERE {where} ORDER BY r.id DESC LIMIT %(limit)s;
 
--- name: page_of_several_statuses
-SELECT r.*
-  FROM unnest(%(status)s::text[]) AS each (status)
- CROSS JOIN LATERAL (
-       SELECT {columns} FROM records r WHERE {where} ORDER BY r.id DESC LIMIT %(limit)s) AS r
- ORDER BY r.id DESC
+-- name: merged
+-- One page out of several, which have nothing in common.
+SELECT r.* FROM ({pages}) AS r ORDER BY r.id DESC LIMIT %(limit)s;
+
+-- name: ids
+SELECT r.id FROM records r WHERE {where} ORDER BY r.id LIMIT %(limit)s;
+
+-- name: error_groups
+-- What records in error say, and how many say the same; of the newest ones only, so that the cost
+-- has a limit.
+SELECT error_type, error_message, count(*), (array_agg(id ORDER BY id DESC))[1:5],
+       max(finished_at)
+  FROM (SELECT id, error_type, error_message, finished_at
+          FROM records
+         WHERE status = 'error'
+         ORDER BY id DESC
+         LIMIT %(among)s) AS newest
+ GROUP BY error_type, error_message
+ ORDER BY count(*) DESC, max(id) DESC
  LIMIT %(limit)s;
 
 -- name: ledger_id

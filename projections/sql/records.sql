@@ -12,12 +12,14 @@ SELECT {columns} FROM records r WHERE r.id = ANY(%(ids)b::bigint[]) ORDER BY r.i
 SELECT {columns} FROM records r WHERE r.id = ANY(%(ids)b::bigint[]) ORDER BY r.id FOR UPDATE;
 
 -- name: lock_claimable
--- Of these candidates, in their order, the first that still wait and that nobody else has locked.
+-- Of these candidates, in their order, the first that still wait in these lanes (somebody may just
+-- have given them another tag) and that nobody else has locked.
 -- SKIP LOCKED: a claim waits for nobody, and two claims never get the same record.
 SELECT {columns}
   FROM unnest(%(ids)b::bigint[]) WITH ORDINALITY AS candidate (id, place)
   JOIN records r ON r.id = candidate.id
  WHERE r.status = 'waiting'
+   AND r.lane_id = ANY(%(lane_ids)b::integer[])
  ORDER BY candidate.place
  LIMIT %(limit)b::bigint
    FOR UPDATE OF r SKIP LOCKED;
@@ -43,7 +45,8 @@ SELECT r.id, r.attempt, r.started_at
 INSERT INTO records ({names})
 SELECT id, version, status, string_to_array(prior, ','), lane_id, tag, priority, modified_at,
        attempt, manager_id, started_at, finished_at, outcome, error_type, error_message,
-       retries_used, kind, spec, spec_size_bytes, function, owner, created_at, retries
+       retries_used, iteration, service_state, kind, spec, spec_size_bytes, function, owner,
+       created_at, retries
   FROM unnest({arrays}) AS new ({names});
 
 -- name: update
@@ -62,7 +65,9 @@ UPDATE records r
        outcome = new.outcome,
        error_type = new.error_type,
        error_message = new.error_message,
-       retries_used = new.retries_used
+       retries_used = new.retries_used,
+       iteration = new.iteration,
+       service_state = new.service_state
   FROM unnest({arrays}) AS new ({names})
  WHERE r.id = new.id;
 
@@ -73,7 +78,8 @@ DELETE FROM records WHERE id = ANY(%(ids)b::bigint[]);
 -- For each specification, the oldest record of it that find_existing may give back.
 SELECT DISTINCT ON (r.spec) r.spec, r.id
   FROM payload_references p
-  JOIN records r ON r.id = p.record_id AND r.spec = p.digest
+  JOIN records r ON r.id = p.number AND r.spec = p.digest
  WHERE p.digest = ANY(%(digests)b::bytea[])
+   AND p.stream = 1
    AND r.status <> ALL ('{{cancelled,deleted,invalid}}')
  ORDER BY r.spec, r.id;

@@ -17,9 +17,9 @@ SELECT {key}, to_jsonb(live), to_jsonb(replayed)
 
 -- name: missing_payloads
 -- Payloads that records name and that are not there.
-SELECT DISTINCT p.digest, p.record_id
+SELECT DISTINCT p.digest, p.number
   FROM payload_references p
   LEFT JOIN payloads c ON c.digest = p.digest
  WHERE c.digest IS NULL
- ORDER BY p.record_id
+ ORDER BY p.number
  LIMIT %(limit)s;

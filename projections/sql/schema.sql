@@ -48,6 +48,7 @@ INSERT INTO ledger_identity DEFAULT VALUES;
 CREATE SEQUENCE record_ids;
 CREATE SEQUENCE manager_ids;
 CREATE SEQUENCE token_ids;
+CREATE SEQUENCE job_ids;
 
 -- Content -----------------------------------------------------------------------------------
 
@@ -96,7 +97,9 @@ CREATE TABLE records (
     error_type      text,
     error_message   text,
     retries         integer     NOT NULL,
-    retries_used    integer     NOT NULL
+    retries_used    integer     NOT NULL,
+    iteration       integer     NOT NULL DEFAULT 0,
+    service_state   bytea
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 
 CREATE INDEX records_status ON records (status, id);
@@ -104,6 +107,10 @@ CREATE INDEX records_tag ON records (tag, id);
 CREATE INDEX records_owner ON records (owner, id);
 CREATE INDEX records_manager ON records (manager_id, id) WHERE manager_id IS NOT NULL;
 CREATE INDEX records_created_at ON records USING brin (created_at);
+-- What a manager has now, however much it has done before.
+CREATE INDEX records_running ON records (manager_id, id) WHERE status = 'running';
+-- For the policy by which errors become failures after a while.
+CREATE INDEX records_error_age ON records (finished_at) WHERE status = 'error';
 
 -- What may be claimed, and only that: a claim deletes the row, a requeue inserts it. `rank` is
 -- the negated priority, so that the key's own order is the order of claiming.
@@ -123,13 +130,14 @@ CREATE TABLE status_counts (
     PRIMARY KEY (lane_id, status)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);
 
--- Which records name which payloads. A payload that nobody names may be destroyed.
+-- Which aggregates name which payloads. A payload that nobody names may be destroyed.
 CREATE TABLE payload_references (
-    digest    bytea  NOT NULL,
-    record_id bigint NOT NULL,
-    PRIMARY KEY (digest, record_id)
+    digest bytea    NOT NULL,
+    number bigint   NOT NULL,
+    stream smallint NOT NULL,
+    PRIMARY KEY (digest, stream, number)
 );
-CREATE INDEX payload_references_record ON payload_references (record_id);
+CREATE INDEX payload_references_number ON payload_references (stream, number);
 
 CREATE TABLE managers (
     id            bigint           PRIMARY KEY,
@@ -158,6 +166,65 @@ CREATE TABLE tokens (
     expires_at timestamptz,
     revoked_at timestamptz
 );
+
+-- Who asked for whom: services are parents, the records they asked for are children.
+CREATE TABLE dependencies (
+    parent_id bigint NOT NULL,
+    child_id  bigint NOT NULL,
+    PRIMARY KEY (parent_id, child_id)
+);
+CREATE INDEX dependencies_child ON dependencies (child_id, parent_id);
+
+CREATE TABLE comments (
+    record_id    bigint      NOT NULL,
+    version      integer     NOT NULL,
+    commented_at timestamptz NOT NULL,
+    author       text        NOT NULL,
+    text         text        NOT NULL,
+    PRIMARY KEY (record_id, version)
+);
+
+-- What people and policies did to records, one row an operation, however many records it changed.
+CREATE TABLE operations (
+    id         uuid        PRIMARY KEY,
+    action     text        NOT NULL,
+    actor      text        NOT NULL,
+    reason     text,
+    started_at timestamptz NOT NULL,
+    undoes     uuid,
+    n_changes  bigint      NOT NULL
+);
+CREATE INDEX operations_started_at ON operations (started_at DESC, id DESC);
+CREATE INDEX operations_undoes ON operations (undoes) WHERE undoes IS NOT NULL;
+
+-- Which events of which records belong to an operation: what an undo reads.
+CREATE TABLE operation_changes (
+    operation_id uuid    NOT NULL,
+    record_id    bigint  NOT NULL,
+    version      integer NOT NULL,
+    PRIMARY KEY (operation_id, record_id, version)
+);
+
+-- Operations on many records, done in slices by the server's own job.
+CREATE TABLE jobs (
+    id           bigint      PRIMARY KEY,
+    version      integer     NOT NULL,
+    operation_id uuid        NOT NULL,
+    action       text        NOT NULL,
+    state        text        NOT NULL CHECK (state IN (
+                     'running', 'finished', 'cancelling', 'cancelled')),
+    actor        text        NOT NULL,
+    reason       text,
+    n_total      bigint      NOT NULL,
+    n_done       bigint      NOT NULL,
+    n_updated    bigint      NOT NULL,
+    n_relatives  bigint      NOT NULL,
+    n_refused    bigint      NOT NULL,
+    created_at   timestamptz NOT NULL,
+    modified_at  timestamptz NOT NULL
+);
+CREATE INDEX jobs_state ON jobs (state, id);
+CREATE INDEX jobs_operation ON jobs (operation_id);
 
 -- Signals -----------------------------------------------------------------------------------
 

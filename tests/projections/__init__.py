@@ -1,1 +1,6 @@
-"""Tests of the log and what is derived from it, on a real PostgreSQL."""
+"""Tests of the projections."""
+
+import pytest
+
+# Assertions there explain themselves too.
+pytest.register_assert_rewrite(f"{__name__}.stage", f"{__name__}.model")

@@ -1,4 +1,4 @@
-"""Fixtures of this folder: a stage on a database of each test's own, and a server to be hurt."""
+"""Fixtures of this folder: a stage with an empty ledger for each test, and a server to be hurt."""
 
 from __future__ import annotations
 
@@ -9,14 +9,23 @@ from pathlib import Path
 import pytest
 
 from recordledger.projections.embedded import EmbeddedPostgres
+from tests.postgres import new_database
 
-from .stage import Stage, staged
+from .stage import Stage, empty, staged
+
+
+@pytest.fixture(scope="session")
+def reused_database_url(postgres_server_url: str, migrated_template: str) -> Iterator[str]:
+    """The URL of a ledger that one test after the other has for itself."""
+    with new_database(postgres_server_url, template=migrated_template) as url:
+        yield url
 
 
 @pytest.fixture
-def stage(database_url: str) -> Iterator[Stage]:
-    """A stage on a database of this test's own."""
-    with staged(database_url) as made:
+def stage(reused_database_url: str) -> Iterator[Stage]:
+    """A stage with an empty ledger."""
+    empty(reused_database_url)
+    with staged(reused_database_url) as made:
         yield made
 
 

@@ -3,37 +3,44 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count, islice
 from threading import Barrier
 from typing import Any, Final
+from uuid import UUID
 
-from psycopg import Connection, sql
+from psycopg import Connection
 from psycopg.rows import TupleRow
 
-from recordledger.domain.events import Event, Outcome, Priority
+from recordledger.domain.events import Event, Kind, Outcome, Priority
 from recordledger.domain.fingerprint import Specification, specify
 from recordledger.domain.lanes import Lane, parse_requirements
 from recordledger.domain.manager import Manager
+from recordledger.domain.propagation import Action
 from recordledger.domain.record import Record
 from recordledger.domain.status import Status
-from recordledger.projections import claim_queue, managers
+from recordledger.projections import managers
+from recordledger.projections.bulk import Undone, undo
 from recordledger.projections.database import DEFAULT_SCHEMA, connect
 from recordledger.projections.dispatch import (
     Registration,
     ReturnAnswer,
     ReturnedResult,
     claim,
+    lose_silent_managers,
     register_manager,
     return_results,
 )
 from recordledger.projections.idempotency import RequestKey
 from recordledger.projections.ledger import Ledger, Operation
+from recordledger.projections.management import Managed, Order, manage
 from recordledger.projections.payloads import payload_of
 from recordledger.projections.queries import get_records, history
+from recordledger.projections.records import COLUMNS
 from recordledger.projections.replay import PROJECTIONS, check_replay
+from recordledger.projections.services import finish_service, iterate_service, start_service
 from recordledger.projections.submission import NewRecord, create_records
 
 ALICE: Final = "user:alice"
@@ -43,6 +50,21 @@ BOB: Final = "user:bob"
 HOUR_S: Final = 3600.0
 AT_ONCE_S: Final = 1e-6
 """Leases that never end during a test, and that have ended when one looks."""
+
+GROWING: Final = ("version", "modified_at")
+_FRESH: Final = count()
+RUNNER: Final = "server:service-runner"
+
+_LASTING: Final = ", ".join(name for name in COLUMNS if name not in GROWING)
+
+# What an undo restores. Versions, times of change and the lists of operations only grow.
+IMAGE: Final = {
+    "records": f"SELECT {_LASTING} FROM records ORDER BY id",  # noqa: S608
+    "claim_queue": "SELECT * FROM claim_queue ORDER BY lane_id, rank, record_id",
+    "status_counts": "SELECT * FROM status_counts WHERE n_records <> 0 ORDER BY lane_id, status",
+    "dependencies": "SELECT * FROM dependencies ORDER BY parent_id, child_id",
+    "payload_references": "SELECT * FROM payload_references WHERE stream = 1 ORDER BY 1, 2, 3",
+}
 
 Held = dict[int, int]
 """Attempt numbers by record id."""
@@ -101,7 +123,7 @@ class Stage:
     ledger: Ledger
     url: str
     schema: str = DEFAULT_SCHEMA
-    fresh: Iterator[int] = field(default_factory=count)
+    _connection: Connection[TupleRow] | None = None
 
     # Users
 
@@ -118,7 +140,7 @@ class Stage:
         programs = tuple(programs)
         entries = [
             entry(f"new {x}", programs=programs, tag=tag, priority=priority, retries=retries)
-            for x in islice(self.fresh, n)
+            for x in islice(_FRESH, n)
         ]
         return create_records(self.ledger, entries, actor=ALICE)["ids"]
 
@@ -136,6 +158,44 @@ class Stage:
     def intern(self, tag: str, programs: tuple[str, ...] = ()) -> None:
         """Give a routing key its number, as whoever reroutes a record must."""
         self.ledger.lanes.intern([Lane(tag, programs)])
+
+    def service(self, *children: int, tag: str = "gpu") -> int:
+        """Create a service that runs and waits for these children; return its id."""
+        [service_id] = self.services(1, tag=tag)
+        self.adopt_children(service_id, children)
+        return service_id
+
+    def services(self, n: int, *, tag: str = "gpu") -> list[int]:
+        """Create services that wait to be started; return their ids."""
+        entries = [
+            NewRecord(spec(f"service {x}"), tag, Priority.normal, 0, Kind.service)
+            for x in islice(_FRESH, n)
+        ]
+        return create_records(self.ledger, entries, actor=ALICE)["ids"]
+
+    def adopt_children(self, service_id: int, children: Sequence[int]) -> None:
+        """Let a service wait for children, and start it first if it does not run."""
+        if self.status(service_id) is Status.waiting:
+            start_service(self.ledger, service_id, runner=RUNNER)
+        iterate_service(self.ledger, service_id, b"{}", children, runner=RUNNER)
+
+    def finish(self, service_id: int, what: tuple[Outcome, Mapping[bytes, bytes]]) -> None:
+        """Let a service end."""
+        finish_service(self.ledger, service_id, *what, runner=RUNNER)
+
+    def order(self, action: Action, *ids: int, actor: str = ALICE, **options: Any) -> Managed:
+        """Do something to records, at once."""
+        return manage(self.ledger, Order(action, **options), ids, actor=actor)
+
+    def done(self, action: Action, *ids: int, **options: Any) -> UUID:
+        """Do something to records, none of which may refuse; return the operation."""
+        managed = self.order(action, *ids, **options)
+        assert managed["errors"] == []
+        return UUID(managed["operation_id"])
+
+    def undo(self, operation: UUID, **how: Any) -> Undone:
+        """Take an operation back."""
+        return undo(self.ledger, operation, actor=ALICE, **how)
 
     # Managers
 
@@ -168,6 +228,10 @@ class Stage:
         results = [result(id_, attempt, what) for id_, attempt in held.items()]
         return return_results(self.ledger, manager_id, results, user=user)
 
+    def lose_silent(self) -> None:
+        """Declare lost the managers whose lease is over."""
+        lose_silent_managers(self.ledger)
+
     def running(self, n: int = 1, **how: Any) -> tuple[int, Held]:
         """Submit records and let a new manager claim them; return it and what it has."""
         self.submit(n, **how)
@@ -197,17 +261,18 @@ class Stage:
         with self.ledger.datastore.reading() as db:
             return managers.get(db, manager_id)
 
+    def statuses(self, *ids: int) -> dict[int, str]:
+        """Return the statuses of the records that there are, by id."""
+        return {id_: str(each.status) for id_, each in get_records(self.ledger, ids).items()}
+
+    def image(self) -> dict[str, list[TupleRow]]:
+        """Return the projections of records, but for what only counts or dates what was done."""
+        return {table: self.ask(question) for table, question in IMAGE.items()}
+
     def queue(self) -> list[int]:
         """Return the ids in the claim queue, lane by lane, in the order of claiming."""
         rows = self.ask("SELECT record_id FROM claim_queue ORDER BY lane_id, rank, record_id")
         return [row[0] for row in rows]
-
-    def take(self, manager: Manager, limit: int) -> list[int]:
-        """Return what a claim would take now; nothing changes."""
-        with self.ledger.datastore.writing() as db:
-            self.ledger.lanes.refresh(db)
-            lanes = self.ledger.lanes.open_to(manager)
-            return [r.id for r in claim_queue.take(db, lanes, limit, self.ledger.lanes)]
 
     def head(self) -> int:
         """Return how many events the log has."""
@@ -221,21 +286,28 @@ class Stage:
 
     # The database itself
 
-    @contextlib.contextmanager
-    def connected(self) -> Generator[Connection[TupleRow]]:
-        """Give a connection beside the ledger's, in autocommit mode."""
-        with contextlib.closing(connect(self.url, self.schema)) as connection:
-            yield connection
+    def connected(self) -> contextlib.closing[Connection[TupleRow]]:
+        """Return a new connection beside the ledger's, in autocommit mode."""
+        return contextlib.closing(connect(self.url, self.schema))
 
     def ask(self, question: str, parameters: Sequence[Any] = ()) -> list[TupleRow]:
         """Return all rows of a query."""
-        with self.connected() as connection:
-            return connection.execute(question.encode(), parameters).fetchall()
+        return self._beside().execute(question.encode(), parameters or None).fetchall()
 
     def do(self, statement: str, parameters: Sequence[Any] = ()) -> int:
         """Execute a statement behind the ledger's back; return how many rows it changed."""
-        with self.connected() as connection:
-            return connection.execute(statement.encode(), parameters).rowcount
+        return self._beside().execute(statement.encode(), parameters or None).rowcount
+
+    def _beside(self) -> Connection[TupleRow]:
+        if self._connection is None or self._connection.closed:
+            self._connection = connect(self.url, self.schema)
+        return self._connection
+
+    def close(self) -> None:
+        """Close the connection beside the ledger's, and the ledger."""
+        if self._connection is not None:
+            self._connection.close()
+        self.ledger.close()
 
     def silence(self, manager_id: int) -> None:
         """Let a manager's lease be over, without waiting for it."""
@@ -246,18 +318,39 @@ class Stage:
         )
         assert n == 1
 
-    def wipe(self) -> None:
-        """Empty the projections, without the log."""
-        with self.connected() as connection:
-            for table in PROJECTIONS:
-                connection.execute(sql.SQL("TRUNCATE {}").format(sql.Identifier(table)))
+
+# A new schema takes thirty times as long, most of it for files. How the log refuses to be emptied
+# is tested on databases that were never emptied like this.
+_EMPTY: Final = """
+    -- First what locks the table: VACUUM gives way to it now, and might wait for what follows.
+    ALTER TABLE ledger_events DISABLE TRIGGER ledger_events_are_immutable;
+    GRANT ALL ON ledger_events TO CURRENT_USER;
+    DELETE FROM ledger_events;
+    DELETE FROM payloads;
+    DELETE FROM lanes;
+    DELETE FROM manager_heartbeats;
+    DELETE FROM idempotency_keys;
+    {projections}
+    ALTER TABLE ledger_events ENABLE ALWAYS TRIGGER ledger_events_are_immutable;
+    REVOKE UPDATE, DELETE, TRUNCATE ON ledger_events FROM CURRENT_USER;
+    SELECT setval(format('%I.%I', schemaname, sequencename)::regclass, 1, false)
+      FROM pg_sequences
+     WHERE schemaname = current_schema();
+"""
+
+
+def empty(url: str) -> None:
+    """Empty the ledger of a database, so that the next test may begin."""
+    deletions = "".join(f"DELETE FROM {table};" for table in PROJECTIONS)  # noqa: S608
+    with contextlib.closing(connect(url)) as connection:
+        connection.execute(_EMPTY.format(projections=deletions).encode())
 
 
 @contextlib.contextmanager
 def staged(url: str, schema: str = DEFAULT_SCHEMA, **options: Any) -> Generator[Stage]:
     """Give a stage on a migrated database, and close its ledger at the end."""
-    with contextlib.closing(Ledger(url, schema, **options)) as ledger:
-        yield Stage(ledger, url, schema)
+    with contextlib.closing(Stage(Ledger(url, schema, **options), url, schema)) as stage:
+        yield stage
 
 
 def together(*works: Callable[[], object]) -> list[Any]:
@@ -283,4 +376,3 @@ def _now_s(connection: Connection[Any]) -> float:
     row = connection.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
     assert row is not None
     return float(row[0])
-

@@ -256,7 +256,7 @@ def test_a_step_that_fails_leaves_no_trace(
 
 
 def test_a_database_without_a_ledger_is_refused(empty_database_url: str) -> None:
-    with pytest.raises(SchemaMismatch, match="version 0 .*recordledger migrate"):
+    with pytest.raises(SchemaMismatch, match=r"version 0 .*recordledger migrate"):
         check(empty_database_url)
 
 

@@ -1,0 +1,51 @@
+"""The table `comments`: what people wrote about records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from recordledger.domain.events import Commented
+from recordledger.domain.record import Record
+from recordledger.domain.streams import Stream
+
+from .database import Db
+from .mapper import Recorded
+from .statements import statements
+
+_SQL = statements("comments")
+
+
+class Comment(NamedTuple):
+    """A remark about a record: its place in the record's history, when, by whom, and what."""
+
+    record_id: int
+    version: int
+    commented_at: datetime
+    author: str
+    text: str
+
+
+def write(db: Db, changes: Sequence[tuple[Record, Record]], happened: Iterable[Recorded]) -> None:
+    """Add the comments that were made, and drop those on erased records."""
+    erased = {after.id for _, after in changes if not after.exists}
+    rows = [
+        (each.number, each.version, each.event.timestamp, each.event.actor, each.event.text)
+        for each in happened
+        if isinstance(each.event, Commented)
+        and each.stream is Stream.record
+        and each.number not in erased
+    ]
+    if rows:
+        names = ("record_ids", "versions", "times", "authors", "texts")
+        columns = map(list[Any], zip(*rows, strict=True))
+        db.execute(_SQL["insert"], dict(zip(names, columns, strict=True)), prepare=True)
+    if gone := [after.id for before, after in changes if before.exists and not after.exists]:
+        db.execute(_SQL["forget"], {"ids": gone})
+
+
+def page(db: Db, record_id: int, after: int, limit: int) -> list[Comment]:
+    """Return comments on a record, oldest first, after this version of it."""
+    parameters = {"id": record_id, "after": after, "limit": limit}
+    return [Comment(*row) for row in db.execute(_SQL["get"], parameters)]

@@ -1,0 +1,48 @@
+"""Policies that act by the clock and not on what comes in."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+from recordledger.domain.commands import Change
+from recordledger.domain.events import Failed
+from recordledger.domain.policies import FAILED_AFTER
+from recordledger.domain.propagation import Action
+from recordledger.domain.record import decide
+from recordledger.domain.status import Status
+
+from .ledger import Intent, Ledger, Operation
+from .statements import statements
+
+_SQL = statements("policies")
+SLICE: Final = 2_000
+
+
+def fail_old_errors(ledger: Ledger, failed_after_s: float, limit: int = SLICE) -> int:
+    """Declare failed at most `limit` records whose error is this old; return how many.
+
+    Raises:
+        StoreUnavailable: the database does not answer.
+    """
+    parameters = {"older_than_s": failed_after_s, "limit": limit}
+    with ledger.datastore.reading() as db:
+        ids = [row[0] for row in db.execute(_SQL["old_errors"], parameters)]
+    if not ids:
+        return 0
+
+    def work(operation: Operation) -> int:
+        locked = operation.lock(ids)
+        before = operation.stamp.timestamp - timedelta(seconds=failed_after_s)
+        failed = Failed(**operation.stamp.model_dump())
+        n_failed = 0
+        for record in locked.values():
+            # It may have been reset, and may have erred anew, before it was locked.
+            if record.status is not Status.error or (record.finished_at or before) > before:
+                continue
+            operation.happen(record, decide(record, Change(event=failed)))
+            n_failed += 1
+        return n_failed
+
+    reason = f"in error for more than {failed_after_s:g} s"
+    return ledger.operate(work, actor=FAILED_AFTER, reason=reason, intent=Intent(Action.fail))

@@ -1,0 +1,44 @@
+-- name: add
+-- One row an operation; a job adds to it slice by slice.
+INSERT INTO operations AS present (id, action, actor, reason, started_at, undoes, n_changes)
+SELECT * FROM unnest(%(ids)b::uuid[], %(actions)b::text[], %(actors)b::text[], %(reasons)b::text[],
+                     %(times)b::timestamptz[], %(undoes)b::uuid[], %(counts)b::bigint[])
+       AS new (id, action, actor, reason, started_at, undoes, n_changes)
+ ORDER BY id
+    ON CONFLICT (id) DO UPDATE
+   SET n_changes = present.n_changes + excluded.n_changes,
+       started_at = least(present.started_at, excluded.started_at);
+
+-- name: add_changes
+INSERT INTO operation_changes (operation_id, record_id, version)
+SELECT * FROM unnest(%(operation_ids)b::uuid[], %(record_ids)b::bigint[], %(versions)b::integer[]);
+
+-- name: get
+SELECT id, action, actor, reason, started_at, undoes, n_changes FROM operations WHERE id = %(id)s;
+
+-- name: undone_by
+SELECT id FROM operations WHERE undoes = %(id)s ORDER BY started_at;
+
+-- name: page
+SELECT id, action, actor, reason, started_at, undoes, n_changes
+  FROM operations
+ WHERE (%(actor)s::text IS NULL OR actor = %(actor)s)
+   AND (%(action)s::text IS NULL OR action = %(action)s)
+   AND (%(before_at)s::timestamptz IS NULL
+        OR (started_at, id) < (%(before_at)s::timestamptz, %(before_id)s::uuid))
+ ORDER BY started_at DESC, id DESC
+ LIMIT %(limit)s;
+
+-- name: changed_records
+-- The records that an operation changed, a slice of them.
+SELECT DISTINCT record_id
+  FROM operation_changes
+ WHERE operation_id = %(id)b::uuid AND record_id > %(after)b::bigint
+ ORDER BY record_id
+ LIMIT %(limit)b::bigint;
+
+-- name: of_records
+-- Which events of these records belong to an operation.
+SELECT record_id, version FROM operation_changes
+ WHERE operation_id = %(id)b::uuid AND record_id = ANY(%(record_ids)b::bigint[])
+ ORDER BY record_id, version;

@@ -1,0 +1,8 @@
+-- name: old_errors
+-- The records that have been in error for longest; the partial index has them in this order.
+SELECT id
+  FROM records
+ WHERE status = 'error'
+   AND finished_at <= clock_timestamp() - make_interval(secs => %(older_than_s)s)
+ ORDER BY finished_at
+ LIMIT %(limit)s;

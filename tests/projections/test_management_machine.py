@@ -1,0 +1,474 @@
+"""People and managers do anything to any family: a simple model and the live ledger must agree.
+
+The model is a pile of cards for each record (`Pile`), a list of relations, and for each operation
+what it did to whom. It shares no code with the ledger but the names of statuses and actions.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from recordledger.domain.events import Kind, Priority
+from recordledger.domain.propagation import Action
+from recordledger.domain.record import fold
+from recordledger.domain.status import Status
+from recordledger.projections.families import CircularFamily
+from recordledger.projections.management import Order, manage
+from recordledger.projections.operations import OperationNotFound
+from recordledger.projections.queries import get_records
+from tests.domain.specification import ROWS
+from tests.domain.test_propagation import naive
+
+from .stage import ALICE, Stage, bad, good
+
+EXAMPLES = int(os.environ.get("RECORDLEDGER_TEST_MACHINE_EXAMPLES", "8"))
+STEPS = int(os.environ.get("RECORDLEDGER_TEST_MACHINE_STEPS", "25"))
+
+# What people do, the event by which the specification's table names it, and where it leads.
+EVENTS = {
+    Action.reset: "reset",
+    Action.cancel: "cancelled",
+    Action.uncancel: "uncancelled",
+    Action.delete: "soft_deleted",
+    Action.undelete: "undeleted",
+    Action.invalidate: "invalidated",
+    Action.uninvalidate: "uninvalidated",
+    Action.hold: "held",
+    Action.release: "released",
+    Action.fail: "failed",
+    Action.revive: "revived",
+    Action.modify: "rerouted",
+    Action.comment: "commented",
+    Action.erase: "erased",
+}
+RESTORING = {
+    Action.uncancel: "cancelled",
+    Action.undelete: "soft_deleted",
+    Action.uninvalidate: "invalidated",
+}
+FAMILIAL = {
+    Action.cancel,
+    Action.delete,
+    Action.erase,
+    Action.invalidate,
+    Action.reset,
+    Action.modify,
+}
+TABLE = {(status, event.topic): target for (status, event), target in ROWS.items()}
+
+NUMBERS = st.integers(0, 10_000)
+SOME = st.lists(NUMBERS, min_size=1, max_size=5)
+
+
+@dataclass(frozen=True)
+class Pile:
+    """What a record is (the last card) and what it was; an erased one has no cards."""
+
+    cards: tuple[str, ...]
+    kind: Kind
+    tag: str
+    priority: Priority
+    outcome: str | None = None
+    holder: int | None = None
+
+    @property
+    def status(self) -> str:
+        return self.cards[-1] if self.cards else "(none)"
+
+    def but(self, **changes: Any) -> Pile:
+        return Pile(**{**vars(self), **changes})
+
+    def with_top(self, top: str, **changes: Any) -> Pile:
+        return self.but(cards=(*self.cards[:-1], top), **changes)
+
+    def after(self, event: str, tag: str, priority: Priority) -> Pile:
+        """Return the pile after an event that people cause."""
+        target = TABLE[self.status, event]
+        if event == "erased":
+            return self.but(cards=())
+        if event == "rerouted":
+            return self.but(tag=tag, priority=priority)
+        if target == "unchanged":
+            return self
+        if target == "what it was":
+            return self.but(cards=self.cards[:-1])
+        if event in ("cancelled", "soft_deleted"):
+            return self.back().but(cards=(*self.back().cards, target))
+        outcome = None if event in ("reset", "revived") else self.outcome
+        holder = None if event in ("reset", "revived") else self.holder
+        return self.with_top(target, outcome=outcome, holder=holder)
+
+    def back(self) -> Pile:
+        """Return what comes back: a lost attempt does not resume."""
+        return self.with_top("waiting", holder=None) if self.status == "running" else self
+
+
+@dataclass
+class Done:
+    """What an operation did: whom it changed, what they were, and how often they had changed."""
+
+    action: Action
+    before: dict[int, Pile] = field(default_factory=dict[int, Pile])
+    count: dict[int, int] = field(default_factory=dict[int, int])
+    event: dict[int, str] = field(default_factory=dict[int, str])
+    harmless: set[int] = field(default_factory=set[int])
+
+
+class Management(RuleBasedStateMachine):
+    """The rules. One ledger serves all runs; each has records and tags of its own."""
+
+    stage: Stage
+    n_runs = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        type(self).n_runs += 1
+        self.tags = [f"run{self.n_runs}a", f"run{self.n_runs}b"]
+        self.piles: dict[int, Pile] = {}
+        self.counts: dict[int, int] = {}
+        self.edges: list[tuple[int, int]] = []
+        self.operations: dict[UUID, Done] = {}
+        self.held: dict[int, dict[int, int]] = {}
+
+    # Helpers
+
+    def pick(self, numbers: Iterable[int]) -> list[int]:
+        ids = sorted(self.piles)
+        return [ids[number % len(ids)] for number in numbers] if ids else []
+
+    def change(self, record_id: int, pile: Pile) -> None:
+        self.piles[record_id] = pile
+        self.counts[record_id] = self.counts.get(record_id, 0) + 1
+
+    def there(self) -> dict[int, Status]:
+        return {id_: Status(pile.status) for id_, pile in self.piles.items() if pile.cards}
+
+    def parents(self, record_id: int) -> list[int]:
+        return [parent for parent, child in self.edges if child == record_id]
+
+    def reach(self, ids: Iterable[int], *, up: bool) -> set[int]:
+        found: set[int] = set()
+        todo = list(ids)
+        while todo:
+            id_ = todo.pop()
+            for parent, child in self.edges:
+                here, there = (child, parent) if up else (parent, child)
+                if here == id_ and there not in found:
+                    found.add(there)
+                    todo.append(there)
+        return found
+
+    def queue(self) -> list[int]:
+        """Return who may be claimed, in the order of claiming by a manager of both tags."""
+        return sorted(
+            (
+                id_
+                for id_, pile in self.piles.items()
+                if pile.status == "waiting" and pile.kind is Kind.task
+            ),
+            key=lambda id_: (
+                self.tags.index(self.piles[id_].tag),
+                -self.piles[id_].priority,
+                id_,
+            ),
+        )
+
+    # What managers and services do
+
+    @rule(n=st.integers(1, 4), tag=NUMBERS, priority=st.sampled_from(Priority))
+    def submit(self, n: int, tag: int, priority: Priority) -> None:
+        name = self.tags[tag % 2]
+        for id_ in self.stage.submit(n, tag=name, priority=priority):
+            self.change(id_, Pile(("waiting",), Kind.task, name, priority))
+
+    @rule(children=SOME)
+    def start_service(self, children: list[int]) -> None:
+        chosen = [id_ for id_ in dict.fromkeys(self.pick(children)) if self.piles[id_].cards]
+        service = self.stage.service(*chosen, tag=self.tags[0])
+        self.change(service, Pile(("running",), Kind.service, self.tags[0], Priority.normal))
+        self.edges += [(service, child) for child in chosen]
+
+    @precondition(lambda self: self.edges)
+    @rule(which=NUMBERS, child=NUMBERS)
+    def ask_for_another_child(self, which: int, child: int) -> None:
+        services = [
+            id_
+            for id_, pile in self.piles.items()
+            if pile.kind is Kind.service and pile.status in ("waiting", "running")
+        ]
+        if not services:
+            return
+        parent = services[which % len(services)]
+        [wanted] = self.pick([child])
+        if not self.piles[wanted].cards:
+            return
+        starts = self.piles[parent].status == "waiting"
+        if wanted in {parent, *self.reach([parent], up=True)}:
+            with pytest.raises(CircularFamily):
+                self.stage.adopt_children(parent, [wanted])
+        else:
+            self.stage.adopt_children(parent, [wanted])
+            if (parent, wanted) not in self.edges:
+                self.edges.append((parent, wanted))
+            self.change(parent, self.piles[parent])
+        if starts:
+            self.change(parent, self.piles[parent].with_top("running"))
+
+    @rule(n=st.integers(1, 3))
+    def claim(self, n: int) -> None:
+        manager_id = self.stage.manager(*self.tags)
+        held = self.stage.claim(manager_id, n)
+        assert list(held) == self.queue()[:n]
+        self.held[manager_id] = held
+        for id_ in held:
+            self.change(id_, self.piles[id_].with_top("running", holder=manager_id))
+
+    @precondition(lambda self: self.held)
+    @rule(which=NUMBERS, fine=st.booleans())
+    def hand_in(self, which: int, fine: bool) -> None:
+        managers = sorted(self.held)
+        manager_id = managers[which % len(managers)]
+        held = self.held.pop(manager_id)
+        self.stage.hand_in(manager_id, held, good() if fine else bad())
+        for id_ in held:
+            pile = self.piles[id_]
+            if pile.status == "running" and pile.holder == manager_id:
+                top = "complete" if fine else "error"
+                self.change(id_, pile.with_top(top, outcome=top))
+
+    @precondition(lambda self: self.held)
+    @rule(which=NUMBERS)
+    def fall_silent(self, which: int) -> None:
+        managers = sorted(self.held)
+        manager_id = managers[which % len(managers)]
+        del self.held[manager_id]
+        self.stage.silence(manager_id)
+        self.stage.lose_silent()
+        for id_, pile in self.piles.items():
+            if pile.status == "running" and pile.holder == manager_id:
+                self.change(id_, pile.back())
+
+    @rule(which=NUMBERS, fine=st.booleans())
+    def finish_service(self, which: int, fine: bool) -> None:
+        running = [
+            id_
+            for id_, pile in self.piles.items()
+            if pile.kind is Kind.service and pile.status == "running"
+        ]
+        if running:
+            id_ = running[which % len(running)]
+            self.stage.finish(id_, good() if fine else bad())
+            top = "complete" if fine else "error"
+            self.change(id_, self.piles[id_].with_top(top, outcome=top))
+
+    # What people do
+
+    @precondition(lambda self: self.piles)
+    @rule(
+        action=st.sampled_from(sorted(EVENTS)),
+        numbers=SOME,
+        tag=NUMBERS,
+        priority=st.sampled_from(Priority),
+        down=st.booleans(),
+        up=st.booleans(),
+    )
+    def order(
+        self,
+        action: Action,
+        numbers: list[int],
+        tag: int,
+        priority: Priority,
+        down: bool,
+        up: bool,
+    ) -> None:
+        ids = self.pick(numbers)
+        name = self.tags[tag % 2]
+        order = Order(
+            action, tag=name, priority=priority, text="hm", delete_children=down, propagate=up
+        )
+        managed = manage(self.stage.ledger, order, ids, actor=ALICE)
+        accepted = self.accepted(action, ids)
+        updated = {ids[index] for index in managed["updated_idx"]}
+        assert updated == accepted
+        assert {ids[index] for index, _, _ in managed["errors"]} == set(ids) - accepted
+        happens = dict.fromkeys(sorted(accepted), EVENTS[action])
+        if action in FAMILIAL and (down or action not in (Action.delete, Action.erase)):
+            if up or action is not Action.invalidate:
+                happens |= naive(action, sorted(accepted), self.relations(), self.there())
+        elif action is Action.delete:
+            happens |= self.ancestors_of_deleted(accepted)
+        restored = self.restored(action, accepted) if action in RESTORING else {}
+        done = Done(action)
+        for id_, event in happens.items():
+            self.happen(done, id_, event, self.piles[id_].after(event, name, priority))
+        for id_, pile in restored.items():
+            self.happen(done, id_, "restored", pile)
+        self.operations[UUID(managed["operation_id"])] = done
+
+    def happen(self, done: Done, id_: int, event: str, after: Pile) -> None:
+        before = self.piles[id_]
+        if event == "rerouted" and after == before:
+            return
+        done.before[id_], done.event[id_] = before, event
+        if event == "commented":
+            done.harmless.add(id_)
+        else:
+            self.change(id_, after)
+        if event == "erased":
+            self.edges = [edge for edge in self.edges if id_ not in edge]
+        done.count[id_] = self.counts[id_]
+
+    def accepted(self, action: Action, ids: list[int]) -> set[int]:
+        found = {id_ for id_ in ids if (self.piles[id_].status, EVENTS[action]) in TABLE}
+        while action is Action.erase:
+            fewer = {id_ for id_ in found if found.issuperset(self.parents(id_))}
+            if fewer == found:
+                break
+            found = fewer
+        return found
+
+    def relations(self) -> list[tuple[int, int]]:
+        return list(self.edges)
+
+    def ancestors_of_deleted(self, ids: set[int]) -> dict[int, str]:
+        found: dict[int, str] = {}
+        todo = list(ids)
+        while todo:
+            for parent in self.parents(todo.pop()):
+                known = parent in ids or parent in found
+                if not known and self.piles[parent].status != "deleted":
+                    found[parent] = "soft_deleted"
+                    todo.append(parent)
+        return found
+
+    def restored(self, action: Action, ids: set[int]) -> dict[int, Pile]:
+        found: dict[int, Pile] = {}
+        for id_ in ids:
+            went = self.went(id_, action)
+            above = self.reach([id_], up=True)
+            relatives = (above | self.reach({id_, *above}, up=False)) - ids
+            for relative in relatives & went.before.keys():
+                if self.counts[relative] == went.count[relative] and (
+                    relative not in went.harmless
+                ):
+                    found[relative] = went.before[relative].back()
+        return found
+
+    def went(self, id_: int, action: Action) -> Done:
+        """Return the operation that took a record away: the last one that put the card there."""
+        for done in reversed(self.operations.values()):
+            changed = id_ in done.event and id_ not in done.harmless
+            if changed and done.count[id_] == self.counts[id_]:
+                return done
+        raise AssertionError(f"nobody has taken {id_} away for {action} to bring it back")
+
+    @precondition(lambda self: self.operations)
+    @rule(which=NUMBERS)
+    def undo(self, which: int) -> None:
+        operations = list(self.operations)
+        # Mostly the newest ones, which can be undone.
+        operation = operations[-1 - which % min(len(operations), 3 if which % 4 else 50)]
+        undone = self.operations[operation]
+        if not undone.before:
+            with pytest.raises(OperationNotFound):
+                self.stage.undo(operation)
+            return
+        possible = {
+            id_
+            for id_ in undone.before
+            if self.counts[id_] == undone.count[id_]
+            and undone.event[id_] not in ("commented", "erased")
+        }
+        said = self.stage.undo(operation)
+        assert said["n_undone"] == len(possible)
+        assert {id_ for id_, _, _ in said["conflicts"]} == undone.before.keys() - possible
+        done = Done(Action.undo)
+        for id_ in sorted(possible):
+            after = undone.before[id_]
+            if undone.event[id_] != "rerouted":
+                after = after.back()
+            self.happen(done, id_, "restored", after)
+        self.operations[UUID(said["operation_id"])] = done
+
+    # What must hold after every step
+
+    @invariant()
+    def the_records_are_what_the_model_says(self) -> None:
+        found = get_records(self.stage.ledger, self.piles)
+        expected = {id_: pile for id_, pile in self.piles.items() if pile.cards}
+        assert {id_: (*each.prior, each.status) for id_, each in found.items()} == {
+            id_: pile.cards for id_, pile in expected.items()
+        }
+        for id_, record in found.items():
+            pile = expected[id_]
+            assert (record.tag, record.priority) == (pile.tag, pile.priority)
+            said = record.outcome and ("error" if record.outcome.error_type else "complete")
+            assert said == pile.outcome
+            if pile.status == "running":
+                assert record.manager_id == pile.holder
+
+    @invariant()
+    def the_queue_is_what_the_model_says(self) -> None:
+        ids = self.stage.ask(
+            "SELECT q.record_id FROM claim_queue q JOIN lanes l ON l.id = q.lane_id"
+            " WHERE l.tag = ANY(%s) ORDER BY l.tag, q.rank, q.record_id",
+            [self.tags],
+        )
+        assert [row[0] for row in ids] == self.queue()
+
+    @invariant()
+    def the_counts_are_what_the_model_says(self) -> None:
+        rows = self.stage.ask(
+            "SELECT l.tag, c.status, c.n_records FROM status_counts c"
+            " JOIN lanes l ON l.id = c.lane_id WHERE l.tag = ANY(%s) AND n_records <> 0",
+            [self.tags],
+        )
+        expected: dict[tuple[str, str], int] = {}
+        for pile in self.piles.values():
+            if pile.cards:
+                place = pile.tag, pile.status
+                expected[place] = expected.get(place, 0) + 1
+        assert {(tag, status): n for tag, status, n in rows} == expected
+
+    @invariant()
+    def the_tables_are_what_the_log_says(self) -> None:
+        self.stage.require_equal()
+
+    def teardown(self) -> None:
+        with self.stage.ledger.datastore.reading() as db:
+            histories = self.stage.ledger.histories(db, list(self.piles))
+        found = get_records(self.stage.ledger, self.piles)
+        for id_ in self.piles:
+            folded = fold(id_, histories[id_])
+            assert found.get(id_, folded) == folded
+            assert folded.exists == (id_ in found)
+            assert folded.version == len(histories[id_])
+
+
+def test_the_ledger_does_what_the_model_does(stage: Stage) -> None:
+    machine: type[Management] = type("Machine", (Management,), {"stage": stage})
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=EXAMPLES,
+            stateful_step_count=STEPS,
+            deadline=None,
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+            print_blob=True,
+        ),
+    )

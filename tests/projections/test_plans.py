@@ -1,0 +1,297 @@
+"""Query plans: the hot statements go through their indexes, however large the tables are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Final, LiteralString
+
+import pytest
+from psycopg import Rollback
+from psycopg.sql import SQL, Identifier, Literal
+
+from recordledger.domain.events import Priority
+from recordledger.domain.record import Record
+from recordledger.domain.status import Status
+from recordledger.domain.streams import Stream, stream_uuid
+from recordledger.projections import claim_queue, payloads, records
+from recordledger.projections.database import Db
+from recordledger.projections.queries import RecordFilter, page_sql
+from recordledger.projections.statements import statements
+from tests.postgres import new_database
+
+from .stage import Stage, staged
+
+N_DONE: Final = 30_000
+N_ALL: Final = 130_000
+"""The rest waits."""
+N_LANES: Final = 8
+BUSY: Final = 1
+"""The manager that has done everything that is done, and runs 50 tasks."""
+LARGE: Final = frozenset(
+    {"records", "claim_queue", "ledger_events", "payloads", "payload_references"}
+)
+
+# What a ledger of this size has in its tables, as far as plans depend on it.
+FILL: Final[tuple[LiteralString, ...]] = (
+    """INSERT INTO lanes (tag, required_programs)
+       SELECT 'tag' || n, CASE WHEN n % 2 = 0 THEN '{}' ELSE '{psi4>=1.9}' END::text[]
+         FROM generate_series(1, 8) AS n""",
+    """INSERT INTO records (id, version, status, prior, kind, spec, spec_size_bytes, function,
+                            lane_id, tag, priority, owner, created_at, modified_at, attempt,
+                            manager_id, started_at, retries, retries_used)
+       SELECT n, 1,
+              CASE WHEN n <= 29000 THEN 'complete' WHEN n <= 29500 THEN 'error'
+                   WHEN n <= 29950 THEN 'held' WHEN n <= 30000 THEN 'running'
+                   ELSE 'waiting' END,
+              '{}', 'task', sha256(n::text::bytea), 100, 'psi4', 1 + n % 8, 'tag' || 1 + n % 8,
+              n % 3, 'user:' || n % 20, now() - n * interval '1 s', now(), 1,
+              CASE WHEN n <= 29500 OR n BETWEEN 29951 AND 30000 THEN 1 END, now(), 0, 0
+         FROM generate_series(1, 130000) AS n""",
+    "INSERT INTO claim_queue SELECT lane_id, -priority, id FROM records WHERE status = 'waiting'",
+    "INSERT INTO payload_references SELECT spec, id, 1 FROM records",
+    "INSERT INTO payloads SELECT spec, 100, 'raw', 'x' FROM records",
+    """INSERT INTO ledger_events (originator_id, originator_version, topic, state)
+       SELECT (lpad('1', 16, '0') || lpad(to_hex(id), 16, '0'))::uuid, 1, 'created', 'x'
+         FROM records""",
+    "ANALYZE",
+)
+
+
+@pytest.fixture(scope="module")
+def large(postgres_server_url: str, migrated_template: str) -> Iterator[Stage]:
+    """A stage with a hundred thousand waiting tasks and some that are done."""
+    with (
+        new_database(postgres_server_url, template=migrated_template) as url,
+        staged(url) as stage,
+    ):
+        for statement in FILL:
+            stage.do(statement)
+        yield stage
+
+
+class Explained:
+    """A cursor that notes the plans of each statement, and what they read.
+
+    Most statements are prepared, and after a few times PostgreSQL may take a plan that does not
+    look at the parameters. So both are asked for: the plan for these values, and the one for any.
+    """
+
+    def __init__(self, db: Db) -> None:
+        self._db = db
+        self.nodes: list[dict[str, Any]] = []
+        self.n_pages = 0
+
+    def execute(
+        self, query: LiteralString, parameters: Mapping[str, Any], *, prepare: bool | None = None
+    ) -> Any:
+        """Explain the statement, and execute it."""
+        used = [name for name in parameters if f"%({name})" in query]
+        numbers = {name: number for number, name in enumerate(used, start=1)}
+        text = re.sub(r"%\((\w+)\)[bs]", lambda found: f"${numbers[found[1]]}", query)
+        self._db.execute(f"PREPARE explained AS {text}".encode())
+        values = SQL(", ").join(Literal(parameters[name]) for name in used)
+        # What writes is not executed more often than it should be.
+        analyze: LiteralString = "ANALYZE, BUFFERS, " if is_select(query) else ""
+        execute = SQL(analyze).join(
+            [SQL("EXPLAIN ("), SQL("FORMAT JSON) EXECUTE explained({})").format(values)]
+        )
+        for mode in ("force_custom_plan", "force_generic_plan")[: 1 if prepare is False else 2]:
+            self._db.execute(SQL("SET LOCAL plan_cache_mode = {}").format(Identifier(mode)))
+            row = self._db.execute(execute, binary=False).fetchone()
+            assert row is not None
+            plan = row[0][0]["Plan"]
+            self.nodes += nodes_of(plan)
+            self.n_pages += plan.get("Shared Hit Blocks", 0) + plan.get("Shared Read Blocks", 0)
+        self._db.execute("SET LOCAL plan_cache_mode = auto")
+        self._db.execute("DEALLOCATE explained")
+        return self._db.execute(query, parameters, prepare=prepare)
+
+    @property
+    def indexes(self) -> set[str]:
+        """The indexes that the plans go through."""
+        return {node["Index Name"] for node in self.nodes if "Index Name" in node}
+
+    @property
+    def read_whole(self) -> set[str]:
+        """The large tables that a plan reads from beginning to end."""
+        scanned = {node["Relation Name"] for node in self.nodes if node["Node Type"] == "Seq Scan"}
+        return scanned & LARGE
+
+
+def is_select(query: str) -> bool:
+    code = re.sub(r"--.*", "", query).split()
+    return code[0] == "SELECT"
+
+
+def nodes_of(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the nodes of a plan, from the top."""
+    yield plan
+    for inner in plan.get("Plans", ()):
+        yield from nodes_of(inner)
+
+
+Work = Callable[[Stage, Any], object]
+"""What is done, with a cursor that explains what it is given."""
+
+
+def claim_of(*lane_ids: int, limit: int = 20) -> Work:
+    def work(stage: Stage, db: Any) -> object:
+        taken = claim_queue.take(db, [list(lane_ids)], limit, stage.ledger.lanes)
+        assert len(taken) == limit
+        return taken
+
+    return work
+
+
+def page_of(before_id: int | None = None, **which: Any) -> Work:
+    def work(_: Stage, db: Any) -> object:
+        text, parameters = page_sql(RecordFilter(**which), 250, before_id)
+        return db.execute(text, parameters, prepare=False).fetchall()
+
+    return work
+
+
+def of_ids(read: Callable[..., object], n: int) -> Work:
+    ids = list(range(7, N_ALL, N_ALL // n))[:n]
+    return lambda stage, db: read(db, ids, stage.ledger.lanes)
+
+
+def find_existing(_: Stage, db: Any) -> object:
+    digests = [row[0] for row in db._db.execute("SELECT spec FROM records WHERE id % 1300 = 0")]
+    payloads.lock(db, digests)
+    payloads.load(db, digests)
+    found = records.existing(db, digests)
+    assert len(found) == len(digests) == 100
+    return found
+
+
+def write_back(stage: Stage, db: Any) -> object:
+    found = records.get(db, list(range(N_DONE + 1, N_DONE + 201)), stage.ledger.lanes)
+    changes = [(record, replace(record, status=Status.running)) for record in found]
+
+    def lane_id_of(record: Record) -> int:
+        return int(record.tag.removeprefix("tag"))
+
+    records.write(db, changes, lane_id_of)
+    claim_queue.write(db, changes, lane_id_of)
+    return found
+
+
+def read_log(_: Stage, db: Any) -> object:
+    sql = statements("ledger_events")["read_log"]
+    return db.execute(sql, {"after": 100_000, "upto": 100_500}).fetchall()
+
+
+def read_history(_: Stage, db: Any) -> object:
+    sql = statements("ledger_events")["history"]
+    return db.execute(sql, {"id": stream_uuid(Stream.record, 411)}).fetchall()
+
+
+# What is done, the indexes that it goes through, and how many pages at the most: a few for each
+# row, and not one for each row that is passed over.
+HOT: Final[dict[str, tuple[Work, set[str], int]]] = {
+    "claim from one lane": (claim_of(1), {"claim_queue_pkey", "records_pkey"}, 400),
+    "claim from all lanes": (
+        claim_of(*range(1, N_LANES + 1)),
+        {"claim_queue_pkey", "records_pkey"},
+        500,
+    ),
+    "lock one": (of_ids(records.lock, 1), {"records_pkey"}, 20),
+    "lock many": (of_ids(records.lock, 200), {"records_pkey"}, 3_000),
+    "get many": (of_ids(records.get, 100), {"records_pkey"}, 1_000),
+    "find existing": (
+        find_existing,
+        {"payload_references_pkey", "records_pkey", "payloads_pkey"},
+        8_000,
+    ),
+    "write back": (write_back, {"records_pkey", "claim_queue_pkey"}, 2_000),
+    "read the log": (read_log, {"ledger_events_notification_id_idx"}, 100),
+    "history": (read_history, {"ledger_events_pkey"}, 20),
+    "page": (page_of(), {"records_pkey"}, 100),
+    "page of a status": (page_of(status=(Status.error,)), {"records_status"}, 200),
+    "page of a status that only old records are in": (
+        page_of(status=(Status.complete,)),
+        {"records_status"},
+        400,
+    ),
+    "next page of a status": (
+        page_of(29_300, status=(Status.error,)),
+        {"records_status"},
+        200,
+    ),
+    "page of a status that nothing is in": (
+        page_of(status=(Status.failed,)),
+        {"records_status"},
+        20,
+    ),
+    "page of several statuses": (
+        page_of(status=(Status.error, Status.held, Status.failed, Status.complete)),
+        {"records_status"},
+        500,
+    ),
+    "next page of several statuses": (
+        page_of(29_400, status=(Status.error, Status.held)),
+        {"records_status"},
+        1_200,
+    ),
+    "page of a tag": (page_of(tag=("tag3",)), {"records_tag"}, 1_200),
+    "page of an owner": (page_of(owner=("user:7",)), {"records_owner"}, 1_200),
+    "page of a manager": (page_of(manager_id=(BUSY,)), {"records_manager"}, 200),
+    "page of ids": (page_of(ids=tuple(range(1, 100))), {"records_pkey"}, 900),
+}
+
+
+def explain(stage: Stage, work: Work) -> tuple[Explained, object]:
+    """Do the work and take it back; return what its plans were, and its answer."""
+    answer: object = None
+    explained: Explained | None = None
+    with stage.ledger.datastore.writing() as db:
+        stage.ledger.lanes.refresh(db)
+        explained = Explained(db)
+        answer = work(stage, explained)
+        raise Rollback
+    assert explained is not None
+    return explained, answer
+
+
+@pytest.mark.parametrize("name", HOT)
+def test_a_hot_statement_goes_through_its_index(large: Stage, name: str) -> None:
+    work, indexes, n_pages_max = HOT[name]
+    explained, _ = explain(large, work)
+    assert explained.read_whole == set()
+    assert explained.indexes >= indexes
+    assert explained.n_pages <= n_pages_max
+
+
+def read_running(_: Stage, db: Any) -> object:
+    return records.running_of_manager(db, BUSY)
+
+
+def lock_running(stage: Stage, db: Any) -> object:
+    return records.lock_of_manager(db, BUSY, stage.ledger.lanes)
+
+
+@pytest.mark.parametrize("work", [read_running, lock_running])
+def test_what_a_manager_runs_is_found_without_reading_what_it_has_done(
+    large: Stage, work: Work
+) -> None:
+    explained, found = explain(large, work)
+    assert isinstance(found, list)
+    assert len(found) == 50  # pyright: ignore[reportUnknownArgumentType]
+    assert explained.read_whole == set()
+    assert explained.n_pages <= 500
+
+
+def test_the_plans_would_show_a_table_that_is_read_whole(large: Stage) -> None:
+    with large.ledger.datastore.writing() as db:
+        explained = Explained(db)
+        explained.execute("SELECT count(*) FROM records WHERE function = %(f)s", {"f": "psi4"})
+    assert explained.read_whole == {"records"}
+    assert explained.n_pages > 1_000
+
+
+def test_the_priorities_of_the_queue_are_those_of_the_domain(large: Stage) -> None:
+    ranks = large.ask("SELECT DISTINCT -rank FROM claim_queue ORDER BY 1")
+    assert [Priority(rank) for (rank,) in ranks] == list(Priority)
