@@ -18,14 +18,23 @@ from recordledger.projections.ledger import Ledger
 
 from . import auth, errors, openapi
 from .desk import Desk
-from .routes import managers, records, server, tokens
+from .routes import management, managers, operations, records, server, services, tokens
 from .settings import Settings
 
 log = logging.getLogger(__name__)
 
 # What a client that went away is counted as, since it got no status (nginx's number).
 _CLIENT_GONE: Final = 499
-_ROUTERS: Final = (records.router, managers.router, tokens.router, server.router)
+# In this order: `/v1/records/errors` is looked at before `/v1/records/{record_id}`.
+_ROUTERS: Final = (
+    management.router,
+    records.router,
+    operations.router,
+    services.router,
+    managers.router,
+    tokens.router,
+    server.router,
+)
 
 
 def create_app(settings: Settings, ledger: Ledger | None = None) -> FastAPI:

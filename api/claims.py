@@ -18,7 +18,14 @@ def give(call: Call, manager_id: int) -> Reply:
     """Claim tasks for a manager; return the answer as `ClaimAnswer` has it."""
     limit = call.parse(ClaimRequest).limit
     desk = call.desk
-    taken = claim(desk.ledger, manager_id, limit, user=call.visitor.actor, request=call.key)
+    taken = claim(
+        desk.ledger,
+        manager_id,
+        limit,
+        user=call.visitor.actor,
+        spec_bytes_max=desk.settings.answer_bytes_max,
+        request=call.key,
+    )
     desk.metrics.claimed.inc(len(taken["tasks"]))
     specs = queries.payload_contents(desk.ledger, [task["spec"] for task in taken["tasks"]])
     if call.wanted is Format.json:

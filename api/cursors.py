@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import struct
+from datetime import UTC, datetime, timedelta
+from enum import IntEnum
 from typing import Final
 from uuid import UUID
 
@@ -12,27 +14,80 @@ from recordledger.domain.errors import InvalidInput
 from recordledger.domain.streams import ID_MAX, Stream
 
 _SHAPE: Final = struct.Struct(">B8sQ")
+_OPERATION_SHAPE: Final = struct.Struct(">B8sq16s")
+_SIZES: Final = (_SHAPE.size, _OPERATION_SHAPE.size)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def cursor_of(ledger_id: UUID, stream: Stream, last_id: int) -> str:
-    """Return the cursor after `last_id` in a list of records, managers or tokens."""
-    packed = _SHAPE.pack(stream, ledger_id.bytes[:8], last_id)
-    return base64.urlsafe_b64encode(packed).rstrip(b"=").decode()
+class Listing(IntEnum):
+    """Lists that are not all of one stream's aggregates; the numbers are above those of streams."""
+
+    comments = 101
+    children = 102
+    parents = 103
+    refusals = 104
+    operations = 105
 
 
-def last_id_of(cursor: str, ledger_id: UUID, stream: Stream) -> int:
+def cursor_of(ledger_id: UUID, listed: Stream | Listing, last_id: int) -> str:
+    """Return the cursor after `last_id` in a list of records, managers, tokens and so on."""
+    return _text_of(_SHAPE.pack(listed, ledger_id.bytes[:8], last_id))
+
+
+def last_id_of(cursor: str, ledger_id: UUID, listed: Stream | Listing) -> int:
     """Return where the page before has ended.
 
     Raises:
         InvalidInput: the cursor is of another list or another ledger, or none at all.
     """
+    last_id, _ = _unpacked(cursor, ledger_id, listed, _SHAPE)
+    if last_id > ID_MAX:
+        raise _of_another_list()
+    return last_id
+
+
+def operation_cursor_of(ledger_id: UUID, started_at: datetime, operation_id: UUID) -> str:
+    """Return the cursor after this operation in the list of operations, newest first."""
+    started_us = (started_at - _EPOCH) // timedelta(microseconds=1)
+    packed = _OPERATION_SHAPE.pack(
+        Listing.operations, ledger_id.bytes[:8], started_us, operation_id.bytes
+    )
+    return _text_of(packed)
+
+
+def last_operation_of(cursor: str, ledger_id: UUID) -> tuple[datetime, UUID]:
+    """Return where the page of operations before has ended.
+
+    Raises:
+        InvalidInput: the cursor is of another list or another ledger, or none at all.
+    """
+    started_us, (id_,) = _unpacked(cursor, ledger_id, Listing.operations, _OPERATION_SHAPE)
+    try:
+        return _EPOCH + timedelta(microseconds=started_us), UUID(bytes=id_)
+    except OverflowError:
+        raise _of_another_list() from None
+
+
+def _text_of(packed: bytes) -> str:
+    return base64.urlsafe_b64encode(packed).rstrip(b"=").decode()
+
+
+def _unpacked(
+    cursor: str, ledger_id: UUID, listed: Stream | Listing, shape: struct.Struct
+) -> tuple[int, list[bytes]]:
     try:
         packed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-        kind, ledger_prefix, last_id = _SHAPE.unpack(packed)
-    except (ValueError, binascii.Error, struct.error):
-        raise InvalidInput("this is no cursor; send the next_cursor of a page as it came") from None
-    if ledger_prefix != ledger_id.bytes[:8]:
+    except (ValueError, binascii.Error):
+        packed = b""
+    if len(packed) not in _SIZES:
+        raise InvalidInput("this is no cursor; send the next_cursor of a page as it came")
+    if packed[1:9] != ledger_id.bytes[:8]:
         raise InvalidInput("the cursor is of another ledger; begin with the first page")
-    if kind != stream or last_id > ID_MAX:
-        raise InvalidInput("the cursor is of another list; begin with the first page")
-    return int(last_id)
+    if packed[0] != listed or len(packed) != shape.size:
+        raise _of_another_list()
+    _, _, number, *rest = shape.unpack(packed)
+    return int(number), rest
+
+
+def _of_another_list() -> InvalidInput:
+    return InvalidInput("the cursor is of another list; begin with the first page")

@@ -28,7 +28,7 @@ from .auth import Doorkeeper, Visitor
 from .errors import refusal_of
 from .metrics import Metrics
 from .settings import Settings
-from .wire import Encoded, Format, Reply, Terms, decode, encode, inflate, negotiate, read
+from .wire import Encoded, Format, Reply, decode, encode, inflate, negotiate, read
 
 KEY_HEADER: Final = "Idempotency-Key"
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,200}")
@@ -137,10 +137,11 @@ class Desk:
         self, request: Request, visitor: Visitor, work: Callable[[Call], Reply]
     ) -> Response:
         """Return the answer to a request: what `work` makes of it, in the form that is wanted."""
-        terms = negotiate(request.headers)
+        with_body = request.method == "POST"
+        terms = negotiate(request.headers, with_body=with_body)
         key = _key_of(request)
         size_bytes_max = self.settings.body_bytes_max
-        data = await read(request, size_bytes_max) if request.method == "POST" else b""
+        data = await read(request, size_bytes_max) if with_body else b""
 
         def serve() -> Encoded:
             self.check_schema()
@@ -155,7 +156,7 @@ class Desk:
             return encode(work(call), terms)
 
         encoded = await self.in_thread(serve)
-        return Response(encoded.data, headers=encoded.headers)
+        return Response(encoded.data, encoded.status, headers=encoded.headers)
 
 
 def desk_of(request: Request) -> Desk:
@@ -166,9 +167,7 @@ def desk_of(request: Request) -> Desk:
 
 def answer_openly(reply: Reply, request: Request, *, status: int = 200) -> Response:
     """Return an answer that needs neither token nor body."""
-    headers = request.headers
-    terms = negotiate(headers) if "accept" in headers else Terms(None, "", Format.json, zstd=False)
-    encoded = encode(reply, terms)
+    encoded = encode(reply, negotiate(request.headers, with_body=False))
     return Response(encoded.data, status, headers=encoded.headers)
 
 

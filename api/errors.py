@@ -42,6 +42,8 @@ MEANINGS: Final[Mapping[str, Meaning]] = {
     "not_your_manager":       Meaning(403, "The manager is somebody else's"),
     "not_found":              Meaning(404, "There is no such record"),
     "manager_not_found":      Meaning(404, "There is no such manager"),
+    "operation_not_found":    Meaning(404, "There is no such operation on records"),
+    "job_not_found":          Meaning(404, "There is no such job"),
     "token_not_found":        Meaning(404, "There is no such token"),
     "no_such_route":          Meaning(404, "There is nothing at this address"),
     "method_not_allowed":     Meaning(405, "This address does not take this method"),
@@ -51,6 +53,12 @@ MEANINGS: Final[Mapping[str, Meaning]] = {
     "wrong_kind":             Meaning(409, "The record's kind does not allow this"),
     "not_your_attempt":       Meaning(409, "The manager never had this attempt"),
     "manager_not_active":     Meaning(409, "The manager is not active any more"),
+    "still_referenced":       Meaning(409, "Something refers to the record"),
+    "nothing_to_adopt":       Meaning(409, "The record has no such late result"),
+    "changed_since":          Meaning(409, "The record has changed since"),
+    "not_undoable":           Meaning(409, "This cannot be taken back"),
+    "circular_family":        Meaning(409, "A record would become its own ancestor"),
+    "job_not_ended":          Meaning(409, "The job still goes on"),
     "too_large":              Meaning(413, "Over a limit of the server"),
     "unsupported_media_type": Meaning(415, "The body is in no form that is read here"),
     "invalid_input":          Meaning(422, "The request is wrong"),
@@ -137,11 +145,9 @@ def refusal_of(error: ValidationError, whole: str = "the body") -> ValidationFai
 
 def plain(text: str, characters_max: int) -> str:
     """Return text that any encoder takes: no half surrogate pairs, no NUL, not too long."""
-    if len(text) > characters_max:
-        text = text[: characters_max - 3] + "..."
-    if "\0" in text:
-        text = text.replace("\0", "\\x00")
-    return text.encode("utf-8", "backslashreplace").decode()
+    mended = text[: characters_max + 1].replace("\0", "\\x00")
+    mended = mended.encode("utf-8", "backslashreplace").decode()
+    return mended if len(mended) <= characters_max else mended[: characters_max - 3] + "..."
 
 
 def _where(loc: Iterable[Any]) -> str:
@@ -173,9 +179,6 @@ async def _ledger_error(request: Request, error: Exception) -> Response:
     headers: dict[str, str] = {}
     if isinstance(error, Unauthenticated):
         headers["WWW-Authenticate"] = 'Bearer realm="recordledger"'
-    if meaning.status in (401, 403, 413, 415):
-        # The body may not have been read to its end.
-        headers["Connection"] = "close"
     if isinstance(error, UnsupportedMediaType):
         headers["Accept-Encoding"] = "zstd, gzip, identity"
     errors = error.errors if isinstance(error, ValidationFailed) else []

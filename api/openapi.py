@@ -48,9 +48,21 @@ def takes(
     return extra
 
 
-def gives(example: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
-    """Return what OpenAPI says of the answer of a route, by an example."""
-    return {200: {"content": {each.value: {"example": example} for each in Format}}}
+def gives(
+    example: dict[str, Any], *, job: type[BaseModel] | None = None
+) -> dict[int | str, dict[str, Any]]:
+    """Return what OpenAPI says of the answer of a route.
+
+    Args:
+        example: an answer.
+        job: what is answered if a job has begun; None if the route never needs one.
+    """
+    given: dict[int | str, dict[str, Any]] = {
+        200: {"content": {each.value: {"example": example} for each in Format}}
+    }
+    if job is not None:
+        given[202] = {"model": job, "description": "A job has begun; `job_id` is its number."}
+    return given
 
 
 def describe(app: FastAPI) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from enum import IntEnum
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from pydantic import BaseModel
 from pydantic_core import from_json
@@ -144,7 +144,7 @@ def event_out(placed: Placed) -> dict[str, Any]:
     }
 
 
-def _shown(value: Any) -> Any:
+def _shown(value: object) -> Any:
     """Return a field's value as plain values: digests in hex, priorities by name."""
     match value:
         case bytes():
@@ -156,7 +156,6 @@ def _shown(value: Any) -> Any:
         case BaseModel():
             return {name: _shown(item) for name, item in value}
         case tuple():
-            items: tuple[Any, ...] = value
-            return [_shown(item) for item in items]
+            return [_shown(item) for item in cast("tuple[object, ...]", value)]
         case _:
             return value

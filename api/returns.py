@@ -6,11 +6,10 @@ mended, what is too long is cut, and only what cannot be kept is refused, by its
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final, cast
 
 from pydantic import ValidationError
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from recordledger.domain.errors import InvalidInput, TooLarge
 from recordledger.domain.events import Outcome, Payload
@@ -22,14 +21,12 @@ from .desk import Call
 from .errors import plain, refusal_of
 from .schemas import ResultIn, ReturnRequest
 from .submissions import refused
+from .wire import is_about_surrogates
 
 # What an event keeps of an error; the traceback is a payload and is kept whole.
 ERROR_TYPE_CHARACTERS_MAX: Final = 200
 ERROR_MESSAGE_CHARACTERS_MAX: Final = 1_000
 _TEXTS: Final = ("traceback", "stdout", "stderr")
-
-# Numbers that may be beyond a double: the decoder makes infinity of them.
-_MAY_BE_INFINITE: Final = re.compile(rb"[0-9][eE]\+?[0-9]{3}|[0-9]{309}")
 
 
 def take(call: Call, manager_id: int) -> dict[str, Any]:
@@ -57,7 +54,12 @@ def take(call: Call, manager_id: int) -> dict[str, Any]:
     }
     if results:
         taken = return_results(
-            desk.ledger, manager_id, results, user=call.visitor.actor, request=call.key
+            desk.ledger,
+            manager_id,
+            results,
+            user=call.visitor.actor,
+            policies=desk.settings.policies,
+            request=call.key,
         )
         answer["operation_id"] = taken["operation_id"]
         answer["accepted_idx"] = [places[index] for index in taken["accepted_idx"]]
@@ -136,11 +138,17 @@ def _result_bytes(result: Any, bytes_max: int) -> bytes:
     try:
         value = from_json(result, allow_inf_nan=False, cache_strings="keys")
     except ValueError as error:
+        if is_about_surrogates(error):
+            raise InvalidInput(
+                "the result has half of a surrogate pair; it is not valid Unicode"
+            ) from error
         raise InvalidInput(f"the result's bytes are not JSON: {error}") from error
+    # What the decoder lets through is rare, so it is looked for in the cheapest way first: NUL,
+    # deep nesting, and infinity, which it makes of numbers that are beyond a double.
     if (
         b"\\u0000" in result
         or result.count(b"[") + result.count(b"{") > NESTING_MAX
-        or _MAY_BE_INFINITE.search(result)
+        or b"Infinity" in to_json(value, inf_nan_mode="constants")
     ):
         canonical_json(value)
     return result

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from recordledger.domain.access import Role
+from recordledger.domain.job import JobState
 from recordledger.domain.manager import ManagerState
 from recordledger.domain.status import Status
 from recordledger.domain.streams import ID_MAX
@@ -27,6 +28,7 @@ PriorityName = Literal["low", "normal", "high"]
 IDS_MAX: Final = 10_000
 CLAIM_MAX: Final = 1_000
 PAGE_MAX: Final = 1_000
+MANAGED_MAX: Final = 1_000_000
 
 
 class Message(BaseModel):
@@ -74,6 +76,9 @@ class RecordIn(Message):
     tag: str = Field(default="default", examples=["gpu"])
     priority: PriorityName = "normal"
     retries: int = Field(default=0, ge=0, le=1000)
+    kind: Literal["task", "service"] = Field(
+        default="task", description="Services are for the service runner (an administrator)."
+    )
 
 
 class CreateRequest(Message):
@@ -201,6 +206,224 @@ class CountsAnswer(Answer):
     """How many records are in each status."""
 
     counts: dict[Status, int]
+
+
+# Managing records ------------------------------------------------------------------------------
+
+
+class ManageRequest(Message):
+    """What to do something to, and how: exactly one of `ids` and `query`.
+
+    Of the fields from `new_tag` to `propagate`, each action takes its own and refuses the others.
+    """
+
+    ids: list[RecordId] | None = Field(default=None, max_length=MANAGED_MAX)
+    query: RecordQuery | None = Field(
+        default=None, description="The records that meet it when the request is served."
+    )
+    all: bool = Field(default=False, description="Must be true for a query without any condition.")
+    new_tag: str | None = Field(default=None, description="Of `modify`.")
+    new_priority: PriorityName | None = Field(default=None, description="Of `modify`.")
+    text: Text | None = Field(default=None, min_length=1, description="Of `comment`.")
+    attempt: int | None = Field(
+        default=None,
+        ge=1,
+        le=2**31 - 1,
+        description="Of `adopt`: which late result; the newest if not given.",
+    )
+    delete_children: bool = Field(default=True, description="Of `delete` and `erase`.")
+    propagate: bool = Field(
+        default=True, description="Of `invalidate`: whether what was made from it follows."
+    )
+    reason: Text | None = None
+    dry_run: bool = Field(default=False, description="Say what would happen, and change nothing.")
+
+
+class ManageAnswer(Answer):
+    """What became of each record, by its index in `ids` (of the request, or of this answer).
+
+    `operation_id` is None where nothing was changed. `ids` are those that a query has found.
+    `new_ids` are those of resubmitted records, in the order of the ids, None where there is none.
+    With a `job_id` (status 202) the job has only begun, and tells the rest.
+    """
+
+    operation_id: str | None
+    updated_idx: list[int]
+    errors: list[Refusal]
+    n_selected: int
+    n_children_updated: int
+    n_parents_updated: int
+    new_ids: list[int | None] = Field(default_factory=list[int | None])
+    ids: list[int] | None = None
+    job_id: int | None = None
+
+
+class CommentOut(Answer):
+    """What somebody wrote about a record. `version` is its place in the record's history."""
+
+    record_id: int
+    version: int
+    commented_at: AwareDatetime
+    author: str
+    text: str
+
+
+class CommentsAnswer(Answer):
+    """One page of comments, oldest first; `next_cursor` is None on the last."""
+
+    comments: list[CommentOut]
+    next_cursor: str | None
+
+
+class RelativesAnswer(Answer):
+    """One page of a record's children or parents, by id; `next_cursor` is None on the last."""
+
+    ids: list[int]
+    next_cursor: str | None
+
+
+class ErrorGroupOut(Answer):
+    """Records in error that say the same; `newest_ids` are up to five of them."""
+
+    error_type: str | None
+    error_message: str | None
+    n_records: int
+    newest_ids: list[int]
+    newest_at: AwareDatetime | None
+
+
+class ErrorsAnswer(Answer):
+    """What the newest 100,000 records in error say, most frequent first."""
+
+    groups: list[ErrorGroupOut]
+
+
+# Operations, jobs and policies -----------------------------------------------------------------
+
+
+class OperationOut(Answer):
+    """Something that was done to records. `n_changes` counts events, of relatives too."""
+
+    id: str
+    action: str
+    actor: str
+    reason: str | None
+    started_at: AwareDatetime
+    undoes: str | None
+    n_changes: int
+
+
+class OperationAnswer(OperationOut):
+    """An operation, with the operations that undid it, oldest first, and the job that did it."""
+
+    undone_by: list[str]
+    job_id: int | None
+
+
+class OperationsAnswer(Answer):
+    """One page of operations, newest first; `next_cursor` is None on the last."""
+
+    operations: list[OperationOut]
+    next_cursor: str | None
+
+
+class UndoRequest(Message):
+    """Take back what an operation changed, where nobody has changed it since."""
+
+    reason: Text | None = None
+    dry_run: bool = False
+
+
+class Conflict(Answer):
+    """A record that an undo has left as it is, and why."""
+
+    record_id: int
+    code: str
+    message: str
+
+
+class UndoAnswer(Answer):
+    """How many records are again what they were; `operation_id` is None if there are none.
+
+    With a `job_id` (status 202) the job has only begun, and tells the rest.
+    """
+
+    operation_id: str | None
+    n_undone: int
+    conflicts: list[Conflict]
+    job_id: int | None = None
+
+
+class JobOut(Answer):
+    """An operation on many records, and how far it has come. `n_*` count records."""
+
+    id: int
+    operation_id: str
+    action: str
+    state: JobState
+    actor: str
+    reason: str | None
+    n_total: int
+    n_done: int
+    n_updated: int
+    n_relatives: int
+    n_refused: int
+    created_at: AwareDatetime
+    modified_at: AwareDatetime
+
+
+class JobsAnswer(Answer):
+    """One page of jobs, newest first; `next_cursor` is None on the last."""
+
+    jobs: list[JobOut]
+    next_cursor: str | None
+
+
+class JobRefusalOut(Refusal):
+    """A record that a job was refused for; `idx` counts the job's distinct records."""
+
+    record_id: int
+
+
+class JobRefusalsAnswer(Answer):
+    """One page of refusals, in the order of `idx`; `next_cursor` is None on the last."""
+
+    refusals: list[JobRefusalOut]
+    next_cursor: str | None
+
+
+class CancelJobRequest(Message):
+    """Stop a job, and undo what it has done."""
+
+    reason: Text | None = None
+
+
+class PoliciesAnswer(Answer):
+    """What the server does to records by itself; `actors` are as whom, by policy."""
+
+    auto_reset: dict[str, int]
+    failed_after_s: float | None
+    adopt_late_results: bool
+    actors: dict[str, str]
+
+
+# Services --------------------------------------------------------------------------------------
+
+
+class IterateRequest(Message):
+    """The next state of a running service, from which it can go on, and its new children."""
+
+    state: Any
+    children: list[RecordId] = Field(default_factory=list[int], max_length=100_000)
+    output: str | None = None
+
+
+class FinishRequest(Message):
+    """How a service ended: a result, or an error if `error_type` is set."""
+
+    result: Any = None
+    error_type: ShortText | None = None
+    error_message: str | None = Field(default=None, max_length=1_000, pattern=r"^[^\x00]*$")
 
 
 # Managers --------------------------------------------------------------------------------------

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from recordledger.domain.policies import Policies
 from recordledger.projections.database import DEFAULT_SCHEMA
 
 ENV_PREFIX: Final = "RECORDLEDGER_"
@@ -103,3 +104,26 @@ class Settings(BaseSettings):
         description="Seconds for which a valid token is not looked up again. A token that was "
         "revoked through another process opens this one for so long.",
     )
+    auto_reset: dict[str, Annotated[int, Field(ge=0, le=1000)]] = Field(
+        default_factory=dict[str, int],
+        max_length=100,
+        description="Policy, off if empty: errors whose type matches a pattern are reset, at most "
+        "so often for one record until a person resets it. JSON, and the first pattern that "
+        'matches counts: {"MemoryError": 0, "*Error": 2}.',
+    )
+    adopt_late_results: bool = Field(
+        default=False,
+        description="Policy: whether a good result that comes after its attempt was over becomes "
+        "the record's result, instead of being kept aside.",
+    )
+    failed_after_s: float | None = Field(
+        default=None,
+        gt=0,
+        description="Policy, off if not set: seconds after which a record in error becomes failed. "
+        "Carried out by `recordledger work`.",
+    )
+
+    @property
+    def policies(self) -> Policies:
+        """What the server does to records by itself."""
+        return Policies(self.auto_reset, self.failed_after_s, self.adopt_late_results)

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 
-from recordledger.domain.errors import InvalidInput, TooLarge
-from recordledger.domain.events import Priority
+from recordledger.domain.access import Permission
+from recordledger.domain.errors import CommandRefused, InvalidInput, TooLarge
+from recordledger.domain.events import Kind, Priority
 from recordledger.domain.fingerprint import specify
 from recordledger.domain.lanes import parse_requirements, parse_tag
 from recordledger.projections.submission import NewRecord, Submitted, create_records
 
 from .desk import Call
-from .errors import plain, refusal_of
+from .errors import Forbidden, plain, refusal_of
 from .schemas import CreateRequest, RecordIn
 
-MESSAGE_CHARACTERS_MAX = 1_000
+MESSAGE_CHARACTERS_MAX: Final = 1_000
 
 
 def create(call: Call) -> dict[str, Any]:
@@ -31,9 +32,11 @@ def create(call: Call) -> dict[str, Any]:
     errors: list[dict[str, Any]] = []
     for index, given in enumerate(asked.records):
         try:
-            entries.append(_new_record(given, desk.settings.payload_bytes_max))
+            entry = _new_record(given, desk.settings.payload_bytes_max)
+            _require_runner(call, entry)
+            entries.append(entry)
             places.append(index)
-        except InvalidInput as error:
+        except (InvalidInput, Forbidden) as error:
             errors.append(refused(index, error))
     answer: dict[str, Any] = {
         "operation_id": None,
@@ -58,10 +61,16 @@ def create(call: Call) -> dict[str, Any]:
     return answer
 
 
-def refused(index: int, error: InvalidInput) -> dict[str, Any]:
+def refused(index: int, error: CommandRefused) -> dict[str, Any]:
     """Return a refusal as `Refusal` has it."""
     message = plain(str(error), MESSAGE_CHARACTERS_MAX)
     return {"idx": index, "code": error.code, "message": message}
+
+
+def _require_runner(call: Call, entry: NewRecord) -> None:
+    """Refuse services of those who cannot run them: they would wait for ever."""
+    if entry.kind is Kind.service and not call.visitor.may(Permission.admin):
+        raise Forbidden(call.visitor.role, [Permission.admin])
 
 
 def _new_record(given: Any, payload_bytes_max: int) -> NewRecord:
@@ -79,6 +88,7 @@ def _new_record(given: Any, payload_bytes_max: int) -> NewRecord:
         tag=parse_tag(record.tag),
         priority=Priority[record.priority],
         retries=record.retries,
+        kind=Kind(record.kind),
     )
 
 

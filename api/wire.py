@@ -76,23 +76,37 @@ class Prepared(NamedTuple):
     json: bytes
 
 
-Reply = BaseModel | Mapping[str, Any] | Prepared
+class Accepted(NamedTuple):
+    """An answer that says that the work has only begun."""
+
+    answer: Mapping[str, Any]
+
+
+Reply = BaseModel | Mapping[str, Any] | Prepared | Accepted
 
 
 class Encoded(NamedTuple):
-    """An answer's bytes, and the headers that say what they are."""
+    """An answer's bytes, the headers that say what they are, and its status."""
 
     data: bytes
     headers: dict[str, str]
+    status: int = 200
 
 
-def negotiate(headers: Headers) -> Terms:
-    """Return what the headers say.
+def negotiate(headers: Headers, *, with_body: bool) -> Terms:
+    """Return what the headers say; about the body only if there may be one.
 
     Raises:
         UnsupportedMediaType: the body is neither JSON nor msgpack, or compressed in another way.
         NotAcceptable: the answer may be neither.
     """
+    given, coding = _given(headers) if with_body else (None, "identity")
+    wanted = _wanted(headers.get("accept"), given)
+    return Terms(given, coding, wanted, "zstd" in headers.get("accept-encoding", ""))
+
+
+def _given(headers: Headers) -> tuple[Format | None, str]:
+    """Return how a body is written and compressed."""
     given = None
     if (content_type := headers.get("content-type")) is not None:
         given = _FORMATS.get(content_type.partition(";")[0].strip().lower())
@@ -107,8 +121,7 @@ def negotiate(headers: Headers) -> Terms:
             f"the body is compressed as {headers['content-encoding'][:100]!r}; "
             "use zstd, gzip or nothing"
         )
-    wanted = _wanted(headers.get("accept"), given)
-    return Terms(given, coding, wanted, "zstd" in headers.get("accept-encoding", ""))
+    return given, coding
 
 
 def _wanted(accept: str | None, given: Format | None) -> Format:
@@ -189,13 +202,16 @@ def _gunzip(data: bytes, size_bytes_max: int) -> bytes:
     try:
         while data:
             member = zlib.decompressobj(wbits=31)
-            while not member.eof:
+            while True:
                 piece = member.decompress(data, _CHUNK_BYTES)
                 out += piece
                 if len(out) > size_bytes_max:
                     raise TooLarge("the body", len(out), size_bytes_max, "body_bytes_max")
-                data = member.unused_data if member.eof else member.unconsumed_tail
-                if not (member.eof or piece or data):
+                if member.eof:
+                    data = member.unused_data
+                    break
+                data = member.unconsumed_tail
+                if not piece and not data:
                     raise MalformedBody("the gzip stream is cut short; send the body again")
     except zlib.error as error:
         raise MalformedBody(f"the body is no gzip stream: {error}") from error
@@ -226,16 +242,21 @@ def _decode_json(data: bytes) -> Any:
     try:
         return from_json(data, allow_inf_nan=False)
     except ValueError as error:
+        if is_about_surrogates(error):
+            # One bad string shall not spoil its neighbours: it is refused or mended in its place.
+            return _decode_json_with_surrogates(data)
         complaint = str(error)
     place = _PLACE.search(complaint)
     if place is not None and (constant := _constant_at(data, int(place[1]), int(place[2]))):
         raise MalformedBody(
             f"the body has {constant} at {place[0]}: JSON has no such number; use null"
         )
-    if "surrogate" in complaint or "hex escape" in complaint:
-        # One bad string shall not spoil its neighbours: it is refused or mended where it stands.
-        return _decode_json_with_surrogates(data)
     raise MalformedBody(f"the body is not JSON: {complaint}")
+
+
+def is_about_surrogates(error: ValueError) -> bool:
+    """Return whether the decoder of JSON has stopped at half of a surrogate pair."""
+    return "surrogate" in str(error) or "hex escape" in str(error)
 
 
 def _constant_at(data: bytes, line: int, column: int) -> str | None:
@@ -283,7 +304,9 @@ def encode(reply: Reply, terms: Terms) -> Encoded:
     An answer with an integer beyond 64 bits has no form in msgpack and is sent as JSON, whatever
     was wanted: Content-Type says so.
     """
-    data, format_ = _encode(reply, terms.wanted)
+    status = 202 if isinstance(reply, Accepted) else 200
+    plain = reply.answer if isinstance(reply, Accepted) else reply
+    data, format_ = _encode(plain, terms.wanted)
     headers = {
         "Content-Type": format_.value,
         "Cache-Control": "no-store",
@@ -293,10 +316,12 @@ def encode(reply: Reply, terms: Terms) -> Encoded:
     if terms.zstd and len(data) > COMPRESS_BYTES_MIN:
         data = zstandard.ZstdCompressor(level=_LEVEL).compress(data)
         headers["Content-Encoding"] = "zstd"
-    return Encoded(data, headers)
+    return Encoded(data, headers, status)
 
 
-def _encode(reply: Reply, wanted: Format) -> tuple[bytes, Format]:
+def _encode(
+    reply: BaseModel | Mapping[str, Any] | Prepared, wanted: Format
+) -> tuple[bytes, Format]:
     if isinstance(reply, Prepared):
         return reply.json, Format.json
     if wanted is Format.msgpack:

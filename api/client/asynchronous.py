@@ -10,7 +10,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 import httpx2
 
 from ..schemas import Include
-from . import calls, manager_calls, token_calls
+from . import calls, manage_calls, manager_calls, operation_calls, token_calls
 from .exchange import TIMEOUT_S, Operation, Outcome, Reply, Send, Session, Sleep, Step
 from .options import closed, fault_of, open_session
 from .results import Record, Records
@@ -97,6 +97,35 @@ class AsyncClient:
     query_records = _querying(calls.query_records)
     history = _awaited(calls.history)
     wait = _awaited(calls.wait)
+
+    reset_records = _awaited(manage_calls.reset_records)
+    cancel_records = _awaited(manage_calls.cancel_records)
+    uncancel_records = _awaited(manage_calls.uncancel_records)
+    delete_records = _awaited(manage_calls.delete_records)
+    undelete_records = _awaited(manage_calls.undelete_records)
+    invalidate_records = _awaited(manage_calls.invalidate_records)
+    uninvalidate_records = _awaited(manage_calls.uninvalidate_records)
+    hold_records = _awaited(manage_calls.hold_records)
+    release_records = _awaited(manage_calls.release_records)
+    fail_records = _awaited(manage_calls.fail_records)
+    revive_records = _awaited(manage_calls.revive_records)
+    modify_records = _awaited(manage_calls.modify_records)
+    add_comment = _awaited(manage_calls.add_comment)
+    resubmit_records = _awaited(manage_calls.resubmit_records)
+    adopt_results = _awaited(manage_calls.adopt_results)
+
+    undo = _awaited(operation_calls.undo)
+    operations = _awaited(operation_calls.operations)
+    operation = _awaited(operation_calls.operation)
+    jobs = _awaited(operation_calls.jobs)
+    job = _awaited(operation_calls.job)
+    cancel_job = _awaited(operation_calls.cancel_job)
+    comments = _awaited(operation_calls.comments)
+    children = _awaited(operation_calls.children)
+    parents = _awaited(operation_calls.parents)
+    error_groups = _awaited(operation_calls.error_groups)
+    policies = _awaited(operation_calls.policies)
+    wait_for_job = _awaited(manage_calls.wait_for_job)
 
     managers = _awaited(manager_calls.managers)
     manager = _awaited(manager_calls.manager)

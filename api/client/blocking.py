@@ -10,7 +10,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 import httpx2
 
 from ..schemas import Include
-from . import calls, manager_calls, token_calls
+from . import calls, manage_calls, manager_calls, operation_calls, token_calls
 from .exchange import TIMEOUT_S, Operation, Outcome, Reply, Send, Session, Sleep, Step
 from .options import closed, fault_of, open_session
 from .results import Record, Records
@@ -111,6 +111,35 @@ class Client:
     query_records = _querying(calls.query_records)
     history = _blocking(calls.history)
     wait = _blocking(calls.wait)
+
+    reset_records = _blocking(manage_calls.reset_records)
+    cancel_records = _blocking(manage_calls.cancel_records)
+    uncancel_records = _blocking(manage_calls.uncancel_records)
+    delete_records = _blocking(manage_calls.delete_records)
+    undelete_records = _blocking(manage_calls.undelete_records)
+    invalidate_records = _blocking(manage_calls.invalidate_records)
+    uninvalidate_records = _blocking(manage_calls.uninvalidate_records)
+    hold_records = _blocking(manage_calls.hold_records)
+    release_records = _blocking(manage_calls.release_records)
+    fail_records = _blocking(manage_calls.fail_records)
+    revive_records = _blocking(manage_calls.revive_records)
+    modify_records = _blocking(manage_calls.modify_records)
+    add_comment = _blocking(manage_calls.add_comment)
+    resubmit_records = _blocking(manage_calls.resubmit_records)
+    adopt_results = _blocking(manage_calls.adopt_results)
+
+    undo = _blocking(operation_calls.undo)
+    operations = _blocking(operation_calls.operations)
+    operation = _blocking(operation_calls.operation)
+    jobs = _blocking(operation_calls.jobs)
+    job = _blocking(operation_calls.job)
+    cancel_job = _blocking(operation_calls.cancel_job)
+    comments = _blocking(operation_calls.comments)
+    children = _blocking(operation_calls.children)
+    parents = _blocking(operation_calls.parents)
+    error_groups = _blocking(operation_calls.error_groups)
+    policies = _blocking(operation_calls.policies)
+    wait_for_job = _blocking(manage_calls.wait_for_job)
 
     managers = _blocking(manager_calls.managers)
     manager = _blocking(manager_calls.manager)

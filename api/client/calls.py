@@ -43,6 +43,9 @@ _COMMON: Final[Mapping[str, Any]] = {
     "required_programs": (),
     "retries": 0,
 }
+_MOMENTS: Final = frozenset(
+    {"created_after", "created_before", "modified_after", "modified_before"}
+)
 _PAGE: Final = 250
 _PAGE_MIN: Final = 10
 _PAGE_S: Final = 0.5
@@ -149,7 +152,8 @@ def add_records(
     envelope = fields.model_dump(exclude={"records"}, exclude_none=True)
     limits = (yield from exchange.server(session)).limits
     entries = [_packed(spec, idx) for idx, spec in enumerate(specs)]
-    parts = wire.spans(entries, limits.records_per_request, limits.body_bytes, "records")
+    room_bytes = wire.room_bytes(envelope, limits.body_bytes)
+    parts = wire.spans(entries, limits.records_per_request, room_bytes, "records")
     done: list[tuple[int, CreateAnswer]] = []
     with bar(session.progress, len(entries), "adding records") as progress:
         for part in parts:
@@ -230,7 +234,7 @@ def wait(
     with bar(session.progress, len(still_open), "waiting") as progress:
         while True:
             asked_at = time.monotonic()
-            polled = yield from _get(session, still_open, (), give_up_at=give_up_at)
+            polled = yield from _get(session, still_open, (), progress=False, give_up_at=give_up_at)
             ended = {record.id: record for record in polled if record and record.is_finished}
             finished |= ended
             still_open = [id_ for id_ in still_open if id_ not in ended]
@@ -318,20 +322,34 @@ def query_records(
     """
     if limit is not None and limit < 0:
         raise InvalidArgument(f"limit is {limit}; it cannot be negative")
-    conditions = {
-        "ids": None if ids is None else wire.record_ids(ids),
-        "status": _listed(status),
-        "tag": _listed(tag),
-        "owner": _listed(owner),
-        "manager_id": _listed(manager_id),
-        "function": _listed(function),
-        "created_after": created_after,
-        "created_before": created_before,
-        "modified_after": modified_after,
-        "modified_before": modified_before,
-    }
-    request = wire.message(QueryRequest, query=conditions, include=_listed(include))
+    conditions = conditions_of(
+        {
+            "ids": ids,
+            "status": status,
+            "tag": tag,
+            "owner": owner,
+            "manager_id": manager_id,
+            "function": function,
+            "created_after": created_after,
+            "created_before": created_before,
+            "modified_after": modified_after,
+            "modified_before": modified_before,
+        }
+    )
+    request = wire.message(QueryRequest, query=conditions, include=listed(include))
     return Pages(session, request, limit)
+
+
+def conditions_of(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return conditions on records as the server takes them: lists where several are possible."""
+    conditions = {
+        name: value if name in _MOMENTS else listed(value)
+        for name, value in given.items()
+        if value is not None
+    }
+    if (ids := conditions.get("ids")) is not None:
+        conditions["ids"] = wire.record_ids(ids)
+    return conditions
 
 
 class _Pace:
@@ -339,22 +357,23 @@ class _Pace:
 
     def __init__(self) -> None:
         self._size = _PAGE
+        self._ceiling: int | None = None
 
     def size(self, most: int) -> int:
         """Return how many to ask for now, within what the server gives."""
-        self._size = max(1, min(self._size, most))
+        self._size = max(1, min(self._size, most, self._ceiling or most))
         return self._size
 
     def took(self, seconds: float) -> None:
         """Ask for more or for less the next time, by how long the answer took."""
         if seconds < _PAGE_S / 2:
             self._size *= 2
-        elif seconds > _PAGE_S * 2 and self._size > _PAGE_MIN:
-            self.halve()
+        elif seconds > _PAGE_S * 2:
+            self._size = max(_PAGE_MIN, self._size // 2)
 
-    def halve(self) -> None:
-        """Ask for less the next time."""
-        self._size = max(1, self._size // 2)
+    def were_too_many(self, count: int) -> None:
+        """Ask for half of that at the most from now on: the server refused so many."""
+        self._size = self._ceiling = max(1, count // 2)
 
 
 def _get(
@@ -363,14 +382,16 @@ def _get(
     include: Include | Iterable[Include],
     *,
     missing_ok: bool = False,
+    progress: bool | None = None,
     give_up_at: float | None = None,
 ) -> Operation[Records[Any]]:
     """Return the records, asking for as many at once as the server and the payloads allow."""
-    fields = wire.message(GetRequest, ids=[], include=_listed(include), missing_ok=True)
+    fields = wire.message(GetRequest, ids=[], include=listed(include), missing_ok=True)
     limits = (yield from exchange.server(session)).limits
     pace = _Pace()
     found: Records[Any] = Records()
-    with bar(session.progress, len(ids), "reading records") as progress:
+    wanted = session.progress if progress is None else progress
+    with bar(wanted, len(ids), "reading records") as shown:
         while len(found) < len(ids):
             most = limits.ids_per_request
             size = pace.size(most) if fields.include else most
@@ -384,11 +405,11 @@ def _get(
             except Refused as refusal:
                 if refusal.code != TooLarge.code or len(part) == 1:
                     raise
-                pace.halve()
+                pace.were_too_many(len(part))
                 continue
             pace.took(time.monotonic() - asked_at)
             found += answer.records
-            progress.update(len(part))
+            shown.update(len(part))
     if not missing_ok:
         _require_all(ids, found)
     return found
@@ -422,8 +443,7 @@ def _timed_out(
 def _specs(function: Any, kwargs: Any, **common: Any) -> list[RecordSpec]:
     """Return what to add as specifications, whichever way it was given."""
     if isinstance(function, str):
-        is_one = isinstance(kwargs, Mapping) or not isinstance(kwargs, Iterable)
-        given: list[Any] = [{} if kwargs is None else kwargs] if is_one else list(kwargs)
+        given: list[Any] = [{} if kwargs is None else kwargs] if is_one(kwargs) else list(kwargs)
         return [RecordSpec(function=function, kwargs=each, **common) for each in given]
     if not isinstance(function, Iterable):
         raise InvalidArgument(
@@ -482,9 +502,12 @@ def _body(request: Any) -> bytes:
     return wire.pack(request.model_dump(exclude_none=True))
 
 
-def _listed(value: Any) -> list[Any] | None:
+def listed(value: Any) -> list[Any] | None:
     """Return one or several as a list."""
     if value is None:
         return None
-    is_one = isinstance(value, str) or not isinstance(value, Iterable)
-    return [value] if is_one else list(value)
+    return [value] if is_one(value) else list(value)
+
+
+def is_one(value: Any) -> bool:
+    return isinstance(value, str | Mapping) or not isinstance(value, Iterable)

@@ -136,7 +136,8 @@ def return_results(
     """
     limits = (yield from exchange.server(session)).limits
     entries = [_packed(result, idx) for idx, result in enumerate(results)]
-    parts = wire.spans(entries, limits.results_per_request, limits.body_bytes, "results")
+    room_bytes = wire.room_bytes({}, limits.body_bytes)
+    parts = wire.spans(entries, limits.results_per_request, room_bytes, "results")
     path = _path(manager_id, "results")
     done: list[tuple[int, ReturnAnswer]] = []
     with bar(session.progress, len(entries), "returning results") as progress:

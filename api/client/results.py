@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, Final, Generic, TypeVar, overload
 
 from pydantic import ConfigDict, Field
 
+from recordledger.domain.job import JobState
 from recordledger.domain.status import Status
 
 from ..schemas import (
     Answer,
+    CommentOut,
+    Conflict,
+    ErrorGroupOut,
     EventOut,
+    JobOut,
     ManagerOut,
+    OperationAnswer,
+    OperationOut,
+    PoliciesAnswer,
     RecordOut,
     Refusal,
     ServerAnswer,
@@ -39,6 +47,13 @@ class Record(RecordOut):
         """Whether nobody is going to work on it unless somebody asks: it neither waits nor runs."""
         return self.status not in OPEN
 
+    @property
+    def error(self) -> str | None:
+        """What went wrong, on one line, in the attempt that ended in an error; None if nothing."""
+        if self.error_type is None:
+            return None
+        return f"{self.error_type}: {self.error_message or ''}".rstrip(": ")
+
     def __repr__(self) -> str:
         """Return one line with what one wants to know first."""
         parts = [f"Record {self.id}", self.status, shown(self.function), f"tag={shown(self.tag)}"]
@@ -46,8 +61,8 @@ class Record(RecordOut):
             parts.append(f"attempt={self.attempt}")
         if self.compute_s is not None:
             parts.append(f"{self.compute_s:.3g} s")
-        if self.error_type:
-            parts.append(shown(f"{self.error_type}: {self.error_message or ''}"))
+        if self.error:
+            parts.append(shown(self.error))
         return f"<{' '.join(parts)}>"
 
     __str__ = __repr__
@@ -121,6 +136,8 @@ class Table(list[T], Generic[T]):
             return f"no {self.noun}"
         return text_table(self.columns, self._rows(), title=self._title())
 
+    __str__ = __repr__
+
     def _repr_html_(self) -> str:
         return html_table(self.columns, self._rows(), title=self._title())
 
@@ -128,14 +145,14 @@ class Table(list[T], Generic[T]):
         return [[shown(getattr(item, name, None)) for name in self.columns] for item in self]
 
     def _title(self) -> str:
-        return f"{len(self):,} {self.noun}"
+        return f"{len(self):,} {self.noun.removesuffix('s') if len(self) == 1 else self.noun}"
 
 
 class Records(Table[RecordT]):
     """Records in the order of the call. `missing_ok=True` leaves None where there is none."""
 
     noun = "records"
-    columns = ("id", "status", "function", "tag", "priority", "attempt", "compute_s", "error_type")
+    columns = ("id", "status", "function", "tag", "priority", "attempt", "compute_s", "error")
 
     @property
     def counts(self) -> dict[Status, int]:
@@ -216,27 +233,29 @@ class BulkMetadata:
         """The operation, if it was exactly one; a long call is several, see `operation_ids`."""
         return self.operation_ids[0] if len(self.operation_ids) == 1 else None
 
-    def _figures(self) -> dict[str, int]:
+    def _figures(self) -> dict[str, str]:
+        """Return what to show besides the errors."""
         raise NotImplementedError
 
     def __repr__(self) -> str:
         """Return the numbers, and the first errors."""
-        figures = ", ".join(f"{name}={n:,}" for name, n in self._figures().items())
+        figures = ", ".join(f"{name}={text}" for name, text in self._figures().items())
         errors = "".join(f"\n  {idx}: {code}: {text}" for idx, code, text in self._error_rows()[:5])
         more = len(self.errors) - 5
         errors += f"\n  and {more:,} more in .errors" if more > 0 else ""
         return f"{type(self).__name__}({figures}, errors={len(self.errors):,}){errors}"
 
     def _repr_html_(self) -> str:
-        numbers = {name: f"{n:,}" for name, n in self._figures().items()}
-        numbers["operation"] = ", ".join(self.operation_ids[:3])
-        table = html_fields(numbers, title=type(self).__name__)
+        figures = self._figures() | {"operations": ", ".join(self.operation_ids[:3])}
+        table = html_fields(figures, title=type(self).__name__)
         if self.errors:
             table += html_table(("index", "code", "message"), self._error_rows(), title="errors")
         return table
 
     def _error_rows(self) -> list[tuple[str, str, str]]:
-        return [(str(error.idx), error.code, shown(error.message, 200)) for error in self.errors]
+        return [
+            (str(error.idx), shown(error.code), shown(error.message, 200)) for error in self.errors
+        ]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -253,8 +272,12 @@ class InsertMetadata(BulkMetadata):
     inserted_idx: list[int]
     existing_idx: list[int]
 
-    def _figures(self) -> dict[str, int]:
-        return {"inserted": len(self.inserted_idx), "existing": len(self.existing_idx)}
+    def _figures(self) -> dict[str, str]:
+        return {
+            "ids": f"[{shown(self.ids, 40)}]",
+            "inserted": f"{len(self.inserted_idx):,}",
+            "existing": f"{len(self.existing_idx):,}",
+        }
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -271,12 +294,201 @@ class ReturnMetadata(BulkMetadata):
     late_idx: list[int]
     duplicate_idx: list[int]
 
-    def _figures(self) -> dict[str, int]:
+    def _figures(self) -> dict[str, str]:
         return {
-            "accepted": len(self.accepted_idx),
-            "late": len(self.late_idx),
-            "duplicate": len(self.duplicate_idx),
+            "accepted": f"{len(self.accepted_idx):,}",
+            "late": f"{len(self.late_idx):,}",
+            "duplicate": f"{len(self.duplicate_idx):,}",
         }
+
+
+@dataclass(frozen=True, slots=True, repr=False, kw_only=True)
+class UpdateMetadata:
+    """What became of the records that something was to be done to, in the caller's order.
+
+    Attributes:
+        updated_idx: indexes of the records that were changed (or would be, in a dry run).
+        errors: the records that were refused: `idx`, `code`, `message`.
+        n_children_updated: how many relatives below them were changed besides.
+        n_parents_updated: how many relatives above them; a job counts all with the children.
+        operation_id: what `undo` takes; None if nothing was changed.
+        n_selected: how many records it was about, each counted once.
+        ids: what a query has found, so that the indexes mean something; None where ids were
+            given, and for jobs.
+        new_ids: of `resubmit_records`: the new records, None where one was refused; empty for
+            jobs.
+        job_id: the job that did it, if there were many.
+        is_done: False as long as the job goes on.
+        dry_run: whether nothing has happened.
+    """
+
+    updated_idx: list[int]
+    errors: list[Refusal]
+    n_children_updated: int
+    operation_id: str | None
+    n_parents_updated: int = 0
+    n_selected: int = 0
+    ids: list[int] | None = None
+    new_ids: list[int | None] = field(default_factory=list[int | None])
+    job_id: int | None = None
+    is_done: bool = True
+    dry_run: bool = False
+
+    @property
+    def n_updated(self) -> int:
+        """How many of the records that were meant were changed."""
+        return len(self.updated_idx)
+
+    def __repr__(self) -> str:
+        """Return the fields as Python writes them; long lists by their beginnings and lengths."""
+        figures = {
+            "updated_idx": _few(self.updated_idx),
+            "errors": _few([(each.idx, each.code, each.message) for each in self.errors]),
+            "n_children_updated": f"{self.n_children_updated}",
+            "operation_id": f"{self.operation_id!r}",
+        }
+        for name in ("n_parents_updated", "job_id", "dry_run"):
+            if value := getattr(self, name):
+                figures[name] = f"{value!r}"
+        for name, ids in (("new_ids", self.new_ids), ("ids", self.ids)):
+            if ids:
+                figures[name] = _few(ids)
+        if not self.is_done:
+            figures["is_done"] = "False"
+        return f"UpdateMetadata({', '.join(f'{name}={text}' for name, text in figures.items())})"
+
+    def _repr_html_(self) -> str:
+        figures = {
+            "updated": f"{self.n_updated:,} of {self.n_selected:,}",
+            "children": f"{self.n_children_updated:,}",
+            "parents": f"{self.n_parents_updated:,}",
+            "operation": self.operation_id or "",
+            "job": "" if self.job_id is None else f"{self.job_id}",
+        }
+        title = "UpdateMetadata" + (" (dry run)" if self.dry_run else "")
+        table = html_fields(figures, title=title)
+        if self.errors:
+            rows = [(str(e.idx), shown(e.code), shown(e.message, 200)) for e in self.errors]
+            table += html_table(("index", "code", "message"), rows, title="errors")
+        return table
+
+
+@dataclass(frozen=True, slots=True, repr=False, kw_only=True)
+class UndoMetadata:
+    """What became of an undo.
+
+    Attributes:
+        operation_id: the undo itself, which can be undone; None if nothing was changed.
+        n_undone: how many records are again what they were.
+        conflicts: the records that were left as they are: `record_id`, `code`, `message`.
+        job_id: the job that did it, if there were many.
+        is_done: False as long as the job goes on.
+        dry_run: whether nothing has happened.
+    """
+
+    operation_id: str | None
+    n_undone: int
+    conflicts: list[Conflict]
+    job_id: int | None = None
+    is_done: bool = True
+    dry_run: bool = False
+
+    def __repr__(self) -> str:
+        """Return the fields; of many conflicts the first ones."""
+        conflicts = _few([(each.record_id, each.code, each.message) for each in self.conflicts])
+        more = "".join(
+            f", {name}={value!r}"
+            for name, value in (("job_id", self.job_id), ("dry_run", self.dry_run))
+            if value
+        )
+        return (
+            f"UndoMetadata(n_undone={self.n_undone}, conflicts={conflicts}, "
+            f"operation_id={self.operation_id!r}{more})"
+        )
+
+
+def _few(values: Sequence[Any], n_max: int = 5) -> str:
+    """Return a list as Python writes it; of a long one its beginning and its length.
+
+    >>> _few([1, 2]), _few(range(1000))
+    ('[1, 2]', '[0, 1, 2, 3, 4, ... 1,000 in all]')
+    """
+    texts = [repr(value) for value in values[:n_max]]
+    if len(values) > n_max:
+        texts.append(f"... {len(values):,} in all")
+    return f"[{', '.join(texts)}]"
+
+
+class Comment(CommentOut):
+    """What somebody wrote about a record."""
+
+    model_config = _FROZEN
+
+
+class Comments(Table[Comment]):
+    """Comments on a record, oldest first."""
+
+    noun = "comments"
+    columns = ("commented_at", "author", "text")
+
+
+class PastOperation(OperationOut):
+    """Something that people or policies did to records."""
+
+    model_config = _FROZEN
+
+
+class OperationDetails(OperationAnswer):
+    """Something that people or policies did to records, and whether it was undone."""
+
+    model_config = _FROZEN
+
+
+class Operations(Table[PastOperation]):
+    """Operations, newest first."""
+
+    noun = "operations"
+    columns = ("id", "started_at", "action", "actor", "n_changes", "reason", "undoes")
+
+
+class Job(JobOut):
+    """An operation on many records, and how far it had come when it was read."""
+
+    model_config = _FROZEN
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether nothing more will happen: it is finished or cancelled."""
+        return self.state in (JobState.finished, JobState.cancelled)
+
+
+class Jobs(Table[Job]):
+    """Jobs, newest first."""
+
+    noun = "jobs"
+    columns = ("id", "state", "action", "n_total", "n_done", "n_refused", "actor", "created_at")
+
+
+class ErrorGroup(ErrorGroupOut):
+    """Records in error that say the same."""
+
+    model_config = _FROZEN
+
+
+class ErrorGroups(Table[ErrorGroup]):
+    """What records in error say, most frequent first."""
+
+    noun = "kinds of error"
+    columns = ("n_records", "error_type", "error_message", "newest_ids", "newest_at")
+
+    def _title(self) -> str:
+        return f"{len(self):,} {'kind of error' if len(self) == 1 else self.noun}"
+
+
+class Policies(PoliciesAnswer):
+    """What the server does to records by itself."""
+
+    model_config = _FROZEN
 
 
 class HistoryEvent(EventOut):

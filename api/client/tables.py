@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from html import escape
 from typing import Any, Final
@@ -32,8 +32,13 @@ def shown(value: Any, characters_max: int = CELL_CHARACTERS_MAX) -> str:
             text = ", ".join(f"{key} {item or ''}".strip() for key, item in value.items())  # pyright: ignore[reportUnknownVariableType]
         case _:
             text = str(value)
-    if len(text) > characters_max:
-        text = text[: characters_max - 1] + "…"
+    return printable(text if len(text) <= characters_max else text[: characters_max - 1] + "…")
+
+
+def printable(text: str) -> str:
+    """Return the text with control characters spelt out."""
+    if text.isprintable():
+        return text
     return "".join(
         character if character.isprintable() else ascii(character)[1:-1] for character in text
     )
@@ -41,32 +46,35 @@ def shown(value: Any, characters_max: int = CELL_CHARACTERS_MAX) -> str:
 
 def text_table(columns: Row, rows: Sequence[Row], *, title: str = "") -> str:
     """Return aligned columns; of many rows the first ones and the last one."""
-    kept = shortened(rows)
-    widths = [max(map(len, cells)) for cells in zip(columns, *kept, strict=True)]
+    kept = [[printable(cell) for cell in row] for row in (columns, *shortened(rows))]
+    widths = [max(map(len, cells)) for cells in zip(*kept, strict=True)]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in (columns, *kept)
+        for row in kept
     ]
-    return "\n".join([title, *lines] if title else lines)
+    return "\n".join([printable(title), *lines] if title else lines)
 
 
 def html_table(columns: Row, rows: Sequence[Row], *, title: str = "") -> str:
     """Return the same as an HTML table. Everything in it is escaped."""
-    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
-    body = "".join(_html_row(row) for row in shortened(rows))
-    caption = f"<caption>{escape(title)}</caption>" if title else ""
+    head = "".join(f"<th>{_html(column)}</th>" for column in columns)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{_html(cell)}</td>" for cell in row) + "</tr>"
+        for row in shortened(rows)
+    )
+    caption = f"<caption>{_html(title)}</caption>" if title else ""
     return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def html_fields(fields: Mapping[str, str], *, title: str) -> str:
     """Return one thing's fields as a table of two columns, without those that are empty."""
     rows = "".join(
-        f"<tr><th style='text-align:left'>{escape(name)}</th>"
-        f"<td style='text-align:left'>{escape(text)}</td></tr>"
+        f"<tr><th style='text-align:left'>{_html(name)}</th>"
+        f"<td style='text-align:left'>{_html(text)}</td></tr>"
         for name, text in fields.items()
         if text
     )
-    return f"<table><caption>{escape(title)}</caption><tbody>{rows}</tbody></table>"
+    return f"<table><caption>{_html(title)}</caption><tbody>{rows}</tbody></table>"
 
 
 def shortened(rows: Sequence[Row]) -> list[Row]:
@@ -77,5 +85,5 @@ def shortened(rows: Sequence[Row]) -> list[Row]:
     return [*rows[: ROWS_MAX - 2], dots, rows[-1]]
 
 
-def _html_row(cells: Iterable[str]) -> str:
-    return "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
+def _html(text: str) -> str:
+    return escape(printable(text))

@@ -22,8 +22,8 @@ MEDIA_TYPE: Final = "application/msgpack"
 COMPRESS_BYTES_MIN: Final = 64 * 1024
 _LEVEL: Final = 1
 _ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
-# Room that is left in a body for what surrounds its entries.
-_ENVELOPE_BYTES: Final = 16 * 1024
+# What the list's own name and header take in a body, at the most.
+_LIST_BYTES: Final = 64
 
 # What people have in their hands when JSON has no form for it, and what to do.
 _ADVICE: Final[Mapping[str, str]] = {
@@ -153,22 +153,32 @@ def compress(body: bytes) -> tuple[bytes, dict[str, str]]:
     return compressor.compress(body), {"Content-Encoding": "zstd"}
 
 
+def room_bytes(fields: Mapping[str, Any], body_bytes: int) -> int:
+    """Return how many bytes of entries a body can take beside the fields."""
+    return body_bytes - _LIST_BYTES - len(pack(fields))
+
+
 def spans(entries: Sequence[bytes], count_max: int, bytes_max: int, what: str) -> list[range]:
     """Return the parts to send the entries in, by their indexes, in order.
+
+    Args:
+        entries: each packed.
+        count_max: entries in a part, at the most.
+        bytes_max: bytes of the entries of a part, at the most.
+        what: the entries' name in messages.
 
     Raises:
         InvalidArgument: one entry alone is too large.
     """
-    room_bytes = bytes_max - _ENVELOPE_BYTES
     cuts: list[range] = []
     start = size_bytes = 0
     for idx, entry in enumerate(entries):
-        if len(entry) > room_bytes:
+        if len(entry) > bytes_max:
             raise InvalidArgument(
-                f"{what}[{idx}] has {len(entry):,} bytes, and the server takes {room_bytes:,}",
+                f"{what}[{idx}] has {len(entry):,} bytes, and the server takes {bytes_max:,}",
                 idx=idx,
             )
-        if idx - start == count_max or size_bytes + len(entry) > room_bytes:
+        if idx - start == count_max or size_bytes + len(entry) > bytes_max:
             cuts.append(range(start, idx))
             start, size_bytes = idx, 0
         size_bytes += len(entry)

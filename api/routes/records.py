@@ -153,7 +153,7 @@ def _query(call: Call) -> Reply:
     if asked.cursor is not None:
         before_id = last_id_of(asked.cursor, desk.ledger_id, Stream.record)
     # One more than the page, to know whether there is another page.
-    found = queries.query_records(desk.ledger, _filter(asked.query), asked.limit + 1, before_id)
+    found = queries.query_records(desk.ledger, filter_of(asked.query), asked.limit + 1, before_id)
     n_shown = fitting(found[: asked.limit], asked.include, desk.settings.answer_bytes_max)
     shown = found[:n_shown]
     next_cursor = None
@@ -162,13 +162,14 @@ def _query(call: Call) -> Reply:
     return {"records": rendered(desk.ledger, shown, asked.include), "next_cursor": next_cursor}
 
 
-def _filter(query: RecordQuery) -> RecordFilter:
+def filter_of(query: RecordQuery) -> RecordFilter:
+    """Return a query's conditions as the ledger has them."""
     return RecordFilter(**{name: _condition(name, getattr(query, name)) for name in _FILTERS})
 
 
-def _condition(name: str, value: Any) -> Any:
+def _condition(name: str, value: object) -> Any:
     if isinstance(value, list):
-        values = cast("list[Any]", value)
+        values = cast("list[str]", value)
         return tuple(tag.lower() for tag in values) if name == "tag" else tuple(values)
     if isinstance(value, datetime):
         return in_utc(value, f"query.{name}")

@@ -1,0 +1,300 @@
+"""Managing records: cancel, reset, delete and so on, in bulk; comments, families and errors."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import APIRouter, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from recordledger.domain.access import Permission
+from recordledger.domain.errors import InvalidInput, RecordNotFound, TooLarge
+from recordledger.domain.events import Priority
+from recordledger.domain.lanes import parse_tag
+from recordledger.domain.propagation import Action
+from recordledger.projections import bulk, comments, families, queries
+from recordledger.projections.bulk import Ordered
+from recordledger.projections.management import Order
+
+from ..auth import Visitor, allowed
+from ..cursors import Listing, cursor_of, last_id_of
+from ..desk import Call, desk_of
+from ..openapi import gives, takes
+from ..schemas import (
+    MANAGED_MAX,
+    PAGE_MAX,
+    CommentsAnswer,
+    ErrorsAnswer,
+    ManageAnswer,
+    ManageRequest,
+    RecordQuery,
+    RelativesAnswer,
+)
+from ..wire import Accepted, Reply
+from .records import Reader, RecordIdInPath, filter_of
+
+router = APIRouter(prefix="/v1", tags=["managing records"])
+
+Limit = Annotated[int, Query(ge=1, le=PAGE_MAX)]
+Cursor = Annotated[str | None, Query(max_length=200)]
+
+# What can be asked for here. Undoing has a route of its own.
+_DOCS: Final[Mapping[Action, str]] = {
+    Action.reset: "Let records in error wait for another attempt; a service's errored children too",
+    Action.cancel: "Cancel records that are not finished, with their families",
+    Action.uncancel: "Bring cancelled records back, with what was cancelled because of them",
+    Action.delete: "Put records out of sight, with their children; they can be undeleted",
+    Action.undelete: "Bring deleted records back, with what was deleted because of them",
+    Action.erase: "Destroy records that nothing refers to, for good: only bare events stay",
+    Action.invalidate: "Declare results not to be used, and what was made from them",
+    Action.uninvalidate: "Let results be used again, with what was invalidated because of them",
+    Action.hold: "Keep waiting records from being claimed; they keep their place",
+    Action.release: "Let held records be claimed again",
+    Action.fail: "Declare errors final: the records are out of the queue for good",
+    Action.revive: "Let failed records wait again",
+    Action.modify: "Give records another tag or priority; the unfinished children of services too",
+    Action.comment: "Write a remark about records",
+    Action.resubmit: "Make a new record of the same specification for each of these",
+    Action.adopt: "Take a late result of each record as its result",
+}
+_FOR_ADMINISTRATORS: Final = frozenset({Action.erase, Action.revive})
+# The options of each action; the others take none.
+_OPTIONS: Final[Mapping[Action, frozenset[str]]] = {
+    Action.modify: frozenset({"new_tag", "new_priority"}),
+    Action.comment: frozenset({"text"}),
+    Action.adopt: frozenset({"attempt"}),
+    Action.delete: frozenset({"delete_children"}),
+    Action.erase: frozenset({"delete_children"}),
+    Action.invalidate: frozenset({"propagate"}),
+}
+_ALL_OPTIONS: Final = frozenset[str]().union(*_OPTIONS.values())
+_MANAGED: Final[dict[str, Any]] = {
+    "operation_id": "5f7e6f9a-8a3c-4f5e-9d57-9d3a3f9a1f70",
+    "updated_idx": [0],
+    "errors": [{"idx": 1, "code": "not_found", "message": "there is no record 412"}],
+    "n_selected": 2,
+    "n_children_updated": 0,
+    "n_parents_updated": 0,
+}
+
+
+def _endpoint(action: Action) -> Callable[..., Awaitable[Response]]:
+    permission = Permission.admin if action in _FOR_ADMINISTRATORS else Permission.submit
+
+    async def manage(
+        request: Request, visitor: Annotated[Visitor, allowed(permission)]
+    ) -> Response:
+        return await desk_of(request).answer(request, visitor, lambda call: _manage(call, action))
+
+    manage.__annotations__["visitor"] = Annotated[Visitor, allowed(permission)]
+    manage.__name__ = f"{action}_records"
+    manage.__doc__ = (
+        f"{_DOCS[action]}.\n\n"
+        "The call is one operation, which happens as a whole and can be undone. A record that the "
+        "rules refuse is told by its index and spoils no other; an id that comes twice counts "
+        "once. More than 10,000 records are changed by a job: the answer is 202 and its id."
+    )
+    return manage
+
+
+for _action in _DOCS:
+    _example = {"ids": [411, 412], "reason": "wrong basis set"}
+    if _action is Action.comment:
+        _example["text"] = "converged to the wrong minimum"
+    if _action is Action.modify:
+        _example["new_tag"] = "gpu"
+    router.add_api_route(
+        f"/records/{_action}",
+        _endpoint(_action),
+        methods=["POST"],
+        response_model=ManageAnswer,
+        responses=gives(_MANAGED, job=ManageAnswer),
+        openapi_extra=takes(ManageRequest, example=_example, changes=True),
+    )
+
+
+@router.get("/records/errors", response_model=ErrorsAnswer)
+async def get_errors(
+    request: Request, visitor: Reader, limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 100
+) -> Response:
+    """Get what the newest 100,000 records in error say, by type and message, with numbers."""
+
+    def work(call: Call) -> Reply:
+        groups = queries.error_groups(call.desk.ledger, limit)
+        return {"groups": [group._asdict() for group in groups]}
+
+    return await desk_of(request).answer(request, visitor, work)
+
+
+@router.get("/records/{record_id}/comments", response_model=CommentsAnswer)
+async def get_comments(
+    request: Request,
+    visitor: Reader,
+    record_id: RecordIdInPath,
+    limit: Limit = 250,
+    cursor: Cursor = None,
+) -> Response:
+    """Get one page of the comments on a record, oldest first."""
+
+    def work(call: Call) -> Reply:
+        desk = call.desk
+        after = 0 if cursor is None else last_id_of(cursor, desk.ledger_id, Listing.comments)
+        _require_record(call, record_id)
+        with desk.ledger.datastore.reading() as db:
+            found = comments.page(db, record_id, after, limit + 1)
+        shown, next_cursor = found[:limit], None
+        if len(found) > limit:
+            next_cursor = cursor_of(desk.ledger_id, Listing.comments, shown[-1].version)
+        return {"comments": [each._asdict() for each in shown], "next_cursor": next_cursor}
+
+    return await desk_of(request).answer(request, visitor, work)
+
+
+@router.get("/records/{record_id}/children", response_model=RelativesAnswer)
+async def get_children(
+    request: Request,
+    visitor: Reader,
+    record_id: RecordIdInPath,
+    limit: Limit = PAGE_MAX,
+    cursor: Cursor = None,
+) -> Response:
+    """Get one page of the records that a service has asked for, by ascending id."""
+    return await desk_of(request).answer(
+        request,
+        visitor,
+        lambda call: _relatives(call, record_id, Listing.children, limit, cursor),
+    )
+
+
+@router.get("/records/{record_id}/parents", response_model=RelativesAnswer)
+async def get_parents(
+    request: Request,
+    visitor: Reader,
+    record_id: RecordIdInPath,
+    limit: Limit = PAGE_MAX,
+    cursor: Cursor = None,
+) -> Response:
+    """Get one page of the services that have asked for a record, by ascending id."""
+    return await desk_of(request).answer(
+        request,
+        visitor,
+        lambda call: _relatives(call, record_id, Listing.parents, limit, cursor),
+    )
+
+
+def _manage(call: Call, action: Action) -> Reply:
+    asked = call.parse(ManageRequest)
+    what = _order(action, asked)
+    ledger = call.desk.ledger
+    ids = _selected(call, asked)
+    ordered = bulk.order(
+        ledger,
+        what,
+        ids,
+        actor=call.visitor.actor,
+        reason=asked.reason,
+        request=call.key,
+        dry_run=asked.dry_run,
+        tell_ids=asked.query is not None,
+    )
+    return _answer(ordered, asked, len(ids) if action is Action.resubmit else 0)
+
+
+def _order(action: Action, asked: ManageRequest) -> Order:
+    given = asked.model_fields_set & _ALL_OPTIONS
+    if foreign := sorted(given - _OPTIONS.get(action, frozenset())):
+        raise InvalidInput(f"{action} takes no {' and no '.join(foreign)}; leave it out")
+    if action is Action.modify and asked.new_tag is None and asked.new_priority is None:
+        raise InvalidInput("say what to modify: new_tag, new_priority or both")
+    if action is Action.comment and asked.text is None:
+        raise InvalidInput("say what to comment: text, of 1 to 10,000 characters")
+    return Order(
+        action,
+        tag=None if asked.new_tag is None else parse_tag(asked.new_tag),
+        priority=None if asked.new_priority is None else Priority[asked.new_priority],
+        text=asked.text,
+        attempt=asked.attempt,
+        delete_children=asked.delete_children,
+        propagate=asked.propagate,
+    )
+
+
+def _selected(call: Call, asked: ManageRequest) -> list[int]:
+    if (asked.ids is None) == (asked.query is None):
+        raise InvalidInput("say which records: exactly one of ids and query")
+    if asked.ids is not None:
+        if asked.all:
+            raise InvalidInput("`all` belongs to a query; leave it out beside ids")
+        return asked.ids
+    query = asked.query or RecordQuery()
+    if not asked.all and not query.model_dump(exclude_none=True):
+        raise InvalidInput(
+            "the query has no condition, so it would find every record; if that is what you want, "
+            "say so: all=true"
+        )
+    found = queries.select_ids(call.desk.ledger, filter_of(query), MANAGED_MAX + 1)
+    if len(found) > MANAGED_MAX:
+        raise TooLarge(
+            "the records that the query finds (add a condition)",
+            len(found),
+            MANAGED_MAX,
+            "MANAGED_MAX",
+        )
+    return found
+
+
+def _answer(ordered: Ordered, asked: ManageRequest, n_new: int) -> Reply:
+    managed = ordered["managed"]
+    if managed is None:
+        return Accepted(
+            {
+                "operation_id": ordered["operation_id"],
+                "updated_idx": [],
+                "errors": [],
+                "n_selected": ordered["n_selected"],
+                "n_children_updated": 0,
+                "n_parents_updated": 0,
+                "new_ids": [],
+                "ids": None,
+                "job_id": ordered["job_id"],
+            }
+        )
+    new_ids: list[int | None] = []
+    if managed["new_ids"] and not asked.dry_run:
+        n_ids = len(ordered["ids"]) if ordered["ids"] is not None else n_new
+        new_ids = [managed["new_ids"].get(index) for index in range(n_ids)]
+    return {
+        "operation_id": ordered["operation_id"] if ordered["changed"] else None,
+        "updated_idx": managed["updated_idx"],
+        "errors": [
+            {"idx": index, "code": code, "message": message}
+            for index, code, message in managed["errors"]
+        ],
+        "n_selected": ordered["n_selected"],
+        "n_children_updated": managed["n_children_updated"],
+        "n_parents_updated": managed["n_parents_updated"],
+        "new_ids": new_ids,
+        "ids": ordered["ids"],
+        "job_id": None,
+    }
+
+
+def _relatives(call: Call, record_id: int, which: Listing, limit: int, cursor: str | None) -> Reply:
+    desk = call.desk
+    after = 0 if cursor is None else last_id_of(cursor, desk.ledger_id, which)
+    _require_record(call, record_id)
+    name: Literal["children", "parents"]
+    name = "children" if which is Listing.children else "parents"
+    with desk.ledger.datastore.reading() as db:
+        found = families.relatives(db, record_id, name, after, limit + 1)
+    shown, next_cursor = found[:limit], None
+    if len(found) > limit:
+        next_cursor = cursor_of(desk.ledger_id, which, shown[-1])
+    return {"ids": shown, "next_cursor": next_cursor}
+
+
+def _require_record(call: Call, record_id: int) -> None:
+    if record_id not in queries.get_records(call.desk.ledger, [record_id]):
+        raise RecordNotFound(record_id)

@@ -1,0 +1,265 @@
+"""Operations, their undo, the jobs that do the large ones, and policies."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+from fastapi import APIRouter, Path, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from recordledger.domain.access import Permission
+from recordledger.domain.errors import InvalidInput
+from recordledger.domain.job import Job
+from recordledger.domain.policies import ADOPT_LATE_RESULTS, AUTO_RESET, FAILED_AFTER
+from recordledger.domain.propagation import Action
+from recordledger.domain.streams import ID_MAX, Stream
+from recordledger.projections import bulk, jobs, operations
+from recordledger.projections.operations import OperationNotFound, OperationRow
+
+from ..auth import Visitor, allowed
+from ..cursors import Listing, cursor_of, last_id_of, last_operation_of, operation_cursor_of
+from ..desk import Call, desk_of
+from ..openapi import gives, takes
+from ..schemas import (
+    PAGE_MAX,
+    CancelJobRequest,
+    JobOut,
+    JobRefusalsAnswer,
+    JobsAnswer,
+    OperationAnswer,
+    OperationsAnswer,
+    PoliciesAnswer,
+    UndoAnswer,
+    UndoRequest,
+)
+from ..wire import Accepted, Reply
+
+router = APIRouter(prefix="/v1", tags=["operations"])
+
+REFUSALS_MAX: Final = 10_000
+
+JobIdInPath = Annotated[int, Path(ge=1, le=ID_MAX)]
+Reader = Annotated[Visitor, allowed(Permission.read)]
+Submitter = Annotated[Visitor, allowed(Permission.submit)]
+Limit = Annotated[int, Query(ge=1, le=PAGE_MAX)]
+Cursor = Annotated[str | None, Query(max_length=200)]
+Actor = Annotated[str | None, Query(max_length=300, pattern=r"^[^\x00]*$")]
+
+_UNDONE: Final[dict[str, Any]] = {
+    "operation_id": "9b1f6c1e-6f0e-4a52-9a57-3d8f3d1f4c55",
+    "n_undone": 1,
+    "conflicts": [
+        {
+            "record_id": 412,
+            "code": "changed_since",
+            "message": "record 412 has since been reset; it stays as it is",
+        }
+    ],
+    "job_id": None,
+}
+
+
+@router.get("/operations", response_model=OperationsAnswer)
+async def list_operations(
+    request: Request,
+    visitor: Reader,
+    actor: Actor = None,
+    action: Annotated[Action | None, Query()] = None,
+    limit: Limit = 250,
+    cursor: Cursor = None,
+) -> Response:
+    """Get one page of what people and policies have done to records, newest first."""
+
+    def work(call: Call) -> Reply:
+        desk = call.desk
+        before = None if cursor is None else last_operation_of(cursor, desk.ledger_id)
+        with desk.ledger.datastore.reading() as db:
+            found = operations.page(db, limit + 1, actor=actor, action=action, before=before)
+        shown, next_cursor = found[:limit], None
+        if len(found) > limit:
+            last = shown[-1]
+            next_cursor = operation_cursor_of(desk.ledger_id, last.started_at, last.id)
+        return {"operations": [_operation_out(row) for row in shown], "next_cursor": next_cursor}
+
+    return await desk_of(request).answer(request, visitor, work)
+
+
+@router.get("/operations/{operation_id}", response_model=OperationAnswer)
+async def get_operation(
+    request: Request, visitor: Reader, operation_id: Annotated[UUID, Path()]
+) -> Response:
+    """Get what was done to records by one operation, and whether it was undone."""
+
+    def work(call: Call) -> Reply:
+        with call.desk.ledger.datastore.reading() as db:
+            job_id = jobs.of_operation(db, operation_id)
+            try:
+                row = operations.get(db, operation_id)
+            except OperationNotFound:
+                if job_id is None:
+                    raise
+                row = _not_yet(jobs.get(db, job_id))
+            undone_by = operations.undone_by(db, operation_id)
+        return {
+            **_operation_out(row),
+            "undone_by": [str(id_) for id_ in undone_by],
+            "job_id": job_id,
+        }
+
+    return await desk_of(request).answer(request, visitor, work)
+
+
+@router.post(
+    "/operations/{operation_id}/undo",
+    response_model=UndoAnswer,
+    responses=gives(_UNDONE, job=UndoAnswer),
+    openapi_extra=takes(UndoRequest, example={"reason": "by mistake"}, changes=True),
+)
+async def undo(
+    request: Request, visitor: Submitter, operation_id: Annotated[UUID, Path()]
+) -> Response:
+    """Take back what an operation changed, relatives included, where nobody has changed it since.
+
+    Records that have changed since stay as they are and are listed. An undo is an operation too,
+    and can be undone.
+    """
+
+    def work(call: Call) -> Reply:
+        asked = call.parse(UndoRequest)
+        undone = bulk.undo(
+            call.desk.ledger,
+            operation_id,
+            actor=call.visitor.actor,
+            reason=asked.reason,
+            request=call.key,
+            dry_run=asked.dry_run,
+        )
+        happened = undone["job_id"] is not None or (undone["n_undone"] and not asked.dry_run)
+        answer = {
+            "operation_id": undone["operation_id"] if happened else None,
+            "n_undone": undone["n_undone"],
+            "conflicts": [
+                {"record_id": record_id, "code": code, "message": message}
+                for record_id, code, message in undone["conflicts"]
+            ],
+            "job_id": undone["job_id"],
+        }
+        return answer if undone["job_id"] is None else Accepted(answer)
+
+    return await desk_of(request).answer(request, visitor, work)
+
+
+@router.get("/jobs", response_model=JobsAnswer)
+async def list_jobs(
+    request: Request, visitor: Reader, limit: Limit = 250, cursor: Cursor = None
+) -> Response:
+    """Get one page of the jobs, newest first, whether or not they have ended."""
+
+    def work(call: Call) -> Reply:
+        desk = call.desk
+        before = ID_MAX if cursor is None else last_id_of(cursor, desk.ledger_id, Stream.job)
+        with desk.ledger.datastore.reading() as db:
+            found = jobs.page(db, limit + 1, before)
+        shown, next_cursor = found[:limit], None
+        if len(found) > limit:
+            next_cursor = cursor_of(desk.ledger_id, Stream.job, shown[-1].id)
+        return {"jobs": [_job_out(job) for job in shown], "next_cursor": next_cursor}
+
+    return await desk_of(request).answer(request, visitor, work)
+
+
+@router.get("/jobs/{job_id}", response_model=JobOut)
+async def get_job(request: Request, visitor: Reader, job_id: JobIdInPath) -> Response:
+    """Get how far a job has come."""
+    return await desk_of(request).answer(request, visitor, lambda call: _job(call, job_id))
+
+
+@router.get("/jobs/{job_id}/refusals", response_model=JobRefusalsAnswer)
+async def get_refusals(
+    request: Request,
+    visitor: Reader,
+    job_id: JobIdInPath,
+    limit: Annotated[int, Query(ge=1, le=REFUSALS_MAX)] = PAGE_MAX,
+    cursor: Cursor = None,
+) -> Response:
+    """Get one page of the records that a job was refused for, so far, and why."""
+
+    def work(call: Call) -> Reply:
+        desk = call.desk
+        after = -1 if cursor is None else last_id_of(cursor, desk.ledger_id, Listing.refusals)
+        found = bulk.refusals_of(desk.ledger, job_id, limit + 1, after)
+        shown, next_cursor = found[:limit], None
+        if len(found) > limit:
+            next_cursor = cursor_of(desk.ledger_id, Listing.refusals, shown[-1].idx)
+        return {"refusals": [each._asdict() for each in shown], "next_cursor": next_cursor}
+
+    return await desk_of(request).answer(request, visitor, work)
+
+
+@router.post(
+    "/jobs/{job_id}/cancel",
+    response_model=JobOut,
+    openapi_extra=takes(CancelJobRequest, changes=True),
+)
+async def cancel_job(request: Request, visitor: Submitter, job_id: JobIdInPath) -> Response:
+    """Stop a job, and undo what it has done. One that has ended is left as it is: undo it."""
+
+    def work(call: Call) -> Reply:
+        asked = call.parse(CancelJobRequest)
+        bulk.cancel_job(
+            call.desk.ledger,
+            job_id,
+            actor=call.visitor.actor,
+            reason=asked.reason,
+            request=call.key,
+        )
+        return _job(call, job_id)
+
+    return await desk_of(request).answer(request, visitor, work)
+
+
+@router.get("/policies", response_model=PoliciesAnswer)
+async def get_policies(request: Request, visitor: Reader) -> Response:
+    """Get what the server does to records by itself. All of it is off unless it was configured."""
+
+    def work(call: Call) -> Reply:
+        policies = call.desk.settings.policies
+        return {
+            "auto_reset": dict(policies.auto_reset),
+            "failed_after_s": policies.failed_after_s,
+            "adopt_late_results": policies.adopt_late_results,
+            "actors": {
+                "auto_reset": AUTO_RESET,
+                "failed_after_s": FAILED_AFTER,
+                "adopt_late_results": ADOPT_LATE_RESULTS,
+            },
+        }
+
+    return await desk_of(request).answer(request, visitor, work)
+
+
+def _job(call: Call, job_id: int) -> Reply:
+    with call.desk.ledger.datastore.reading() as db:
+        return _job_out(jobs.get(db, job_id))
+
+
+def _job_out(job: Job) -> dict[str, Any]:
+    return {name: getattr(job, name) for name in JobOut.model_fields} | {
+        "operation_id": str(job.operation_id)
+    }
+
+
+def _operation_out(row: OperationRow) -> dict[str, Any]:
+    undoes = None if row.undoes is None else str(row.undoes)
+    return {**row._asdict(), "id": str(row.id), "undoes": undoes}
+
+
+def _not_yet(job: Job) -> OperationRow:
+    """Return the operation of a job that has not changed any record yet."""
+    if job.operation_id is None or job.created_at is None:  # pragma: no cover - jobs have both
+        raise InvalidInput(f"job {job.id} was never submitted")
+    return OperationRow(
+        job.operation_id, job.action, job.actor, job.reason, job.created_at, None, 0
+    )
