@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, distributions
 from typing import Any, Final, cast
 
 from packaging.utils import canonicalize_name
@@ -64,8 +64,14 @@ class AllowList:
 
     @cached_property
     def entry_points(self) -> dict[str, EntryPoint]:
-        """The functions that installed packages provide, by name."""
-        return {point.name: point for point in entry_points(group=GROUP)}
+        """The functions that installed packages provide, by name; the first on the path counts."""
+        # Not `metadata.entry_points`: of a package found twice it reads one only, and that is the
+        # stale metadata which old builds leave in a source folder, if one stands in that folder.
+        found: dict[str, EntryPoint] = {}
+        for distribution in distributions():
+            for point in distribution.entry_points.select(group=GROUP):
+                found.setdefault(point.name, point)
+        return found
 
     @cached_property
     def _targets(self) -> dict[str, EntryPoint]:

@@ -161,6 +161,9 @@ def _open(folder: Path | None, name: str) -> int:
             fd = os.dup(file.fileno())
         _set_append(fd)
         return fd
+    folder.mkdir(
+        parents=True, exist_ok=True
+    )  # what clears up old temporary files may have been here
     return os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
 
 

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from functools import wraps
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from recordledger import __version__
-from recordledger.domain.errors import LedgerError
+
+from .commands import looking, managing
+from .commands.terminal import console, says_what_is_wrong
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from recordledger.projections.ledger import Ledger
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 DATABASE_URL = click.option(
     "--database-url",
@@ -45,21 +40,6 @@ HOME = click.option(
     type=click.Path(file_okay=False, path_type=Path),
     help="Where the data are kept. The default is the user's data directory.",
 )
-
-
-def _says_what_is_wrong(command: Callable[P, T]) -> Callable[P, T]:
-    """Print the ledger's own errors as one sentence, and exit with 1."""
-
-    @wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> T:
-        from recordledger.api.client import ClientError
-
-        try:
-            return command(*args, **kwargs)
-        except (LedgerError, ClientError) as error:
-            raise click.ClickException(str(error)) from error
-
-    return run
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -90,7 +70,7 @@ def main(verbose: bool) -> None:
     multiple=True,
     help="Functions that the local manager may run, 'module:function' with wildcards. Repeatable.",
 )
-@_says_what_is_wrong
+@says_what_is_wrong
 def up(
     home: Path | None,
     database_url: str | None,
@@ -140,7 +120,7 @@ def up(
 @DATABASE_SCHEMA
 @click.option("--host", default=None, help="Where the API listens. [127.0.0.1]")
 @click.option("--port", default=None, type=int, help="Its port. [7420]")
-@_says_what_is_wrong
+@says_what_is_wrong
 def serve(
     database_url: str | None, database_schema: str, host: str | None, port: int | None
 ) -> None:
@@ -150,7 +130,7 @@ def serve(
 
     from .supervisor import end_with_supervisor
 
-    given = {
+    given: dict[str, Any] = {
         "database_url": database_url,
         "database_schema": database_schema,
         "host": host,
@@ -176,9 +156,19 @@ def serve(
     show_default=True,
     help="Seconds for which a request may be repeated under its key.",
 )
-@_says_what_is_wrong
+@click.option(
+    "--failed-after-s",
+    envvar="RECORDLEDGER_FAILED_AFTER_S",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Policy: seconds after which a record in error becomes failed. [never]",
+)
+@says_what_is_wrong
 def work(
-    database_url: str | None, database_schema: str, sweep_s: float, idempotency_ttl_s: float
+    database_url: str | None,
+    database_schema: str,
+    sweep_s: float,
+    idempotency_ttl_s: float,
+    failed_after_s: float | None,
 ) -> None:
     """Do the server's own jobs. Several may run: each job is done by one of them."""
     from .server_jobs import run_jobs, server_jobs
@@ -188,15 +178,110 @@ def work(
     end_with_supervisor()
     ledger = _ledger(database_url, database_schema, pool_size=4)
     try:
-        run_jobs(ledger, server_jobs(sweep_s=sweep_s, idempotency_ttl_s=idempotency_ttl_s), stop)
+        jobs = server_jobs(
+            sweep_s=sweep_s,
+            idempotency_ttl_s=idempotency_ttl_s,
+            failed_after_s=failed_after_s,
+            stop=stop,
+        )
+        run_jobs(ledger, jobs, stop)
     finally:
         ledger.close()
 
 
 @main.command()
+@click.option("--url", envvar="RECORDLEDGER_URL", help="Address of the API. [the local one]")
+@click.option("--token", envvar="RECORDLEDGER_TOKEN", help="Token of role compute, or admin.")
+@click.option("--name", help="As people know it. [the host's name]")
+@click.option("--tag", "tags", multiple=True, help="What to claim, in this order. Repeatable. [*]")
+@click.option("--workers", type=click.IntRange(1), help="Tasks at once. [the processors]")
+@click.option(
+    "--threads-per-worker", type=click.IntRange(1), help="For numerical libraries. [divided]"
+)
+@click.option(
+    "--program",
+    "programs",
+    multiple=True,
+    help="What tasks may require, NAME or NAME=VERSION. Repeatable.",
+)
+@click.option(
+    "--allow",
+    multiple=True,
+    help="Functions that may be run besides entry points, 'module:function' with wildcards. "
+    "Repeatable.",
+)
+@click.option(
+    "--state-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where results are kept until they are acknowledged. [in the user's data directory]",
+)
+@click.option("--lease-s", type=click.FloatRange(min=0, min_open=True), help="[the server's]")
+@click.option("--heartbeat-s", type=click.FloatRange(min=0, min_open=True), help="[the server's]")
+@click.option(
+    "--grace-s",
+    default=30.0,
+    show_default=True,
+    help="Seconds that running tasks may go on after SIGTERM.",
+)
+def manager(
+    url: str | None,
+    token: str | None,
+    name: str | None,
+    tags: tuple[str, ...],
+    workers: int | None,
+    threads_per_worker: int | None,
+    programs: tuple[str, ...],
+    allow: tuple[str, ...],
+    state_dir: Path | None,
+    lease_s: float | None,
+    heartbeat_s: float | None,
+    grace_s: float,
+) -> None:
+    """Claim tasks, run them in processes of this machine, and return what came of them.
+
+    SIGTERM or Ctrl-C stops it in order: what has not begun is given back, what runs may end. It may
+    also be killed at any time: results that were not acknowledged are delivered at the next start.
+
+    \b
+    Examples:
+      recordledger manager --url http://ledger:7420 --tag gpu --tag '*' --workers 8
+      recordledger manager --program psi4 --allow 'mypackage.chemistry:*'
+
+    Exit status is 0 when it was stopped in order, and 1 when it could not begin or go on.
+    """
+    from .manager import ManagerConfig, run_manager
+    from .manager_config import parse_program
+    from .supervisor import end_with_supervisor
+
+    try:
+        found = dict(map(parse_program, programs))
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--program") from error
+    given: dict[str, Any] = {
+        "name": name,
+        "n_workers": workers,
+        "state_dir": state_dir,
+    }
+    config = ManagerConfig(
+        url=url,
+        token=token,
+        tags=tags or ("*",),
+        threads_per_worker=threads_per_worker,
+        programs=found,
+        allow=allow,
+        lease_s=lease_s,
+        heartbeat_s=heartbeat_s,
+        grace_s=grace_s,
+        **{key: value for key, value in given.items() if value is not None},
+    )
+    end_with_supervisor()
+    sys.exit(run_manager(config))
+
+
+@main.command()
 @DATABASE_URL
 @DATABASE_SCHEMA
-@_says_what_is_wrong
+@says_what_is_wrong
 def migrate(database_url: str | None, database_schema: str) -> None:
     """Bring the database's schema up to date. Forward only; run it before `serve`."""
     from recordledger.projections.schema import migrate as migrate_schema
@@ -211,7 +296,7 @@ def migrate(database_url: str | None, database_schema: str) -> None:
 @DATABASE_SCHEMA
 @click.option("--check", is_flag=True, help="Compare with the live tables; change nothing.")
 @click.option("--differences", default=20, show_default=True, help="Most to show for each table.")
-@_says_what_is_wrong
+@says_what_is_wrong
 def replay(
     home: Path | None,
     database_url: str | None,
@@ -264,7 +349,7 @@ def replay(
     help="Where the plot and the table of results go.",
 )
 @click.option("--workers", default=2, show_default=True, help="Processes that compute.")
-@_says_what_is_wrong
+@says_what_is_wrong
 def demo(smoke: bool, output: Path, workers: int) -> None:
     """Compute potential energy curves through a ledger of their own, and draw them.
 
@@ -290,7 +375,7 @@ def demo(smoke: bool, output: Path, workers: int) -> None:
 
 @main.command()
 @click.argument("record_id", type=click.IntRange(1, 2**63 - 1))
-@_says_what_is_wrong
+@says_what_is_wrong
 def history(record_id: int) -> None:
     """Print everything that has happened to the record RECORD_ID, oldest first."""
     from recordledger.api.client import Client
@@ -300,7 +385,7 @@ def history(record_id: int) -> None:
 
 
 @main.command()
-@_says_what_is_wrong
+@says_what_is_wrong
 def status() -> None:
     """Print how many records are in each status, and which managers are active."""
     from rich.table import Table
@@ -322,9 +407,9 @@ def status() -> None:
                 " ".join(manager.tags),
                 "" if manager.heartbeat_at is None else f"{manager.heartbeat_at:%F %T}",
             )
-    console = _console()
-    console.print(counts)
-    console.print(managers)
+    shown = console()
+    shown.print(counts)
+    shown.print(managers)
 
 
 @main.group()
@@ -342,7 +427,7 @@ def token() -> None:
     help="What the token is for; `compute` is for managers.",
 )
 @click.option("--days", type=click.FloatRange(min=0), help="Days until it expires. [never]")
-@_says_what_is_wrong
+@says_what_is_wrong
 def issue_token(user: str, role: str, days: float | None) -> None:
     """Issue a token with which its bearer acts as USER. It is printed once and kept nowhere."""
     from recordledger.api.client import Client
@@ -353,7 +438,7 @@ def issue_token(user: str, role: str, days: float | None) -> None:
 
 
 @token.command("list")
-@_says_what_is_wrong
+@says_what_is_wrong
 def list_tokens() -> None:
     """Print all tokens, without their secrets."""
     from rich.table import Table
@@ -367,12 +452,12 @@ def list_tokens() -> None:
             table.add_row(
                 str(each.id), each.user, each.role, *(f"{at:%F %T}" if at else "" for at in moments)
             )
-    _console().print(table)
+    console().print(table)
 
 
 @token.command("revoke")
 @click.argument("token_id", type=click.IntRange(1, 2**63 - 1))
-@_says_what_is_wrong
+@says_what_is_wrong
 def revoke_token(token_id: int) -> None:
     """Revoke the token TOKEN_ID: it opens nothing any more, a few seconds from now."""
     from recordledger.api.client import Client
@@ -410,16 +495,17 @@ def _ledger(database_url: str | None, schema: str, *, pool_size: int = 2) -> Led
 
 def _stop_on_signals() -> Event:
     stop = Event()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, note)
     return stop
 
 
-def _console() -> Console:
-    from rich.console import Console
-
-    # Piped output is read by programs: it must not depend on how wide a terminal might be.
-    return Console(width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "120")))
+for _command in (*looking.COMMANDS, *managing.COMMANDS):
+    main.add_command(_command)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,6 @@ from recordledger.api.client import (
     ServerFault,
     Unauthorized,
 )
-
 from recordledger.api.schemas import ResultIn
 
 from .spool import Batch, Spool
@@ -108,6 +107,8 @@ class Delivery:
             try:
                 self._deliver(batch)
             except Exception:
+                if self._ended.is_set():
+                    return  # a client that is closed in the middle of a request may raise anything
                 log.exception("a batch of results cannot be delivered")
                 self._set_aside(batch, "this is a fault in recordledger; please report it")
             with self._condition:
@@ -143,7 +144,7 @@ class Delivery:
                 return
             else:
                 self._spool.done(batch)
-                self._tell(Delivered(_refs(results), n_accepted))
+                self._tell(Delivered(batch.refs, n_accepted))
                 return
 
     def _send(self, manager_id: int, results: list[Result]) -> int:
@@ -199,15 +200,7 @@ class Delivery:
             why,
             f"they are in {aside}" if aside else "they were in memory only, and are dropped",
         )
-        try:
-            refs = _refs([] if damaged else batch.results())
-        except (OSError, ValueError):
-            refs = frozenset[Ref]()
-        self._tell(Delivered(refs, 0))
-
-
-def _refs(results: list[Result]) -> frozenset[Ref]:
-    return frozenset((result["record_id"], result["attempt"]) for result in results)
+        self._tell(Delivered(batch.refs, 0))
 
 
 def size_bytes(result: Result) -> int:

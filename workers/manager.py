@@ -9,135 +9,41 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import platform
 import queue
 import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import CancelledError, Future
-from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from dataclasses import dataclass
+from functools import partial
+from types import FrameType
 from typing import Any, Final, TypeAlias
 
-from recordledger.api.client import (
-    Client,
-    ClientError,
-    Forbidden,
-    InvalidArgument,
-    Refused,
-    Server,
-    Unauthorized,
-    home_folder,
-)
-from recordledger.api.schemas import AttemptRef, TaskOut
+from recordledger.api.client import Client, ClientError, Refused, Server
+from recordledger.api.schemas import AttemptRef
 
 from .allowlist import AllowList
 from .delivery import Delivered, Delivery, size_bytes
+from .desk import Claimed, Desk, NotActive, Pulse, Stale
 from .engines import Engine, EngineFailed, ProcessEngine, Task
+from .manager_config import ManagerConfig
 from .pace import Pace
 from .running import Report, WorkerSettings
 from .spool import Spool
+
+__all__ = ["Manager", "ManagerConfig", "run_manager"]
 
 log = logging.getLogger(__name__)
 
 RETRIES_S: Final = 10.0
 SHORT_RETRIES_S: Final = 2.0
+SHORT_TIMEOUT_S: Final = 10.0
 HELD_MAX: Final = 100_000
 # Beside the result, a request has room for output and traceback.
 _BODY_RESERVE_BYTES: Final = 3 * 1024 * 1024
-_NOT_ACTIVE: Final = frozenset({"manager_not_active", "manager_not_found"})
-
-
-def processor_count() -> int:
-    """Return how many processors this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on every system
-        return os.cpu_count() or 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ManagerConfig:
-    """What a manager is told. Durations are in seconds.
-
-    Attributes:
-        url: the server's address; None finds it as every client does.
-        token: likewise.
-        name: as people know it.
-        tags: what to claim, in this order; `*` is everything.
-        n_workers: how many tasks to run at the same time.
-        threads_per_worker: for numerical libraries; None divides the processors.
-        programs: what tasks may require, name to version; what provides the allowed entry points
-            is added.
-        allow: `module:function` patterns of what may be run besides entry points.
-        state_dir: where results are until they are acknowledged.
-        lease_s, heartbeat_s: None for the server's defaults.
-        grace_s: how long running tasks may go on when the manager is stopped.
-        deliver_s: how long to wait for the server to take the results when stopping.
-        poll_min_s, poll_max_s: pauses between claims when nothing fits.
-        flush_s: how long a result may wait for others to be returned with.
-        results_per_return: at most.
-        prefetch_s: how much work to have ready, in seconds of computing.
-        prefetch_max: at most so many tasks beyond those that run.
-        hold_s: give tasks back that did not begin within this time, when nothing moves.
-        output_bytes_max: how much of stdout, and of stderr, to keep.
-        tasks_per_worker_max: give a slot a new process after so many tasks; None for never.
-        summary_s: how often to log what was done.
-    """
-
-    url: str | None = None
-    token: str | None = field(default=None, repr=False)
-    name: str = field(default_factory=platform.node)
-    tags: tuple[str, ...] = ("*",)
-    n_workers: int = field(default_factory=processor_count)
-    threads_per_worker: int | None = None
-    programs: Mapping[str, str | None] = field(default_factory=dict[str, str | None])
-    allow: tuple[str, ...] = ()
-    state_dir: Path = field(default_factory=lambda: home_folder() / "manager")
-    lease_s: float | None = None
-    heartbeat_s: float | None = None
-    grace_s: float = 30.0
-    deliver_s: float = 10.0
-    poll_min_s: float = 0.05
-    poll_max_s: float = 1.5
-    flush_s: float = 0.05
-    results_per_return: int = 200
-    prefetch_s: float = 0.5
-    prefetch_max: int = 500
-    hold_s: float = 15.0
-    output_bytes_max: int = 1024 * 1024
-    tasks_per_worker_max: int | None = None
-    summary_s: float = 60.0
-
-
-def parse_program(text: str) -> tuple[str, str | None]:
-    """Return a program and its version: as given, or of the installed package of that name.
-
-    >>> parse_program("Psi4=1.9.1")
-    ('psi4', '1.9.1')
-
-    Raises:
-        ValueError: there is no name.
-    """
-    name, given, found = (part.strip() for part in text.partition("="))
-    if not name or (given and not found):
-        raise ValueError(f"{text!r} is no program: write NAME or NAME=VERSION")
-    if found:
-        return name.lower(), found.lstrip("=")
-    try:
-        return name.lower(), version(name)
-    except PackageNotFoundError:
-        log.warning(
-            "%s is no Python package that is installed here, so its version is unknown; "
-            "give it with --program %s=VERSION",
-            name,
-            name,
-        )
-        return name.lower(), None
 
 
 def run_manager(config: ManagerConfig) -> int:
@@ -148,11 +54,8 @@ def run_manager(config: ManagerConfig) -> int:
     """
     try:
         return Manager(config).run()
-    except (Unauthorized, Forbidden, InvalidArgument, ValueError) as error:
-        log.error("%s", error)  # noqa: TRY400
-        return 1
-    except ClientError as error:
-        log.error("cannot begin: %s", error)  # noqa: TRY400
+    except (ClientError, ValueError) as error:
+        log.error("the manager cannot begin: %s", error)  # noqa: TRY400
         return 1
 
 
@@ -177,30 +80,6 @@ class Finished:
     """The engine is done with a task."""
 
     held: Held
-
-
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """The server answered a claim; None if it did not, or refused."""
-
-    manager_id: int
-    limit: int
-    tasks: list[TaskOut] | None
-    retry_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Stale:
-    """These attempts are not this manager's any more."""
-
-    refs: frozenset[tuple[int, int]]
-
-
-@dataclass(frozen=True, slots=True)
-class NotActive:
-    """The server does not take this manager for alive."""
-
-    manager_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +127,8 @@ class Manager:
             prefetch_max=config.prefetch_max,
         )
         self._n_done = self._n_errors = 0
+        self._batch_bytes = 0
+        self._heartbeat_s = 30.0
         self._summary_at = time.monotonic() + config.summary_s
 
     def _process_engine(self, settings: WorkerSettings) -> Engine:
@@ -274,7 +155,13 @@ class Manager:
         with contextlib.ExitStack() as stack:
             stack.enter_context(_signals(self.stop))
             self._control = stack.enter_context(
-                Client(config.url, config.token, retries_s=SHORT_RETRIES_S, progress=False)
+                Client(
+                    config.url,
+                    config.token,
+                    timeout_s=SHORT_TIMEOUT_S,
+                    retries_s=SHORT_RETRIES_S,
+                    progress=False,
+                )
             )
             server = self._reach_server()
             if server is None:
@@ -380,11 +267,13 @@ class Manager:
 
     def _end(self) -> int:
         """Give back what runs, wait until the server has the rest, and say good-bye."""
-        for held in list(self._in_engine.values()):
-            if held.future is not None and not self._engine.cancel(held.future):
-                self._engine.kill(held.future)
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._react(self._inbox.get_nowait())
         if self._in_engine:
             log.warning("%d running tasks are ended and given back", len(self._in_engine))
+        for held in list(self._in_engine.values()):
+            self._end_task(held)
         self._flush()
         n_left = self._delivery.drain(0.5 if self._n_stops > 1 else self._config.deliver_s)
         if n_left:
@@ -437,7 +326,7 @@ class Manager:
             times.append(self._flush_at)
         if self._stop_by is not None:
             times.append(self._stop_by)
-        elif not self._is_claiming and self._room() > 0:
+        elif self.manager_id is not None and not self._is_claiming and self._room() > 0:
             times.append(self._pace.claim_at)
         return max(0.0, min(times) - now)
 
@@ -474,7 +363,7 @@ class Manager:
     # Claiming
 
     def _room(self) -> int:
-        return self._pace.room(len(self._in_engine), self._engine.n_slots)
+        return self._pace.room(len(self._in_engine), self._engine.n_slots, time.monotonic())
 
     def _claim_if_room(self, now: float) -> None:
         if self.manager_id is None or self._is_claiming or now < self._pace.claim_at:
@@ -502,14 +391,15 @@ class Manager:
                 self._held[held.ref] = held
             self._in_engine[held.ref] = held
             held.future = self._engine.submit(Task(task.function, task.kwargs))
-            held.future.add_done_callback(lambda _, held=held: self._inbox.put(Finished(held)))
+            held.future.add_done_callback(partial(self._tell_finished, held))
+
+    def _tell_finished(self, held: Held, _: Future[Report]) -> None:
+        self._inbox.put(Finished(held))
 
     def _give_back_if_stuck(self, now: float) -> None:
         """Give back what did not begin, when what runs takes long: others may have room for it."""
-        if not self._pace.is_stuck(now, self._config.hold_s):
-            return
-        oldest = next(iter(self._in_engine.values()), None)
-        if len(self._in_engine) > self._engine.n_slots and oldest is not None:
+        is_full = len(self._in_engine) > self._engine.n_slots
+        if is_full and self._pace.still_s(now) > self._config.hold_s:
             self._give_back_waiting("this manager is busy with longer tasks")
 
     def _give_back_waiting(self, reason: str) -> None:
@@ -539,10 +429,13 @@ class Manager:
             return
         log.info("%d tasks are not this manager's any more, and are dropped", len(dropped))
         for held in dropped:
-            if held.future is not None and not self._engine.cancel(held.future):
-                self._engine.kill(held.future)
+            self._end_task(held)
         # A task that cannot be killed goes on, and its result goes back as a late one.
         self._let_go(held for held in dropped if held.future and held.future.cancelled())
+
+    def _end_task(self, held: Held) -> None:
+        if held.future is not None and not self._engine.cancel(held.future):
+            self._engine.kill(held.future)
 
     def _start_over(self, manager_id: int) -> None:
         """Register anew. What runs goes on, and is returned in the name of the former id."""
@@ -562,10 +455,10 @@ class Manager:
     # Returning
 
     def _take_report(self, held: Held) -> None:
+        if self._in_engine.pop(held.ref, None) is None or held.future is None:
+            return  # it was given back, or is nobody's business any more
         now = time.monotonic()
         self._pace.finished(now)
-        if self._in_engine.pop(held.ref, None) is None or held.future is None:
-            return
         try:
             report = held.future.result()
         except CancelledError:
@@ -594,9 +487,6 @@ class Manager:
         self._finished = {}
         self._batch_bytes = 0
         self._flush_at = None
-
-    _batch_bytes = 0
-    _heartbeat_s = 30.0
 
     # Stopping
 
@@ -636,121 +526,19 @@ class Manager:
         )
 
 
-class Desk:
-    """The thread that claims tasks, and gives them back."""
-
-    def __init__(self, client: Client, tell: Callable[[Message], None]) -> None:
-        self._client = client
-        self._tell = tell
-        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="desk", daemon=True)
-
-    def start(self) -> None:
-        """Begin to serve."""
-        self._thread.start()
-
-    def end(self) -> None:
-        """End with the current request."""
-        self._jobs.put(None)
-        self._client.close()
-
-    def claim(self, manager_id: int, limit: int) -> None:
-        """Claim tasks; the answer is told."""
-        self._jobs.put(lambda: self._claim(manager_id, limit))
-
-    def relinquish(self, manager_id: int, refs: Iterable[tuple[int, int]], reason: str) -> None:
-        """Give attempts back."""
-        attempts = [AttemptRef(record_id=record_id, attempt=number) for record_id, number in refs]
-        if attempts:
-            self._jobs.put(lambda: self._relinquish(manager_id, attempts, reason))
-
-    def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            job()
-
-    def _claim(self, manager_id: int, limit: int) -> None:
-        try:
-            tasks = self._client.claim(manager_id, limit).tasks
-        except ClientError as error:
-            if error.code in _NOT_ACTIVE:
-                self._tell(NotActive(manager_id))
-                retry_s = 0.0
-            else:
-                log.warning("cannot claim: %s", error)
-                retry_s = random.uniform(5, 15) if isinstance(error, Refused) else 1.0  # noqa: S311
-            self._tell(Claimed(manager_id, limit, None, retry_s))
-        else:
-            self._tell(Claimed(manager_id, limit, tasks))
-
-    def _relinquish(self, manager_id: int, attempts: list[AttemptRef], reason: str) -> None:
-        try:
-            self._client.relinquish(manager_id, attempts, reason)
-        except ClientError as error:
-            # They are in no heartbeat any more, so their lease runs out.
-            log.warning("cannot give %d tasks back: %s", len(attempts), error)
-
-
-class Pulse:
-    """The thread that sends heartbeats.
-
-    Args:
-        client: closed by `end`, so it must be of no other use.
-        ask: returns who lives, how often to say so, and what it holds.
-        tell: called with what follows from the server's answers.
-    """
-
-    def __init__(
-        self,
-        client: Client,
-        ask: Callable[[], tuple[int | None, float, list[AttemptRef]]],
-        tell: Callable[[Message], None],
-    ) -> None:
-        self._client = client
-        self._ask = ask
-        self._tell = tell
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
-
-    def start(self) -> None:
-        """Begin to beat."""
-        self._thread.start()
-
-    def end(self) -> None:
-        """End with the current request."""
-        self._ended.set()
-        self._client.close()
-
-    def _run(self) -> None:
-        while True:
-            manager_id, heartbeat_s, held = self._ask()
-            if self._ended.wait(heartbeat_s * random.uniform(0.8, 1.0)):  # noqa: S311
-                return
-            manager_id, _, held = self._ask()
-            if manager_id is not None:
-                self._beat(manager_id, held)
-
-    def _beat(self, manager_id: int, held: list[AttemptRef]) -> None:
-        try:
-            answer = self._client.heartbeat(manager_id, held)
-        except ClientError as error:
-            if error.code in _NOT_ACTIVE:
-                self._tell(NotActive(manager_id))
-            elif not self._ended.is_set():
-                log.warning("no heartbeat: %s", error)
-        else:
-            if answer.stale:
-                refs = frozenset((ref.record_id, ref.attempt) for ref in answer.stale)
-                self._tell(Stale(refs))
-
-
 @contextlib.contextmanager
 def _signals(stop: Callable[[], None]) -> Generator[None]:
     """Let SIGTERM and SIGINT stop the manager, if this is the thread that gets signals."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        stop()
+
     numbers = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.signal(number, lambda *_: stop()) for number in numbers]
+    before = [signal.signal(number, handle) for number in numbers]
     try:
         yield
     finally:

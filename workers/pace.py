@@ -34,17 +34,20 @@ class Pace:
         self._task_s: float | None = None
         self._moved_at = 0.0
 
-    def room(self, n_here: int, n_slots: int) -> int:
+    def room(self, n_here: int, n_slots: int, now: float) -> int:
         """Return how many tasks to claim, with `n_here` here that run or wait to."""
-        prefetch = self._prefetch(n_slots)
+        prefetch = 0
+        if self._task_s is not None:
+            # While nothing moves, what runs takes at least as long as that.
+            task_s = max(self._task_s, self.still_s(now) if n_here >= n_slots else 0.0)
+            prefetch = min(int(n_slots * self._prefetch_s / task_s), self._prefetch_max)
         if n_here > n_slots + prefetch // 2:
             return 0
         return n_slots + prefetch - n_here
 
-    def _prefetch(self, n_slots: int) -> int:
-        if self._task_s is None:
-            return 0
-        return min(int(n_slots * self._prefetch_s / self._task_s), self._prefetch_max)
+    def still_s(self, now: float) -> float:
+        """Return for how long nothing has begun or ended."""
+        return now - self._moved_at
 
     def claimed(self, n_tasks: int, now: float) -> None:
         """Learn from the answer to a claim when to claim next."""
@@ -70,11 +73,3 @@ class Pace:
         taken_s = compute_s + OVERHEAD_S
         before_s = taken_s if self._task_s is None else self._task_s
         self._task_s = before_s + _NEWEST * (taken_s - before_s)
-
-    def is_stuck(self, now: float, hold_s: float) -> bool:
-        """Return whether nothing has begun or ended for so long."""
-        if now - self._moved_at < hold_s:
-            return False
-        # What runs takes at least as long as this.
-        self._task_s = max(self._task_s or 0.0, now - self._moved_at)
-        return True

@@ -63,7 +63,8 @@ class WorkerSettings:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> WorkerSettings:
         """Return the settings that `as_dict` was made of."""
-        return cls(**{**values, "patterns": tuple(values["patterns"])})
+        fields: dict[str, Any] = {**values, "patterns": tuple(values["patterns"])}
+        return cls(**fields)
 
 
 class ResultNotSerializable(Exception):
@@ -181,8 +182,8 @@ def _without_numpy(value: Any, depth: int = 0) -> Any:
     if depth > 100:
         return value  # `canonical_json` refuses it
     if isinstance(value, dict):
-        items = cast("dict[Any, Any]", value).items()
-        return {key: _without_numpy(item, depth + 1) for key, item in items}
+        mapping = cast("Mapping[Any, Any]", value)
+        return {key: _without_numpy(item, depth + 1) for key, item in mapping.items()}
     if isinstance(value, list | tuple):
         return [_without_numpy(item, depth + 1) for item in cast("list[Any]", value)]
     return value

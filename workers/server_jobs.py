@@ -14,13 +14,15 @@ from threading import Event, Thread
 from typing import Final
 
 from recordledger.domain.errors import LedgerError
-from recordledger.projections import dispatch, idempotency
+from recordledger.projections import bulk, dispatch, idempotency, policies
 from recordledger.projections.election import Election
 from recordledger.projections.ledger import Ledger
 
 log = logging.getLogger(__name__)
 
 SWEEP_S: Final = 2.0
+BULK_S: Final = 0.3
+FAIL_S: Final = 60.0
 PURGE_S: Final = 600.0
 _PURGE_SLICE: Final = 5_000
 # A faulty job is tried again after this, however short its interval.
@@ -60,17 +62,57 @@ def purge_idempotency_keys(older_than_s: float) -> Callable[[Ledger], str | None
     return run
 
 
-def server_jobs(*, sweep_s: float = SWEEP_S, idempotency_ttl_s: float = 7 * 86_400) -> list[Job]:
+def advance_bulk_operations(stop: Event) -> Callable[[Ledger], str | None]:
+    """Return the job that does operations on many records, slice by slice, until `stop` is set."""
+
+    def run(ledger: Ledger) -> str | None:
+        n_slices = 0
+        while not stop.is_set() and (n_jobs := bulk.advance_jobs(ledger)):
+            n_slices += n_jobs
+        return f"did {n_slices} slices" if n_slices else None
+
+    return run
+
+
+def fail_old_errors(failed_after_s: float, stop: Event) -> Callable[[Ledger], str | None]:
+    """Return the job that declares errors final when they are `failed_after_s` old."""
+
+    def run(ledger: Ledger) -> str | None:
+        n_failed = 0
+        while not stop.is_set() and (
+            n_in_slice := policies.fail_old_errors(ledger, failed_after_s)
+        ):
+            n_failed += n_in_slice
+        return f"{n_failed} errors became failures" if n_failed else None
+
+    return run
+
+
+def server_jobs(
+    *,
+    sweep_s: float = SWEEP_S,
+    idempotency_ttl_s: float = 7 * 86_400,
+    failed_after_s: float | None = None,
+    stop: Event | None = None,
+) -> list[Job]:
     """Return all jobs of the server.
 
     Args:
         sweep_s: seconds between two looks for managers that have fallen silent.
         idempotency_ttl_s: seconds for which a request may be repeated under its key.
+        failed_after_s: seconds after which an error becomes a failure; None for never.
+        stop: ends long jobs between two slices when it is set.
     """
-    return [
+    stop = stop or Event()
+    jobs = [
         Job("lease-reaper", sweep_s, reap_leases),
+        Job("bulk-operations", BULK_S, advance_bulk_operations(stop)),
         Job("idempotency-purge", PURGE_S, purge_idempotency_keys(idempotency_ttl_s)),
     ]
+    if failed_after_s is not None:
+        interval_s = min(FAIL_S, max(failed_after_s / 10, BULK_S))
+        jobs.append(Job("failed-after", interval_s, fail_old_errors(failed_after_s, stop)))
+    return jobs
 
 
 def run_jobs(ledger: Ledger, jobs: Iterable[Job], stop: Event) -> None:

@@ -35,8 +35,9 @@ _FULL_LOG_S: Final = 30.0
 class Batch:
     """Results that go to the server together, in the name of the manager that computed them.
 
-    Each has the fields of `schemas.ResultIn`. They are in memory, on disk, or both. What is safe on disk can be dropped from memory, and is
-    read again when it is needed.
+    Each has the fields of `schemas.ResultIn`. They are in memory, on disk, or both. What is safe
+    on disk can be dropped from memory, and is read again when it is needed. `refs` are their
+    records and attempts; none if this process has only found them.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Batch:
     ) -> None:
         self.manager_id = manager_id
         self.path = path
+        self.refs = frozenset((found["record_id"], found["attempt"]) for found in results or ())
         self._results = None if results is None else list(results)
 
     def results(self) -> list[dict[str, Any]]:
@@ -141,6 +143,8 @@ class Spool:
             with _unused(folder) as is_unused:
                 if is_unused:
                     _remove_if_empty(folder)
+        with contextlib.suppress(OSError):
+            self._folder.rmdir()
 
     def _say_full(self, error: OSError) -> None:
         now = time.monotonic()
@@ -226,8 +230,9 @@ def _read(path: Path) -> list[dict[str, Any]]:
         return []
     try:
         found: Any = msgpack.unpackb(data)
-        if found["format"] != FORMAT:
-            raise ValueError(f"{path} was written by another version of recordledger")
-        return cast("list[dict[str, Any]]", found["results"])
+        written_as, results = found["format"], found["results"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
+    if written_as != FORMAT:
+        raise ValueError(f"{path} was written by another version of recordledger")
+    return cast("list[dict[str, Any]]", results)

@@ -20,6 +20,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from threading import Event, Thread
 from time import monotonic
@@ -45,8 +46,8 @@ DEFAULT_PORT: Final = 7420
 SUPERVISED: Final = "RECORDLEDGER_SUPERVISED"
 
 _TICK_S: Final = 0.2
-_BACKOFF_S: Final = (0.2, 30.0)
-_STEADY_S: Final = 30.0
+_BACKOFF_S: Final = (0.2, 10.0)
+_STEADY_S: Final = 5.0
 _READY_TIMEOUT_S: Final = 60.0
 _LOG_BYTES_MAX: Final = 16 * 1024 * 1024
 
@@ -280,7 +281,7 @@ class Supervisor:
             if not serve.alive:
                 raise SupervisorError(f"the API did not start; {_last_lines(serve.log_path)}")
             try:
-                if httpx2.get(f"{self.url}/ready", timeout=5).status_code == httpx2.codes.OK:
+                if httpx2.get(f"{self.url}/ready", timeout=5).status_code == HTTPStatus.OK:
                     return
             except httpx2.TransportError:
                 pass

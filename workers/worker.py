@@ -15,7 +15,7 @@ import struct
 import sys
 import threading
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import IO, Any, Final, NoReturn
 
 import msgpack
 
@@ -24,15 +24,16 @@ from .running import TaskRunner, WorkerSettings
 READY: Final = b"recordledger worker ready\n"
 BEGUN: Final = b"\0\0\0\0"
 _LENGTH: Final = struct.Struct(">I")
+_leaving: Final = threading.Lock()
 
 
-def write_frame(file: BinaryIO, data: bytes) -> None:
+def write_frame(file: IO[bytes], data: bytes) -> None:
     """Write bytes with their length before them."""
     file.write(_LENGTH.pack(len(data)) + data)
     file.flush()
 
 
-def read_frame(file: BinaryIO) -> bytes | None:
+def read_frame(file: IO[bytes]) -> bytes | None:
     """Return the bytes of one frame, which may be empty; None at the end of the stream."""
     header = file.read(_LENGTH.size)
     if len(header) < _LENGTH.size:
@@ -59,15 +60,17 @@ def main() -> None:
     runner = TaskRunner(settings)
     answers.write(READY)
     answers.flush()
-    while (request := read_frame(requests)) is not None:
-        function, kwargs = json.loads(request)
-        # From here on a death of this process is the task's doing, and not before.
-        answers.write(BEGUN)
-        answers.flush()
-        write_frame(answers, msgpack.packb(runner.run(function, kwargs)))
+    with contextlib.suppress(OSError):  # the parent went away in the middle
+        while (request := read_frame(requests)) is not None:
+            function, kwargs = json.loads(request)
+            # From here on a death of this process is the task's doing, and not before.
+            answers.write(BEGUN)
+            answers.flush()
+            write_frame(answers, msgpack.packb(runner.run(function, kwargs)))
+    _leave(settings.output_folder)
 
 
-def _take_channel() -> tuple[BinaryIO, BinaryIO]:
+def _take_channel() -> tuple[IO[bytes], IO[bytes]]:
     """Move the channel away from stdin and stdout, where tasks and their children look."""
     # Not inherited by programs that a task starts, unlike 0, 1 and 2.
     requests = os.fdopen(os.dup(0), "rb")
@@ -83,7 +86,13 @@ def _die_with(lifeline: int, folder: str | None) -> None:
     os.set_inheritable(lifeline, False)
     with contextlib.suppress(OSError):
         os.read(lifeline, 1)
-    if folder is not None:  # nobody else is left to clear up
+    _leave(folder)
+
+
+def _leave(folder: str | None) -> NoReturn:
+    """Clear up, for nobody else is left to do it, and end this process and its children."""
+    _leaving.acquire()  # for good: one thread is enough
+    if folder is not None:
         shutil.rmtree(folder, ignore_errors=True)
         with contextlib.suppress(OSError):
             Path(folder).parent.rmdir()

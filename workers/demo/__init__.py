@@ -1,0 +1,1 @@
+"""What people try the ledger with: functions that every manager can run, and the demo."""

@@ -9,6 +9,6 @@ from __future__ import annotations
 
 from .engine import Engine, EngineFailed, Task
 from .executor import ExecutorEngine
-from .process import ProcessEngine
+from .process import ProcessEngine, processor_count
 
-__all__ = ["Engine", "EngineFailed", "ExecutorEngine", "ProcessEngine", "Task"]
+__all__ = ["Engine", "EngineFailed", "ExecutorEngine", "ProcessEngine", "Task", "processor_count"]

@@ -295,10 +295,7 @@ class _Worker:
     def __init__(self, settings: WorkerSettings, environment: dict[str, str]) -> None:
         self.n_tasks = 0
         self._asked_at = 0.0
-        lifeline: int | None = None
-        self._lifeline: int | None = None
-        if sys.platform != "win32":
-            lifeline, self._lifeline = os.pipe()
+        lifeline, self._lifeline = _pipe()
         try:
             self._process = subprocess.Popen(  # noqa: S603
                 [sys.executable, "-P", "-m", PROGRAM],
@@ -309,6 +306,9 @@ class _Worker:
                 # Ctrl-C in the terminal is for the manager; and what a task starts dies with it.
                 start_new_session=sys.platform != "win32",
             )
+        except OSError:
+            self._close_lifeline()
+            raise
         finally:
             if lifeline is not None:
                 os.close(lifeline)
@@ -330,10 +330,7 @@ class _Worker:
         deadline.daemon = True
         deadline.start()
         try:
-            for line in iter(self._answers.readline, b""):
-                if line == READY:
-                    return True
-            return False
+            return any(line == READY for line in iter(self._answers.readline, b""))
         finally:
             deadline.cancel()
 
@@ -413,6 +410,11 @@ def _kill_group(pid: int) -> None:
             kill_group(pid, signal.SIGKILL)
 
 
+def _pipe() -> tuple[int | None, int | None]:
+    """Return a pipe of which a child may inherit the reading end, where that is possible."""
+    return os.pipe() if sys.platform != "win32" else (None, None)
+
+
 def _there(file: IO[bytes] | None) -> IO[bytes]:
     if file is None:
         raise AssertionError("a pipe was asked for")
@@ -421,14 +423,15 @@ def _there(file: IO[bytes] | None) -> IO[bytes]:
 
 def _environment(n_slots: int, threads_per_worker: int | None) -> dict[str, str]:
     environment = {k: v for k, v in os.environ.items() if k not in _SECRET_VARIABLES}
-    n_threads = str(threads_per_worker or max(1, _n_processors() // n_slots))
+    n_threads = str(threads_per_worker or max(1, processor_count() // n_slots))
     for variable in _THREAD_VARIABLES:
         if threads_per_worker is not None or variable not in environment:
             environment[variable] = n_threads
     return environment
 
 
-def _n_processors() -> int:
+def processor_count() -> int:
+    """Return how many processors this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on every system

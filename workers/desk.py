@@ -1,0 +1,159 @@
+"""The manager's threads that talk to the server for it: one claims, and one gives signs of life."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import random
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from recordledger.api.client import Client, ClientError, Refused
+from recordledger.api.schemas import AttemptRef, TaskOut
+
+log = logging.getLogger(__name__)
+
+_NOT_ACTIVE: Final = frozenset({"manager_not_active", "manager_not_found"})
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """The server answered a claim; None if it did not, or refused."""
+
+    manager_id: int
+    limit: int
+    tasks: list[TaskOut] | None
+    retry_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """These attempts are not this manager's any more."""
+
+    refs: frozenset[tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class NotActive:
+    """The server does not take this manager for alive."""
+
+    manager_id: int
+
+
+News: TypeAlias = Claimed | Stale | NotActive
+
+
+class Desk:
+    """The thread that claims tasks, and gives them back."""
+
+    def __init__(self, client: Client, tell: Callable[[News], None]) -> None:
+        self._client = client
+        self._tell = tell
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="desk", daemon=True)
+
+    def start(self) -> None:
+        """Begin to serve."""
+        self._thread.start()
+
+    def end(self) -> None:
+        """End with the current request."""
+        self._ended.set()
+        self._jobs.put(None)
+        self._client.close()
+
+    def claim(self, manager_id: int, limit: int) -> None:
+        """Claim tasks; the answer is told."""
+        self._jobs.put(lambda: self._claim(manager_id, limit))
+
+    def relinquish(self, manager_id: int, refs: Iterable[tuple[int, int]], reason: str) -> None:
+        """Give attempts back."""
+        attempts = [AttemptRef(record_id=record_id, attempt=number) for record_id, number in refs]
+        if attempts:
+            self._jobs.put(lambda: self._relinquish(manager_id, attempts, reason))
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()
+
+    def _claim(self, manager_id: int, limit: int) -> None:
+        try:
+            tasks = self._client.claim(manager_id, limit).tasks
+        except Exception as error:  # noqa: BLE001, RUF100 - whatever it was, the manager goes on
+            retry_s = 0.0
+            if isinstance(error, ClientError) and error.code in _NOT_ACTIVE:
+                self._tell(NotActive(manager_id))
+            elif not self._ended.is_set():
+                # A client that is closed in the middle of a request may raise anything.
+                log.warning("cannot claim: %s: %s", type(error).__name__, error)
+                retry_s = random.uniform(5, 15) if isinstance(error, Refused) else 1.0  # noqa: S311
+            self._tell(Claimed(manager_id, limit, None, retry_s))
+        else:
+            self._tell(Claimed(manager_id, limit, tasks))
+
+    def _relinquish(self, manager_id: int, attempts: list[AttemptRef], reason: str) -> None:
+        try:
+            self._client.relinquish(manager_id, attempts, reason)
+        except Exception as error:  # noqa: BLE001, RUF100
+            if self._ended.is_set():
+                return
+            # They are in no heartbeat any more, so their lease runs out.
+            log.warning(
+                "cannot give %d tasks back: %s: %s", len(attempts), type(error).__name__, error
+            )
+
+
+class Pulse:
+    """The thread that sends heartbeats.
+
+    Args:
+        client: closed by `end`, so it must be of no other use.
+        ask: returns who lives, how often to say so, and what it holds.
+        tell: called with what follows from the server's answers.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        ask: Callable[[], tuple[int | None, float, list[AttemptRef]]],
+        tell: Callable[[News], None],
+    ) -> None:
+        self._client = client
+        self._ask = ask
+        self._tell = tell
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
+
+    def start(self) -> None:
+        """Begin to beat."""
+        self._thread.start()
+
+    def end(self) -> None:
+        """End with the current request."""
+        self._ended.set()
+        self._client.close()
+
+    def _run(self) -> None:
+        while True:
+            _, heartbeat_s, _ = self._ask()
+            if self._ended.wait(heartbeat_s * random.uniform(0.8, 1.0)):  # noqa: S311
+                return
+            manager_id, _, held = self._ask()
+            if manager_id is not None:
+                self._beat(manager_id, held)
+
+    def _beat(self, manager_id: int, held: list[AttemptRef]) -> None:
+        try:
+            answer = self._client.heartbeat(manager_id, held)
+        except Exception as error:  # noqa: BLE001, RUF100 - whatever it was, the heart beats on
+            if isinstance(error, ClientError) and error.code in _NOT_ACTIVE:
+                self._tell(NotActive(manager_id))
+            elif not self._ended.is_set():
+                log.warning("no heartbeat: %s: %s", type(error).__name__, error)
+        else:
+            if answer.stale:
+                refs = frozenset((ref.record_id, ref.attempt) for ref in answer.stale)
+                self._tell(Stale(refs))

@@ -1,0 +1,96 @@
+"""What a manager is told when it is started."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from recordledger.api.client import home_folder
+
+from .engines import processor_count
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManagerConfig:
+    """What a manager is told. Durations are in seconds.
+
+    Attributes:
+        url: the server's address; None finds it as every client does.
+        token: likewise.
+        name: as people know it.
+        tags: what to claim, in this order; `*` is everything.
+        n_workers: how many tasks to run at the same time.
+        threads_per_worker: for numerical libraries; None divides the processors.
+        programs: what tasks may require, name to version; what provides the allowed entry points
+            is added.
+        allow: `module:function` patterns of what may be run besides entry points.
+        state_dir: where results are until they are acknowledged.
+        lease_s, heartbeat_s: None for the server's defaults.
+        grace_s: how long running tasks may go on when the manager is stopped.
+        deliver_s: how long to wait for the server to take the results when stopping.
+        poll_min_s, poll_max_s: pauses between claims when nothing fits.
+        flush_s: how long a result may wait for others to be returned with.
+        results_per_return: at most.
+        prefetch_s: how much work to have ready, in seconds of computing.
+        prefetch_max: at most so many tasks beyond those that run.
+        hold_s: give tasks back that did not begin within this time, when nothing moves.
+        output_bytes_max: how much of stdout, and of stderr, to keep.
+        tasks_per_worker_max: give a slot a new process after so many tasks; None for never.
+        summary_s: how often to log what was done.
+    """
+
+    url: str | None = None
+    token: str | None = field(default=None, repr=False)
+    name: str = field(default_factory=platform.node)
+    tags: tuple[str, ...] = ("*",)
+    n_workers: int = field(default_factory=processor_count)
+    threads_per_worker: int | None = None
+    programs: Mapping[str, str | None] = field(default_factory=dict[str, str | None])
+    allow: tuple[str, ...] = ()
+    state_dir: Path = field(default_factory=lambda: home_folder() / "manager")
+    lease_s: float | None = None
+    heartbeat_s: float | None = None
+    grace_s: float = 30.0
+    deliver_s: float = 10.0
+    poll_min_s: float = 0.05
+    poll_max_s: float = 1.5
+    flush_s: float = 0.05
+    results_per_return: int = 200
+    prefetch_s: float = 0.5
+    prefetch_max: int = 500
+    hold_s: float = 15.0
+    output_bytes_max: int = 1024 * 1024
+    tasks_per_worker_max: int | None = None
+    summary_s: float = 60.0
+
+
+def parse_program(text: str) -> tuple[str, str | None]:
+    """Return a program and its version: as given, or of the installed package of that name.
+
+    >>> parse_program("Psi4=1.9.1")
+    ('psi4', '1.9.1')
+
+    Raises:
+        ValueError: there is no name.
+    """
+    name, given, found = (part.strip() for part in text.partition("="))
+    if not name or (given and not found):
+        raise ValueError(f"{text!r} is no program: write NAME or NAME=VERSION")
+    if found:
+        return name.lower(), found.lstrip("=")
+    try:
+        return name.lower(), version(name)
+    except PackageNotFoundError:
+        log.warning(
+            "%s is no Python package that is installed here, so its version is unknown; "
+            "give it with --program %s=VERSION",
+            name,
+            name,
+        )
+        return name.lower(), None
