@@ -153,11 +153,11 @@ def _diagram(rules: list[Rule]) -> str:
 
     groups: dict[tuple[Status | None, ...], str] = {}
     labels: dict[tuple[str, str], list[str]] = {}
-    prior = "what_it_was"
+    prior, stated = "what_it_was", "what_the_event_says"
     for sources, event, target in rules:
         if target is Target.unchanged or sources == (target,):
             continue
-        ends = {Target.gone: "[*]", Target.prior: prior}
+        ends = {Target.gone: "[*]", Target.prior: prior, Target.stated: stated}
         to = ends[target] if isinstance(target, Target) else str(target)
         nodes = [str(source) if source else "[*]" for source in sources]
         if len(sources) > 2:
@@ -167,6 +167,7 @@ def _diagram(rules: list[Rule]) -> str:
     lines = [
         *(f'state "{_named(sources)}" as {name}' for sources, name in groups.items()),
         f'state "{Target.prior.value}" as {prior}',
+        f'state "{Target.stated.value}" as {stated}',
         *(f"{node} --> {to} : {', '.join(names)}" for (node, to), names in labels.items()),
     ]
     return "\n".join(["```mermaid", "stateDiagram-v2", *(f"    {line}" for line in lines), "```"])
@@ -307,6 +308,101 @@ def _facts(error: type[Any]) -> list[str]:
         return []
     kept = written.__code__.co_names
     return [name for name in inspect.signature(written).parameters if name in kept]
+
+
+# Settings
+
+
+@page("reference/settings.md")
+def settings() -> str:
+    """Return every setting of the server, with its default and its bounds."""
+    from recordledger.api.settings import ENV_PREFIX, Settings
+
+    rows = [
+        (f"`{ENV_PREFIX}{name.upper()}`", _default(field), _bounds(field), field.description or "")
+        for name, field in Settings.model_fields.items()
+    ]
+    parts = [
+        "# Settings",
+        "The server reads its settings from the environment; `recordledger serve --help` names "
+        "those that can be given on the command line too.",
+        table(("variable", "default", "bounds", "meaning"), rows),
+    ]
+    return "\n\n".join(parts)
+
+
+def _bounds(field: Any) -> str:
+    names = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
+    found = [
+        f"{words} {getattr(rule, name):,}"
+        for rule in field.metadata
+        for name, words in names.items()
+        if getattr(rule, name, None) is not None
+    ]
+    return ", ".join(found)
+
+
+# HTTP
+
+
+@page("reference/http.md")
+def http() -> str:
+    """Return every route, who may use it, and what it takes and gives."""
+    from fastapi.routing import APIRoute
+
+    from recordledger.api.app import create_app
+    from recordledger.api.auth import permissions_of
+    from recordledger.api.errors import MEANINGS
+    from recordledger.api.settings import Settings
+
+    app = create_app(Settings(database_url="postgresql:///nowhere"))
+    parts = [
+        "# HTTP API",
+        "JSON and msgpack, by `Content-Type` and `Accept`; bodies may be compressed by zstd or "
+        "gzip. `GET /openapi.json` describes every field. A token goes into the header "
+        "`Authorization: Bearer <token>`. Errors are problem+json (RFC 9457) with a stable `code`. "
+        "A POST that changes something takes the header `Idempotency-Key`: the same request under "
+        "the same key has one effect and one answer; another request under it is refused.",
+    ]
+    for route in app.routes:
+        if not isinstance(route, APIRoute):
+            continue
+        methods = ", ".join(sorted(route.methods))
+        who = ", ".join(permission.value for permission in permissions_of(route)) or "nobody: open"
+        parts += [
+            f"## {methods} {route.path}",
+            described(route.endpoint),
+            f"Permission: {who}.",
+        ]
+    parts += [
+        "## Codes of errors",
+        "Besides those that [the ledger itself raises](errors.md).",
+        table(
+            ("code", "status", "meaning"),
+            ((f"`{code}`", str(found.status), found[1]) for code, found in MEANINGS.items()),
+        ),
+    ]
+    return "\n\n".join(parts)
+
+
+# Command line
+
+
+@page("reference/cli.md")
+def command_line() -> str:
+    """Return the help of every command."""
+    import click
+
+    from recordledger.workers.cli import main as cli
+
+    def helps(command: click.Command, path: str) -> Iterator[str]:
+        context = click.Context(command, info_name=path, terminal_width=96, max_content_width=96)
+        yield f"## {path}\n\n```text\n{command.get_help(context)}\n```"
+        if isinstance(command, click.Group):
+            for name in sorted(command.commands):
+                yield from helps(command.commands[name], f"{path} {name}")
+
+    return "\n\n".join(["# Command line", *helps(cli, "recordledger")])
 
 
 # Writing and checking

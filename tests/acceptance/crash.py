@@ -18,8 +18,9 @@ import signal
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from threading import Event, Thread
 from time import monotonic
@@ -31,6 +32,7 @@ from recordledger.workers.supervisor import Plan, Supervisor
 
 VICTIMS = ("postgres", "serve", "manager")
 FUNCTION = "recordledger.workers.demo.functions:sleep"
+TASK_S = 0.02
 SETTLE_S = 300.0
 
 
@@ -86,11 +88,7 @@ def crash(home: Path, *, n_cycles: int, n_tasks: int, seed: int, workers: int = 
         with client:
             submitter = Thread(target=_submit, args=(client, n_tasks, report.acknowledged))
             submitter.start()
-            for cycle in range(n_cycles):
-                # Every victim has its turn; the order is chance.
-                if cycle % len(VICTIMS) == 0:
-                    turns = chance.sample(VICTIMS, len(VICTIMS))
-                victim = turns[cycle % len(VICTIMS)]
+            for victim in islice(_turns(chance), n_cycles):
                 Event().wait(chance.uniform(0.2, 1.5))
                 _kill(supervisor, victim)
                 report.kills[victim] += 1
@@ -102,10 +100,16 @@ def crash(home: Path, *, n_cycles: int, n_tasks: int, seed: int, workers: int = 
     return report
 
 
+def _turns(chance: random.Random) -> Iterator[str]:
+    """Give everybody a turn, and then again, in an order that is chance."""
+    while True:
+        yield from chance.sample(VICTIMS, len(VICTIMS))
+
+
 def _submit(client: Client, n_tasks: int, acknowledged: list[int]) -> None:
     for first in range(0, n_tasks, 50):
-        kwargs = [{"seconds": 0.002, "mark": i} for i in range(first, min(first + 50, n_tasks))]
-        submitted = client.add_records(FUNCTION, kwargs)
+        kwargs = [{"seconds": TASK_S}] * min(50, n_tasks - first)
+        submitted = client.add_records(FUNCTION, kwargs, find_existing=False)
         acknowledged += [id_ for id_ in submitted.ids if id_ is not None]
 
 

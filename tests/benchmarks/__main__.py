@@ -25,7 +25,15 @@ from . import over_http, raw_sql
 from .measuring import Measurement, PeakMemory
 
 # Architecture.md's budgets on 2 cores, items a second.
-BUDGETS: Final = {"submit": 8_000, "claim": 8_000, "return": 5_000, "cycle": 2_500}
+BUDGETS: Final = {
+    "submit": 8_000,
+    "claim": 8_000,
+    "return": 5_000,
+    "cycle": 2_500,
+    **dict.fromkeys(("cancel", "uncancel", "delete", "undelete", "reset"), 8_000),
+}
+# More in one call would be a job, which is another thing to measure.
+MANAGED_MAX: Final = 10_000
 CLAIM_P99_BUDGET_MS: Final = 50
 MEMORY_BUDGET_MB: Final = 300
 N_SMALL_CLAIMS: Final = 200
@@ -47,6 +55,7 @@ def measure(size: int) -> tuple[dict[str, Measurement], dict[str, Measurement], 
             figures["claim of 20"] = over_http.small_claims(client, manager_id, n_small)
             figures["claim"], tasks = over_http.claim(client, manager_id, size)
             figures["return"] = over_http.hand_in(client, manager_id, tasks)
+            figures |= over_http.manage(client, min(size, MANAGED_MAX))
             figures["cycle"] = over_http.cycle(client, url, token, size)
         limit = raw_sql.limits(supervisor.database_url, size)
     return figures, limit, memory

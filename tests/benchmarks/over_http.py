@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 from recordledger import Client
+from recordledger.api.client import UpdateMetadata
 from recordledger.api.schemas import AttemptRef, ResultIn, TaskOut
 
 from .measuring import Measurement
@@ -77,6 +79,34 @@ def hand_in(client: Client, manager_id: int, tasks: list[TaskOut]) -> Measuremen
             answer = client.return_results(manager_id, results)
         assert len(answer.accepted_idx) == len(results), answer
     return measured
+
+
+def manage(client: Client, n_records: int) -> dict[str, Measurement]:
+    """Do to many records in one call each what people do: each call is one operation."""
+    manager_id = client.register_manager("bench-managing", ["managing"]).manager_id
+    kwargs = [{"mark": f"managing-{index}"} for index in range(n_records)]
+    ids = [id_ for id_ in client.add_records(FUNCTION, kwargs, tag="managing").ids if id_]
+    figures: dict[str, Measurement] = {}
+
+    def measure(name: str, call: Callable[[list[int]], UpdateMetadata]) -> None:
+        figures[name] = Measurement()
+        with figures[name].call(len(ids)):
+            answer = call(ids)
+        assert len(answer.updated_idx) == len(ids), answer
+
+    measure("cancel", client.cancel_records)
+    measure("uncancel", client.uncancel_records)
+    measure("delete", client.delete_records)
+    measure("undelete", client.undelete_records)
+    _, tasks = claim(client, manager_id, n_records)
+    for first in range(0, len(tasks), CLAIM_BATCH):
+        wrong = [
+            ResultIn(record_id=task.record_id, attempt=task.attempt, error_type="Wrong")
+            for task in tasks[first : first + CLAIM_BATCH]
+        ]
+        client.return_results(manager_id, wrong)
+    measure("reset", client.reset_records)
+    return figures
 
 
 def cycle(client: Client, url: str, token: str, n_records: int) -> Measurement:
