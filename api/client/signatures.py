@@ -6,12 +6,13 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Final
 
-_SESSION: Final = "        session: the client's.\n"
+_SESSION: Final = "    session: the client's.\n"
 
 
 def documented(call: Callable[..., Any]) -> str:
     """Return an operation's docstring as a method has it: `self` is not described."""
-    return (call.__doc__ or "").replace(_SESSION, "")
+    # Python 3.13 takes the indentation out of docstrings, and older ones leave it in.
+    return inspect.cleandoc(call.__doc__ or "").replace(_SESSION, "")
 
 
 def present(method: Callable[..., Any], call: Callable[..., Any], wrapped: str) -> None:

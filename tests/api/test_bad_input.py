@@ -239,8 +239,11 @@ def test_what_is_no_msgpack_is_refused(ann: Visit, data: bytes) -> None:
 @pytest.mark.parametrize("depth", [1_000, 100_000])
 def test_bodies_that_are_nested_too_deeply_are_refused(ann: Visit, depth: int) -> None:
     whole = b"[" * depth + b"]" * depth
-    for data in (whole, b"[" * depth, b'{"a":' * depth, b'["\\ud800",' + whole + b"]"):
+    for data in (whole, b"[" * depth, b'{"a":' * depth):
         is_problem(ann.send("/v1/records", data), 400, "malformed_body")
+    # How deep the decoder goes that reads half surrogate pairs depends on the version of Python.
+    mended = ann.send("/v1/records", b'["\\ud800",' + whole + b"]")
+    assert mended.status_code in ((400,) if depth > 1_000 else (400, 422))
     packed = b"\x91" * depth + b"\xc0"
     code = 400 if depth > 1_000 else 422
     assert ann.send("/v1/records", packed, MSGPACK).status_code == code

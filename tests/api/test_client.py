@@ -939,7 +939,7 @@ def test_a_bar_is_shown_where_it_is_wanted(
 def test_both_clients_have_the_same_calls_with_their_docstrings() -> None:
     def calls(kind: type[Any]) -> dict[str, tuple[list[str], str | None]]:
         return {
-            name: (list(inspect.signature(member).parameters), member.__doc__)
+            name: (list(inspect.signature(member).parameters), inspect.getdoc(member))
             for name, member in vars(kind).items()
             if inspect.isfunction(member) and not name.startswith("_")
         }
