@@ -363,6 +363,7 @@ def demo(smoke: bool, output: Path, workers: int) -> None:
     from .supervisor import Plan, Supervisor
 
     logging.getLogger().setLevel(logging.WARNING)
+    _exit_on_sigterm()
     with tempfile.TemporaryDirectory(prefix="recordledger-demo-") as home:
         click.echo(f"Starting PostgreSQL, the API and a manager with {workers} processes ...")
         plan = Plan(home=Path(home), port=0, workers=workers)
@@ -491,6 +492,15 @@ def _ledger(database_url: str | None, schema: str, *, pool_size: int = 2) -> Led
     url = _url(database_url)
     check(url, schema)
     return Ledger(url, schema, pool_size=pool_size)
+
+
+def _exit_on_sigterm() -> None:
+    """End by SIGTERM as by Ctrl-C: what was started is stopped, the database too."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
 
 
 def _stop_on_signals() -> Event:
