@@ -24,6 +24,7 @@ def give(call: Call, manager_id: int) -> Reply:
         limit,
         user=call.visitor.actor,
         spec_bytes_max=desk.settings.answer_bytes_max,
+        breaker=desk.settings.breaker,
         request=call.key,
     )
     desk.metrics.claimed.inc(len(taken["tasks"]))

@@ -51,6 +51,7 @@ MEANINGS: Final[Mapping[str, Meaning]] = {
     "refused":                Meaning(409, "The rules do not allow this"),
     "transition_forbidden":   Meaning(409, "The record's status does not allow this"),
     "wrong_kind":             Meaning(409, "The record's kind does not allow this"),
+    "retry_not_due":          Meaning(409, "The pause before the next retry is not over"),
     "not_your_attempt":       Meaning(409, "The manager never had this attempt"),
     "manager_not_active":     Meaning(409, "The manager is not active any more"),
     "still_referenced":       Meaning(409, "Something refers to the record"),

@@ -89,9 +89,10 @@ class _OfDatabase(Collector):
         """Read the gauges."""
         try:
             counts, head, up = queries.counts(self._ledger), queries.head(self._ledger), 1
+            rescues = queries.rescues(self._ledger)
         except LedgerError:
             log.warning("the database did not answer a scrape", exc_info=True)
-            counts, head, up = {}, None, 0
+            counts, head, up, rescues = {}, None, 0, {}
         yield GaugeMetricFamily("recordledger_database_up", "Whether the database answers.", up)
         if head is not None:
             by_status = GaugeMetricFamily(
@@ -103,6 +104,14 @@ class _OfDatabase(Collector):
             yield GaugeMetricFamily(
                 "recordledger_log_position", "Newest position of the log.", head
             )
+        late = GaugeMetricFamily(
+            "recordledger_late_core_hours",
+            "What computing results had taken that came late, by what became of them.",
+            labels=["kind"],
+        )
+        for kind, rescued in rescues.items():
+            late.add_metric([kind], rescued.core_s / 3600)
+        yield late
         stats: dict[str, int] = self._ledger.datastore.pool.get_stats()
         for name, text in (
             ("pool_size", "Connections in the pool."),

@@ -111,8 +111,11 @@ def _record_out(record: Record) -> dict[str, Any]:
         "compute_s": outcome and outcome.compute_s,
         "error_type": outcome and outcome.error_type,
         "error_message": outcome and outcome.error_message,
-        "retries": record.retries,
+        "retries": record.retry.retries,
+        "retry_delay_s": record.retry.delay_s,
+        "retry_on": record.retry.on,
         "retries_used": record.retries_used,
+        "not_before": record.not_before,
         "version": record.version,
         **_NO_PAYLOADS,
     }

@@ -59,6 +59,7 @@ def take(call: Call, manager_id: int) -> dict[str, Any]:
             results,
             user=call.visitor.actor,
             policies=desk.settings.policies,
+            breaker=desk.settings.breaker,
             request=call.key,
         )
         answer["operation_id"] = taken["operation_id"]
@@ -103,6 +104,7 @@ def _returned(given: Any, payload_bytes_max: int) -> ReturnedResult:
         error_type=result.error_type,
         error_message=result.error_message,
         compute_s=result.compute_s,
+        cores=result.cores,
         **payloads,
     )
     return ReturnedResult(result.record_id, result.attempt, outcome, contents)

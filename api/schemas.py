@@ -14,6 +14,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 from recordledger.domain.access import Role
 from recordledger.domain.job import JobState
 from recordledger.domain.manager import ManagerState
+from recordledger.domain.retries import DELAY_S_MAX, PATTERNS_MAX, RETRIES_MAX
 from recordledger.domain.status import Status
 from recordledger.domain.streams import ID_MAX
 
@@ -75,7 +76,21 @@ class RecordIn(Message):
     )
     tag: str = Field(default="default", examples=["gpu"])
     priority: PriorityName = "normal"
-    retries: int = Field(default=0, ge=0, le=1000)
+    retries: int = Field(
+        default=0, ge=0, le=RETRIES_MAX, description="How many errors are reset by themselves."
+    )
+    retry_delay_s: float = Field(
+        default=0,
+        ge=0,
+        le=DELAY_S_MAX,
+        description="Pause before the first retry, in seconds; it doubles with each further one.",
+    )
+    retry_on: list[str] = Field(
+        default_factory=list[str],
+        max_length=PATTERNS_MAX,
+        description="Patterns of the error types that qualify; `!` before one excludes.",
+        examples=[["OSError", "*Timeout*"]],
+    )
     kind: Literal["task", "service"] = Field(
         default="task", description="Services are for the service runner (an administrator)."
     )
@@ -135,7 +150,10 @@ class RecordOut(Answer):
     error_type: str | None
     error_message: str | None
     retries: int
+    retry_delay_s: float = 0.0
+    retry_on: list[str] = Field(default_factory=list[str])
     retries_used: int
+    not_before: AwareDatetime | None = None
     version: int
     kwargs: dict[str, Any] | None = None
     result: Any = None
@@ -464,10 +482,14 @@ class HeartbeatRequest(Message):
 
 
 class HeartbeatAnswer(Answer):
-    """Until when the lease runs, and which attempts are not the manager's any more."""
+    """Until when the lease runs, and which attempts are not the manager's any more.
+
+    `draining`: the manager gets no more tasks, and shall end when it has none left.
+    """
 
     lease_expires_at: AwareDatetime
     stale: list[AttemptRef]
+    draining: bool = False
 
 
 class ClaimRequest(Message):
@@ -508,6 +530,9 @@ class ResultIn(Message):
     stderr: str | None = None
     provenance: dict[str, Any] | None = None
     compute_s: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    cores: int | None = Field(
+        default=None, ge=1, le=100_000, description="How many processor cores the task had."
+    )
 
 
 class ReturnRequest(Message):
@@ -551,6 +576,61 @@ class DeactivateRequest(Message):
     reason: Text | None = None
 
 
+class DrainRequest(Message):
+    """Give a manager nothing more to do; it ends when it has finished what it has."""
+
+    reason: Text | None = None
+
+
+class DrainAnswer(Answer):
+    """What the manager is now: draining, or what it was if it has ended."""
+
+    state: ManagerState
+
+
+class ProgramsRequest(Message):
+    """All programs that the manager has now, name to version."""
+
+    programs: dict[ShortText, ShortText | None] = Field(max_length=1000)
+
+
+class ProgramsAnswer(Answer):
+    """Whether they are others than before."""
+
+    changed: bool
+
+
+class SuspensionOut(Answer):
+    """Why a manager gets no tasks of a program, and until when.
+
+    `n_times` counts suspensions on end, `n_failures` the failures in a row. At `until` one task is
+    tried; `probing` says that one is.
+    """
+
+    program: str
+    n_times: int
+    n_failures: int
+    error_type: str
+    since: AwareDatetime
+    until: AwareDatetime
+    probing: bool
+
+
+class RescuedOut(Answer):
+    """Results of one kind: how many, and what computing them had taken."""
+
+    n_results: int
+    compute_s: float
+    core_hours: float
+
+
+class RescuesAnswer(Answer):
+    """Results that came when their attempt was over, and those of them that were adopted."""
+
+    late: RescuedOut
+    adopted: RescuedOut
+
+
 class ManagerOut(Answer):
     """A manager as it is now."""
 
@@ -561,6 +641,7 @@ class ManagerOut(Answer):
     owner: str
     tags: list[str]
     programs: dict[str, str | None]
+    suspended: list[SuspensionOut] = Field(default_factory=list[SuspensionOut])
     lease_s: float
     heartbeat_s: float
     registered_at: AwareDatetime

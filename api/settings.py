@@ -7,6 +7,7 @@ from typing import Annotated, Final
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from recordledger.domain.breaker import INPUT_ERRORS, Breaker
 from recordledger.domain.policies import Policies
 from recordledger.projections.database import DEFAULT_SCHEMA
 
@@ -122,6 +123,40 @@ class Settings(BaseSettings):
         description="Policy, off if not set: seconds after which a record in error becomes failed. "
         "Carried out by `recordledger work`.",
     )
+
+    breaker_failures: int = Field(
+        default=10,
+        ge=0,
+        le=10_000,
+        description="Circuit breaker: so many failures in a row of tasks of one program keep a "
+        "manager from getting more of them for a while; 0 switches it off.",
+    )
+    breaker_pause_s: float = Field(
+        default=60.0,
+        gt=0,
+        le=86_400,
+        description="Seconds until the manager gets one task to try; the pause doubles with each "
+        "that fails.",
+    )
+    breaker_pause_s_max: float = Field(
+        default=3_600.0, gt=0, le=86_400, description="The longest such pause, in seconds."
+    )
+    breaker_ignores: tuple[str, ...] = Field(
+        default=INPUT_ERRORS,
+        max_length=100,
+        description="Patterns of error types that tell of a task's input and not of the manager: "
+        "they do not count. JSON.",
+    )
+
+    @property
+    def breaker(self) -> Breaker:
+        """When a manager gets no more tasks of a program."""
+        return Breaker(
+            self.breaker_failures,
+            self.breaker_pause_s,
+            self.breaker_pause_s_max,
+            self.breaker_ignores,
+        )
 
     @property
     def policies(self) -> Policies:

@@ -11,6 +11,7 @@ from recordledger.domain.errors import CommandRefused, InvalidInput, TooLarge
 from recordledger.domain.events import Kind, Priority
 from recordledger.domain.fingerprint import specify
 from recordledger.domain.lanes import parse_requirements, parse_tag
+from recordledger.domain.retries import parse_retry
 from recordledger.projections.submission import NewRecord, Submitted, create_records
 
 from .desk import Call
@@ -87,7 +88,7 @@ def _new_record(given: Any, payload_bytes_max: int) -> NewRecord:
         ),
         tag=parse_tag(record.tag),
         priority=Priority[record.priority],
-        retries=record.retries,
+        retry=parse_retry(record.retries, record.retry_delay_s, record.retry_on),
         kind=Kind(record.kind),
     )
 

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from .attempts import Attempt
 from .events import Event, Kind, Outcome, Payload, Priority, Stamp
+from .retries import NO_RETRY, Retry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +21,7 @@ class Create:
     required_programs: tuple[str, ...]
     tag: str
     priority: Priority
-    retries: int = 0
+    retry: Retry = NO_RETRY
     resubmission_of: int | None = None
 
 
@@ -78,6 +79,13 @@ class ExpireLease:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EndRetryPause:
+    """Let the record be claimed if the pause before its retry is over."""
+
+    stamp: Stamp
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StartService:
     """Begin to iterate a waiting service."""
 
@@ -114,5 +122,5 @@ class Change:
 
 
 ServiceCommand = StartService | IterateService | FinishService
-ManagerCommand = Claim | Return | Relinquish | LoseManager | ExpireLease
+ManagerCommand = Claim | Return | Relinquish | LoseManager | ExpireLease | EndRetryPause
 RecordCommand = Create | ManagerCommand | ServiceCommand | Change

@@ -5,6 +5,7 @@ LedgerError
 │   ├── RecordNotFound
 │   ├── TransitionForbidden
 │   ├── WrongKind
+│   ├── RetryNotDue
 │   ├── NotYourAttempt
 │   ├── ManagerNotFound
 │   ├── ManagerNotActive
@@ -25,6 +26,7 @@ LedgerError
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import ClassVar
 
 
@@ -74,6 +76,19 @@ class WrongKind(CommandRefused):
         super().__init__(f"a {kind} record cannot be {event}")
         self.event = event
         self.kind = kind
+
+
+class RetryNotDue(CommandRefused):
+    """The pause before the record's next retry is not over."""
+
+    code = "retry_not_due"
+
+    def __init__(self, record_id: int, not_before: datetime) -> None:
+        super().__init__(
+            f"record {record_id} is not to be tried again before {not_before.isoformat()}"
+        )
+        self.record_id = record_id
+        self.not_before = not_before
 
 
 class NotYourAttempt(CommandRefused):

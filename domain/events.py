@@ -59,7 +59,11 @@ class Event(BaseModel):
 
 
 class Outcome(BaseModel):
-    """What came of one attempt. `compute_s` is wall time on the worker, in seconds."""
+    """What came of one attempt.
+
+    `compute_s` is wall time on the worker, in seconds; `cores` is how many processor cores the
+    task was given there.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -71,6 +75,7 @@ class Outcome(BaseModel):
     stderr: Payload | None = None
     provenance: Payload | None = None
     compute_s: float | None = None
+    cores: int | None = None
 
     @property
     def payloads(self) -> tuple[Payload, ...]:
@@ -91,6 +96,8 @@ class Created(Event):
     tag: str
     priority: Priority
     retries: int = 0
+    retry_delay_s: float | None = None
+    retry_on: tuple[str, ...] | None = None
     resubmission_of: int | None = None
 
 
@@ -190,12 +197,20 @@ class Relinquished(Event):
 class Reset(Event):
     """The error is behind; the record waits for another attempt.
 
-    `retry` numbers an automatic reset, from 1; it is None when a person asked for it.
+    `retry` numbers an automatic reset, from 1; it is None when a person asked for it. Until
+    `not_before` nobody may claim it: `RetryDue` says that the time has come.
     """
 
     topic = "reset"
 
     retry: int | None = None
+    not_before: AwareDatetime | None = None
+
+
+class RetryDue(Event):
+    """The pause before a retry is over: the record may be claimed."""
+
+    topic = "retry_due"
 
 
 class Failed(Event):
@@ -317,6 +332,7 @@ RECORD_EVENTS: Final[tuple[type[Event], ...]] = (
     ManagerLost,
     Relinquished,
     Reset,
+    RetryDue,
     Failed,
     Revived,
     Held,

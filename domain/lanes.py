@@ -100,6 +100,22 @@ def parse_programs(programs: Mapping[str, str | None]) -> dict[str, str | None]:
     return {name.lower(): version for name, version in programs.items()}
 
 
+@lru_cache(maxsize=4096)
+def program_name(requirement: str) -> str:
+    """Return the name in a requirement in canonical form.
+
+    >>> program_name("psi4>=1.9")
+    'psi4'
+    """
+    found = PROGRAM_PATTERN.fullmatch(requirement)
+    return found[1] if found else requirement
+
+
+def program_names(requirements: Iterable[str]) -> set[str]:
+    """Return the names in requirements in canonical form."""
+    return {program_name(requirement) for requirement in requirements}
+
+
 @lru_cache(maxsize=65536)
 def _satisfied(requirement: str, version: str | None) -> bool:
     found = PROGRAM_PATTERN.fullmatch(requirement)
@@ -123,8 +139,7 @@ def satisfies(programs: Mapping[str, str | None], requirements: Iterable[str]) -
     True
     """
     for requirement in requirements:
-        found = PROGRAM_PATTERN.fullmatch(requirement)
-        name = found[1] if found else requirement
+        name = program_name(requirement)
         if name not in programs or not _satisfied(requirement, programs[name]):
             return False
     return True

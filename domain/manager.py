@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum, auto
 from typing import Final
 
-from .errors import ImpossibleHistory
+from pydantic import AwareDatetime
+
+from .errors import ImpossibleHistory, ManagerNotActive
 from .events import Event, Stamp
 
 
@@ -16,8 +18,33 @@ class ManagerState(StrEnum):
     """Whether a manager may claim. Its id is new at every boot, so nobody comes back."""
 
     active = auto()
+    draining = auto()
     inactive = auto()
     lost = auto()
+
+
+ALIVE: Final = frozenset({ManagerState.active, ManagerState.draining})
+
+
+@dataclass(frozen=True, slots=True)
+class Suspension:
+    """Why a manager gets no tasks of a program, and until when.
+
+    Attributes:
+        n_times: how often on end; each time for longer.
+        n_failures: failures in a row so far.
+        error_type: of the last of them.
+        since: when it was suspended this time.
+        until: when one task may be tried, or the next one if that does not end.
+        probing: whether one is being tried.
+    """
+
+    n_times: int
+    n_failures: int
+    error_type: str
+    since: datetime
+    until: datetime
+    probing: bool = False
 
 
 class ManagerRegistered(Event):
@@ -31,6 +58,60 @@ class ManagerRegistered(Event):
     programs: dict[str, str | None]
     lease_s: float
     heartbeat_s: float
+
+
+class ManagerDraining(Event):
+    """The manager claims nothing more; it ends when it has finished what it has."""
+
+    topic = "manager_draining"
+
+
+class ProgramsChanged(Event):
+    """The manager has other programs than before: these are all that it has now."""
+
+    topic = "programs_changed"
+
+    programs: dict[str, str | None]
+
+
+class ProgramSuspended(Event):
+    """Too many tasks in a row that require this program failed: it gets no more until then.
+
+    `n_times` counts suspensions on end, `n_failures` the failures in a row.
+    """
+
+    topic = "program_suspended"
+
+    program: str
+    n_times: int
+    n_failures: int
+    error_type: str
+    until: AwareDatetime
+
+    @property
+    def suspension(self) -> Suspension:
+        """What this makes of the program."""
+        return Suspension(
+            self.n_times, self.n_failures, self.error_type, self.timestamp, self.until
+        )
+
+
+class ProgramProbed(Event):
+    """The manager got one task that requires the suspended program, to see whether it ends well."""
+
+    topic = "program_probed"
+
+    program: str
+    record_id: int
+    until: AwareDatetime
+
+
+class ProgramResumed(Event):
+    """A task that requires the program ended well: the manager gets such tasks as before."""
+
+    topic = "program_resumed"
+
+    program: str
 
 
 class ManagerDeactivated(Event):
@@ -47,6 +128,11 @@ class ManagerDeclaredLost(Event):
 
 MANAGER_EVENTS: Final[tuple[type[Event], ...]] = (
     ManagerRegistered,
+    ManagerDraining,
+    ProgramsChanged,
+    ProgramSuspended,
+    ProgramProbed,
+    ProgramResumed,
     ManagerDeactivated,
     ManagerDeclaredLost,
 )
@@ -63,11 +149,17 @@ class Manager:
     hostname: str = ""
     tags: tuple[str, ...] = ()
     programs: dict[str, str | None] = field(default_factory=dict[str, str | None])
+    suspended: Mapping[str, Suspension] = field(default_factory=dict[str, Suspension])
     lease_s: float = 0.0
     heartbeat_s: float = 0.0
     owner: str = ""
     registered_at: datetime | None = None
     modified_at: datetime | None = None
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it has a lease, and may have attempts."""
+        return self.state in ALIVE
 
 
 def evolve_manager(manager: Manager, event: Event) -> Manager:
@@ -91,10 +183,28 @@ def evolve_manager(manager: Manager, event: Event) -> Manager:
                 owner=event.actor,
                 registered_at=event.timestamp,
             )
-        case ManagerDeactivated() if manager.state is ManagerState.active:
+        case ManagerDraining() if manager.state is ManagerState.active:
+            return replace(manager, state=ManagerState.draining)
+        case ManagerDeactivated() if manager.is_alive:
             return replace(manager, state=ManagerState.inactive)
-        case ManagerDeclaredLost() if manager.state is ManagerState.active:
+        case ManagerDeclaredLost() if manager.is_alive:
             return replace(manager, state=ManagerState.lost)
+        case ProgramsChanged(programs=programs) if manager.is_alive:
+            # Another version may be the mended one.
+            same = {
+                name: each
+                for name, each in manager.suspended.items()
+                if manager.programs.get(name, "") == programs.get(name, "")
+            }
+            return replace(manager, programs=programs, suspended=same)
+        case ProgramSuspended(program=program) if manager.is_alive:
+            return replace(manager, suspended={**manager.suspended, program: event.suspension})
+        case ProgramProbed(program=program, until=until) if program in manager.suspended:
+            probed = replace(manager.suspended[program], until=until, probing=True)
+            return replace(manager, suspended={**manager.suspended, program: probed})
+        case ProgramResumed(program=program) if program in manager.suspended:
+            suspended = {name: each for name, each in manager.suspended.items() if name != program}
+            return replace(manager, suspended=suspended)
         case _:
             raise ImpossibleHistory(
                 f"manager {manager.id}",
@@ -112,8 +222,30 @@ def fold_manager(manager_id: int, history: Iterable[Event]) -> Manager:
 
 
 def deactivate(manager: Manager, stamp: Stamp, *, lost: bool = False) -> list[Event]:
-    """Return the event that ends an active manager; none if it has ended already."""
-    if manager.state is not ManagerState.active:
+    """Return the event that ends a manager; none if it has ended already."""
+    if not manager.is_alive:
         return []
     event_type = ManagerDeclaredLost if lost else ManagerDeactivated
     return [event_type(**stamp.model_dump())]
+
+
+def drain(manager: Manager, stamp: Stamp) -> list[Event]:
+    """Return the event that keeps a manager from claiming; none if it claims nothing already."""
+    if manager.state is not ManagerState.active:
+        return []
+    return [ManagerDraining(**stamp.model_dump())]
+
+
+def change_programs(
+    manager: Manager, programs: Mapping[str, str | None], stamp: Stamp
+) -> list[Event]:
+    """Return the event that a manager has other programs; none if they are the same.
+
+    Raises:
+        ManagerNotActive: it has ended.
+    """
+    if not manager.is_alive:
+        raise ManagerNotActive(manager.id, str(manager.state))
+    if programs == manager.programs:
+        return []
+    return [ProgramsChanged(programs=dict(programs), **stamp.model_dump())]

@@ -12,6 +12,7 @@ from .commands import (
     Change,
     Claim,
     Create,
+    EndRetryPause,
     ExpireLease,
     FinishService,
     IterateService,
@@ -25,11 +26,13 @@ from .errors import (
     ImpossibleHistory,
     NotYourAttempt,
     RecordNotFound,
+    RetryNotDue,
     TransitionForbidden,
     WrongKind,
 )
 from .events import Event, Kind, Outcome, Payload, Priority, Stamp
 from .policies import ADOPT_LATE_RESULTS, AUTO_RESET
+from .retries import NO_RETRY, Retry
 from .status import (
     ONLY_KIND,
     REMEMBERS,
@@ -56,7 +59,8 @@ class Record:
         manager_id: who has the running attempt, or had the one that was accepted.
         started_at, finished_at: of the newest attempt.
         outcome: of the last accepted attempt; None again after a reset.
-        retries: how many errors may be reset by the retry policy; `retries_used` of them were.
+        retry: what its submitter wants done about errors; `retries_used` retries were made.
+        not_before: until when it may not be claimed, while the pause before a retry lasts.
     """
 
     id: int
@@ -77,8 +81,9 @@ class Record:
     started_at: datetime | None = None
     finished_at: datetime | None = None
     outcome: Outcome | None = None
-    retries: int = 0
+    retry: Retry = NO_RETRY
     retries_used: int = 0
+    not_before: datetime | None = None
     iteration: int = 0
     service_state: Payload | None = None
 
@@ -90,7 +95,7 @@ class Record:
     @property
     def claimable(self) -> bool:
         """Whether a manager may take it: these, and only these, stand in the claim queue."""
-        return self.status is Status.waiting and self.kind is Kind.task
+        return self.status is Status.waiting and self.kind is Kind.task and self.not_before is None
 
 
 def fold(record_id: int, history: Iterable[Event]) -> Record:
@@ -121,7 +126,7 @@ def evolve(record: Record, event: Event) -> Record:
                 "priority": event.priority,
                 "owner": event.actor,
                 "created_at": event.timestamp,
-                "retries": event.retries,
+                "retry": Retry(event.retries, event.retry_delay_s or 0.0, event.retry_on or ()),
             }
         case e.Claimed(attempt=attempt, manager_id=manager_id):
             changes |= _started(event, attempt, manager_id)
@@ -131,14 +136,17 @@ def evolve(record: Record, event: Event) -> Record:
             changes |= {"outcome": outcome, "finished_at": event.timestamp}
         case e.ResultAdopted(outcome=outcome):
             changes |= {"outcome": outcome, "finished_at": event.timestamp, "manager_id": None}
+            changes["not_before"] = None
         case e.LeaseExpired() | e.ManagerLost() | e.Relinquished():
             changes["manager_id"] = None
         case e.Cancelled() | e.SoftDeleted():
             if record.status is Status.running:
                 changes["manager_id"] = None
-        case e.Reset(retry=retry):
+        case e.Reset(retry=retry, not_before=not_before):
             changes |= {"outcome": None, "manager_id": None, "finished_at": None}
-            changes["retries_used"] = retry or 0
+            changes |= {"retries_used": retry or 0, "not_before": not_before}
+        case e.RetryDue():
+            changes["not_before"] = None
         case e.Revived():
             changes |= {"outcome": None, "manager_id": None, "finished_at": None, "retries_used": 0}
         case e.ServiceIterated(iteration=iteration, state=state):
@@ -149,6 +157,7 @@ def evolve(record: Record, event: Event) -> Record:
                 "manager_id": event.manager_id,
                 "finished_at": event.finished_at,
                 "retries_used": event.retries_used,
+                "not_before": None,
             }
         case e.Rerouted(tag=tag, priority=priority):
             changes["tag"] = record.tag if tag is None else tag
@@ -179,13 +188,17 @@ def decide(record: Record, command: RecordCommand) -> list[Event]:
                     required_programs=command.required_programs,
                     tag=command.tag,
                     priority=command.priority,
-                    retries=command.retries,
+                    retries=command.retry.retries,
+                    retry_delay_s=command.retry.delay_s or None,
+                    retry_on=command.retry.on or None,
                     resubmission_of=command.resubmission_of,
                     **common,
                 )
             ]
         case Claim():
             _require(record, e.Claimed)
+            if record.not_before is not None:
+                raise RetryNotDue(record.id, record.not_before)
             return [
                 e.Claimed(
                     attempt=record.attempt + 1,
@@ -208,6 +221,9 @@ def decide(record: Record, command: RecordCommand) -> list[Event]:
             if record.status is not Status.running or record.attempt != attempt:
                 return []
             return [e.LeaseExpired(attempt=attempt, **common)]
+        case EndRetryPause(stamp=stamp):
+            due = record.not_before is not None and record.not_before <= stamp.timestamp
+            return [e.RetryDue(**common)] if due and record.status is Status.waiting else []
         case StartService(runner=runner):
             _require(record, e.ServiceStarted)
             return [e.ServiceStarted(attempt=record.attempt + 1, runner=runner, **common)]
@@ -247,15 +263,8 @@ def _decide_return(record: Record, command: Return, common: dict[str, Any]) -> l
         if outcome.error_type is None:
             return [e.Completed(attempt=attempt, outcome=outcome, **common)]
         errored = e.Errored(attempt=attempt, outcome=outcome, **common)
-        if record.retries_used >= max(record.retries, command.auto_resets):
-            return [errored]
-        automatic: dict[str, Any] = {"reason": f"{outcome.error_type} in {attempt=}"}
-        if record.retries_used < record.retries:
-            automatic["actor"] = RETRY_POLICY
-        else:
-            automatic |= {"actor": AUTO_RESET, "action": "reset"}
-        retry = e.Reset(retry=record.retries_used + 1, **(common | automatic))
-        return [errored, retry]
+        reset = _automatic_reset(record, command, outcome.error_type, common)
+        return [errored] if reset is None else [errored, reset]
     if not record.exists:
         raise RecordNotFound(record.id)
     past = command.past
@@ -271,6 +280,23 @@ def _decide_return(record: Record, command: Return, common: dict[str, Any]) -> l
         return [late]
     by_policy: dict[str, Any] = common | {"actor": ADOPT_LATE_RESULTS, "action": "adopt"}
     return [late, e.ResultAdopted(attempt=attempt, outcome=outcome, **by_policy)]
+
+
+def _automatic_reset(
+    record: Record, command: Return, error_type: str, common: dict[str, Any]
+) -> Event | None:
+    """Return the reset that follows on an error by itself; None if none does."""
+    number = record.retries_used + 1
+    automatic: dict[str, Any] = {"reason": f"{error_type} in attempt={command.attempt}"}
+    if number <= record.retry.retries and record.retry.qualifies(error_type):
+        pause = record.retry.pause(number)
+        automatic["actor"] = RETRY_POLICY
+        automatic["not_before"] = command.stamp.timestamp + pause if pause else None
+    elif number <= command.auto_resets:
+        automatic |= {"actor": AUTO_RESET, "action": "reset"}
+    else:
+        return None
+    return e.Reset(retry=number, **(common | automatic))
 
 
 def inverse(before: Record, event: Event, stamp: Stamp, cause: int | None) -> Event | None:
@@ -341,6 +367,7 @@ def _started(event: Event, attempt: int, manager_id: int | None) -> dict[str, An
         "manager_id": manager_id,
         "started_at": event.timestamp,
         "finished_at": None,
+        "not_before": None,
     }
 
 

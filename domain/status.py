@@ -66,6 +66,7 @@ TRANSITIONS: Final[Mapping[tuple[Status | None, type[Event]], Status | Target]] 
     ((S.running,),                         e.ManagerLost,     S.waiting),
     ((S.running,),                         e.Relinquished,    S.waiting),
     ((S.error,),                           e.Reset,           S.waiting),
+    ((S.waiting,),                         e.RetryDue,        Target.unchanged),
     ((S.error,),                           e.Failed,          S.failed),
     ((S.failed,),                          e.Revived,         S.waiting),
     ((S.waiting,),                         e.Held,            S.held),

@@ -8,20 +8,29 @@ from datetime import datetime, timedelta
 from typing import Final, TypedDict
 
 from recordledger.domain.attempts import Attempt, attempts
+from recordledger.domain.breaker import Breaker
 from recordledger.domain.commands import Claim, ExpireLease, LoseManager, Relinquish, Return
 from recordledger.domain.errors import CommandRefused, NotYourManager
 from recordledger.domain.events import Completed, Errored, LateResult, Outcome
-from recordledger.domain.manager import Manager, ManagerRegistered, deactivate
+from recordledger.domain.manager import (
+    Manager,
+    ManagerRegistered,
+    ManagerState,
+    change_programs,
+    deactivate,
+    drain,
+)
 from recordledger.domain.policies import Policies
 from recordledger.domain.record import Record, decide, is_current
 from recordledger.domain.streams import Stream
 
-from . import claim_queue, managers, payloads, records
+from . import circuit, claim_queue, managers, payloads, records
 from .idempotency import RequestKey
 from .ledger import Ledger, Operation
 
 REAPER: Final = "server:lease-reaper"
 NO_POLICIES: Final = Policies()
+NO_BREAKER: Final = Breaker(failures=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +61,14 @@ class ClaimAnswer(TypedDict):
 
 
 class HeartbeatAnswer(TypedDict):
-    """What a sign of life is answered: until when, and which attempts are not theirs any more."""
+    """What a sign of life is answered: until when, and which attempts are not theirs any more.
+
+    `draining`: it will get no more tasks, and shall end when it has none left.
+    """
 
     lease_expires_at: str
     stale: list[tuple[int, int]]
+    draining: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +154,7 @@ def heartbeat(
         return {
             "lease_expires_at": lease_expires_at.isoformat(),
             "stale": sorted(set(held.items()) - has),
+            "draining": manager.state is ManagerState.draining,
         }
 
     return ledger.operate(work, actor=f"manager:{manager_id}")
@@ -153,6 +167,7 @@ def claim(
     *,
     user: str,
     spec_bytes_max: int | None = None,
+    breaker: Breaker = NO_BREAKER,
     request: RequestKey | None = None,
 ) -> ClaimAnswer:
     """Give a manager the next tasks that it can run: by its tags' order, priority, then age.
@@ -165,6 +180,7 @@ def claim(
         limit: tasks at the most.
         user: whose token it is.
         spec_bytes_max: bytes of all the specifications at the most, unless it is one task.
+        breaker: when programs that fail on a manager are tried there again.
         request: identifies the request if it may be sent again.
 
     Raises:
@@ -174,9 +190,14 @@ def claim(
 
     def work(operation: Operation) -> ClaimAnswer:
         manager, lease_expires_at = _own(operation, manager_id, user)
+        if manager.state is ManagerState.draining:
+            return {"operation_id": str(operation.id), "tasks": []}
         ledger.lanes.refresh(operation.db)
-        ordered = ledger.lanes.open_to(manager)
-        taken = claim_queue.take(operation.db, ordered, limit, ledger.lanes)
+        beaten_at = lease_expires_at - timedelta(seconds=manager.lease_s)
+        probes = circuit.take_probes(operation, manager, beaten_at, limit, breaker)
+        ordered = ledger.lanes.open_to(manager, manager.suspended)
+        taken = claim_queue.take(operation.db, ordered, limit - len(probes), ledger.lanes)
+        taken = [*probes, *taken]
         if not taken:
             return {"operation_id": str(operation.id), "tasks": []}
         command = Claim(
@@ -206,11 +227,13 @@ def return_results(
     *,
     user: str,
     policies: Policies = NO_POLICIES,
+    breaker: Breaker = NO_BREAKER,
     request: RequestKey | None = None,
 ) -> ReturnAnswer:
     """Take what a manager returns: accept what is current, keep aside what is late.
 
     A manager that is not active any more may still return: its results are late, not lost.
+    Failures in a row suspend the programs that the tasks required, if there is a breaker.
 
     Raises:
         ManagerNotFound, NotYourManager: the token may not speak for this manager.
@@ -218,7 +241,11 @@ def return_results(
     """
 
     def work(operation: Operation) -> ReturnAnswer:
-        _require_owner(managers.get(operation.db, manager_id), user)
+        manager = managers.get(operation.db, manager_id)
+        _require_owner(manager, user)
+        watch = circuit.Watch(
+            operation, manager, breaker, [result.outcome.error_type for result in results]
+        )
         found = operation.lock(result.record_id for result in results)
         answer = ReturnAnswer(
             operation_id=str(operation.id),
@@ -255,12 +282,14 @@ def return_results(
                 case [Completed() | Errored(), *_]:
                     answer["accepted_idx"].append(index)
                     past.forget(record.id)
+                    watch.note(record, result.outcome.error_type)
                 case _:  # pragma: no cover - decide returns one of these for a Return
                     raise AssertionError(events)
             if events:
                 contents.update(result.contents)
             found[record.id] = operation.happen(record, events)
         payloads.store(operation.db, contents)
+        watch.judge()
         return answer
 
     return ledger.operate(work, actor=f"manager:{manager_id}", request=request)
@@ -346,6 +375,59 @@ def deactivate_manager(
         return [record.id for record in held]
 
     return ledger.operate(work, actor=actor, reason=reason, request=request)
+
+
+def drain_manager(
+    ledger: Ledger,
+    manager_id: int,
+    *,
+    actor: str,
+    owner: str | None,
+    reason: str | None = None,
+    request: RequestKey | None = None,
+) -> str:
+    """Give a manager nothing more to do, so that it ends when it is done; return its state.
+
+    Args: as of `deactivate_manager`.
+
+    Raises:
+        ManagerNotFound, NotYourManager: the token may not speak for this manager.
+        StoreUnavailable: the database does not answer.
+    """
+
+    def work(operation: Operation) -> str:
+        manager = managers.get(operation.db, manager_id, "lock")
+        if owner is not None:
+            _require_owner(manager, owner)
+        manager = operation.happen_to_manager(manager, drain(manager, operation.stamp))
+        return str(manager.state)
+
+    return ledger.operate(work, actor=actor, reason=reason, request=request)
+
+
+def report_programs(
+    ledger: Ledger,
+    manager_id: int,
+    programs: Mapping[str, str | None],
+    *,
+    user: str,
+    request: RequestKey | None = None,
+) -> bool:
+    """Take note of what a manager has now; return whether that is a change.
+
+    Raises:
+        ManagerNotFound, ManagerNotActive, NotYourManager: it must register anew.
+        StoreUnavailable: the database does not answer.
+    """
+
+    def work(operation: Operation) -> bool:
+        manager = managers.get(operation.db, manager_id, "lock")
+        _require_owner(manager, user)
+        events = change_programs(manager, programs, operation.stamp)
+        operation.happen_to_manager(manager, events)
+        return bool(events)
+
+    return ledger.operate(work, actor=f"manager:{manager_id}", request=request)
 
 
 def lose_silent_managers(ledger: Ledger, limit: int = 100) -> dict[int, list[int]]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from threading import Lock
-from typing import Final
+from typing import Final, TypeAlias
 
+from recordledger.domain.breaker import programs_of
 from recordledger.domain.lanes import Lane, lanes_by_tag
 from recordledger.domain.manager import Manager
 
@@ -16,6 +17,10 @@ _SQL = statements("lanes")
 _LANES_LOCK: Final = 7_301_956_003
 # How many different managers' lanes are remembered between claims.
 _MANAGERS_MAX: Final = 1024
+
+
+# A manager's tags, its programs with their versions, and those of them that are suspended.
+_Abilities: TypeAlias = tuple[tuple[str, ...], frozenset[tuple[str, str | None]], frozenset[str]]
 
 
 class UnknownLanes(Exception):
@@ -38,19 +43,30 @@ class LaneRegistry:
         self._datastore = datastore
         self._by_id: dict[int, Lane] = {}
         self._ids: dict[Lane, int] = {}
-        self._open: dict[tuple[tuple[str, ...], frozenset[tuple[str, str | None]]], list[list[int]]]
-        self._open = {}
+        self._open: dict[_Abilities, list[list[int]]] = {}
         self._lock = Lock()
 
-    def open_to(self, manager: Manager) -> list[list[int]]:
-        """Return, for each tag of a manager in its order, the lanes it can take; see `refresh`."""
-        key = (manager.tags, frozenset(manager.programs.items()))
+    def open_to(self, manager: Manager, suspended: Iterable[str] = ()) -> list[list[int]]:
+        """Return, for each tag of a manager in its order, the lanes it can take; see `refresh`.
+
+        Lanes that require a suspended program are left out.
+        """
+        without = frozenset(suspended)
+        key = (manager.tags, frozenset(manager.programs.items()), without)
         with self._lock:
             if key not in self._open:
                 if len(self._open) >= _MANAGERS_MAX:
                     self._open.clear()
-                self._open[key] = lanes_by_tag(manager.tags, manager.programs, self._by_id)
+                self._open[key] = [
+                    [id_ for id_ in ids if without.isdisjoint(self._programs_of(id_))]
+                    if without
+                    else ids
+                    for ids in lanes_by_tag(manager.tags, manager.programs, self._by_id)
+                ]
             return self._open[key]
+
+    def _programs_of(self, lane_id: int) -> list[str]:
+        return programs_of(self._by_id[lane_id].required_programs)
 
     def refresh(self, db: Db) -> None:
         """Read the lanes that are new since the last time."""

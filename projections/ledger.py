@@ -39,6 +39,7 @@ from . import (
     operations,
     payloads,
     records,
+    rescues,
     status_counts,
     tokens,
 )
@@ -405,6 +406,7 @@ def write_projections(
         comments.write(db, changes, happened)
         operations.write(db, happened)
         status_counts.write(db, changes, lane_id_of)
+        rescues.write(db, happened)
     for manager in changed_managers:
         managers.write(db, manager)
     for token in changed_tokens:

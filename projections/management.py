@@ -334,7 +334,7 @@ class _Maker:
             required_programs=record.required_programs,
             tag=record.tag,
             priority=record.priority,
-            retries=record.retries,
+            retry=record.retry,
             resubmission_of=record.id,
         )
         self.new_records.append((new, decide(new, create)))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 from psycopg.types.json import Jsonb
 
 from recordledger.domain.errors import ManagerNotActive, ManagerNotFound
-from recordledger.domain.manager import Manager, ManagerState
+from recordledger.domain.manager import Manager, ManagerState, Suspension
 
 from .database import Db
 from .statements import statements
@@ -46,6 +47,7 @@ def write(db: Db, manager: Manager) -> None:
             "owner": manager.owner,
             "registered_at": manager.registered_at,
             "modified_at": manager.modified_at,
+            "suspended": Jsonb({name: _plain(each) for name, each in manager.suspended.items()}),
         },
     )
 
@@ -98,14 +100,32 @@ def lock_heartbeat(db: Db, manager_id: int) -> bool | None:
 
 
 def forget_heartbeat(db: Db, manager_id: int) -> None:
-    """Remove the signs of life of a manager that has ended."""
+    """Remove the signs of life, and of failure, of a manager that has ended."""
     db.execute(_SQL["forget_heartbeat"], {"id": manager_id})
+    db.execute(_SQL["forget_failures"], {"id": manager_id})
+
+
+def failures(db: Db, manager_id: int) -> dict[str, int]:
+    """Return how many tasks in a row have failed, by program; those with none are left out."""
+    return dict(db.execute(_SQL["failures"], {"id": manager_id}, prepare=True))
+
+
+def keep_failures(db: Db, manager_id: int, before: Mapping[str, int], now: dict[str, int]) -> None:
+    """Write how many tasks in a row have failed; the manager's row must be locked."""
+    if gone := [program for program in before if program not in now]:
+        db.execute(_SQL["end_failures"], {"id": manager_id, "programs": gone})
+    for program, n_in_a_row in now.items():
+        if before.get(program) != n_in_a_row:
+            db.execute(
+                _SQL["keep_failures"],
+                {"id": manager_id, "program": program, "n_in_a_row": n_in_a_row},
+            )
 
 
 def from_row(row: Sequence[Any]) -> Manager:
     """Return the manager that a row of `managers` holds."""
     id_, version, state, name, hostname, tags, programs, lease_s, heartbeat_s, *rest = row
-    owner, registered_at, modified_at = rest
+    owner, registered_at, modified_at, suspended = rest
     return Manager(
         id=id_,
         version=version,
@@ -114,12 +134,28 @@ def from_row(row: Sequence[Any]) -> Manager:
         hostname=hostname,
         tags=tuple(tags),
         programs=programs,
+        suspended={name: _suspension(each) for name, each in suspended.items()},
         lease_s=lease_s,
         heartbeat_s=heartbeat_s,
         owner=owner,
         registered_at=registered_at,
         modified_at=modified_at,
     )
+
+
+def _plain(suspension: Suspension) -> dict[str, Any]:
+    return {
+        **asdict(suspension),
+        "since": suspension.since.isoformat(),
+        "until": suspension.until.isoformat(),
+    }
+
+
+def _suspension(plain: Mapping[str, Any]) -> Suspension:
+    fields: dict[str, Any] = dict(plain)
+    for name in ("since", "until"):
+        fields[name] = datetime.fromisoformat(plain[name])
+    return Suspension(**fields)
 
 
 def _one(db: Db, statement: str, parameters: dict[str, Any]) -> Any:

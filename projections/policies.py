@@ -1,15 +1,15 @@
-"""Policies that act by the clock and not on what comes in."""
+"""What happens to records by the clock, and not because somebody asks for it."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 from typing import Final
 
-from recordledger.domain.commands import Change
+from recordledger.domain.commands import Change, EndRetryPause
 from recordledger.domain.events import Failed
 from recordledger.domain.policies import FAILED_AFTER
 from recordledger.domain.propagation import Action
-from recordledger.domain.record import decide
+from recordledger.domain.record import RETRY_POLICY, decide
 from recordledger.domain.status import Status
 
 from .ledger import Intent, Ledger, Operation
@@ -46,3 +46,25 @@ def fail_old_errors(ledger: Ledger, failed_after_s: float, limit: int = SLICE) -
 
     reason = f"in error for more than {failed_after_s:g} s"
     return ledger.operate(work, actor=FAILED_AFTER, reason=reason, intent=Intent(Action.fail))
+
+
+def end_retry_pauses(ledger: Ledger, limit: int = SLICE) -> int:
+    """Let at most `limit` records be claimed whose pause before a retry is over; say how many.
+
+    Raises:
+        StoreUnavailable: the database does not answer.
+    """
+    with ledger.datastore.reading() as db:
+        ids = [row[0] for row in db.execute(_SQL["retries_due"], {"limit": limit})]
+    if not ids:
+        return 0
+
+    def work(operation: Operation) -> int:
+        locked = operation.lock(ids)
+        command = EndRetryPause(stamp=operation.stamp)
+        return sum(
+            operation.happen(record, decide(record, command)) is not record
+            for record in locked.values()
+        )
+
+    return ledger.operate(work, actor=RETRY_POLICY)

@@ -15,6 +15,7 @@ from recordledger.domain.streams import Stream
 
 from . import payloads, records, status_counts
 from .ledger import Ledger, Placed
+from .rescues import Rescued, totals
 from .statements import shipped, statements
 
 _SQL = statements("queries")
@@ -228,3 +229,13 @@ def _one(ledger: Ledger, sql: LiteralString, parameters: Sequence[Any] = ()) -> 
         row = db.execute(sql, parameters).fetchone()
     assert row is not None  # noqa: S101 - these statements return one row
     return row[0]
+
+
+def rescues(ledger: Ledger) -> dict[str, Rescued]:
+    """Return how many results came late, and how many of these were adopted.
+
+    Raises:
+        StoreUnavailable: the database does not answer.
+    """
+    with ledger.datastore.reading() as db:
+        return totals(db)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Final, LiteralString, NamedTuple
 
 from recordledger.domain.events import Kind, Payload, Priority
 from recordledger.domain.record import Record
+from recordledger.domain.retries import Retry
 from recordledger.domain.status import Status
 
 from .database import Db
@@ -35,6 +37,7 @@ COLUMNS: Final[Mapping[LiteralString, LiteralString]] = {
     "retries_used": "integer",
     "iteration": "integer",
     "service_state": "bytea",
+    "not_before": "timestamptz",
     # From here on, what never changes.
     "kind": "text",
     "spec": "bytea",
@@ -43,14 +46,16 @@ COLUMNS: Final[Mapping[LiteralString, LiteralString]] = {
     "owner": "text",
     "created_at": "timestamptz",
     "retries": "integer",
+    "retry_delay_s": "double precision",
+    "retry_on": "text",
 }
 _N_MUTABLE: Final = list(COLUMNS).index("kind")
 _LANE_ID: Final = list(COLUMNS).index("lane_id")
 
 
 def to_row(record: Record, lane_id: int) -> tuple[Any, ...]:
-    """Return a record as its row, in the order of `COLUMNS`; `prior` is joined by commas."""
-    spec, outcome = record.spec, record.outcome
+    """Return a record as its row, in the order of `COLUMNS`; what is a list is joined by commas."""
+    spec, outcome, retry = record.spec, record.outcome, record.retry
     return (
         record.id,
         record.version,
@@ -70,13 +75,16 @@ def to_row(record: Record, lane_id: int) -> tuple[Any, ...]:
         record.retries_used,
         record.iteration,
         None if record.service_state is None else pack_payload(record.service_state),
+        record.not_before,
         record.kind,
         spec and spec.digest,
         spec and spec.size_bytes,
         record.function,
         record.owner,
         record.created_at,
-        record.retries,
+        retry.retries,
+        retry.delay_s,
+        ",".join(retry.on),
     )
 
 
@@ -177,11 +185,17 @@ def from_rows(db: Db, rows: Sequence[Sequence[Any]], lanes: LaneRegistry) -> lis
     return [from_row(row, lanes) for row in rows]
 
 
+@lru_cache(maxsize=256)
+def _retry(retries: int, delay_s: float, on: str) -> Retry:
+    return Retry(retries, delay_s, tuple(on.split(",")) if on else ())
+
+
 def from_row(row: Sequence[Any], lanes: LaneRegistry) -> Record:
     """Return the record that a row of `records` holds; its lane must have been learnt."""
     (id_, version, status, prior, lane_id, tag, priority, modified_at, attempt, manager_id,
-     started_at, finished_at, outcome, _, _, retries_used, iteration, service_state, kind, spec,
-     spec_size_bytes, function, owner, created_at, retries) = row  # fmt: skip
+     started_at, finished_at, outcome, _, _, retries_used, iteration, service_state, not_before,
+     kind, spec, spec_size_bytes, function, owner, created_at, retries, retry_delay_s,
+     retry_on) = row  # fmt: skip
     return Record(
         id=id_,
         version=version,
@@ -201,8 +215,9 @@ def from_row(row: Sequence[Any], lanes: LaneRegistry) -> Record:
         started_at=started_at,
         finished_at=finished_at,
         outcome=unpack_outcome(outcome) if outcome is not None else None,
-        retries=retries,
+        retry=_retry(retries, retry_delay_s, retry_on),
         retries_used=retries_used,
+        not_before=not_before,
         iteration=iteration,
         service_state=None if service_state is None else unpack_payload(service_state),
     )

@@ -32,6 +32,7 @@ PROJECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "records": ("id",),
     "claim_queue": ("lane_id", "rank", "record_id"),
     "status_counts": ("lane_id", "status"),
+    "rescue_counts": ("kind",),
     "payload_references": ("digest", "stream", "number"),
     "dependencies": ("parent_id", "child_id"),
     "comments": ("record_id", "version"),

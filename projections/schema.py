@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from typing import Any, Final, LiteralString, NamedTuple
 
@@ -12,6 +13,7 @@ from psycopg.sql import SQL, Identifier
 
 from recordledger.domain.errors import SchemaMismatch
 
+from . import rescues
 from .database import DEFAULT_SCHEMA, as_ledger_errors, connect
 from .statements import shipped
 
@@ -39,6 +41,9 @@ def steps() -> list[Step]:
 
 
 NEWEST: Final = steps()[-1].version
+
+# What fills the projections that a step adds from the log that is there already.
+_FILLS: Final[Mapping[int, Callable[[Connection[Any]], None]]] = {3: rescues.fill}
 
 
 def migrate(url: str, schema: str = DEFAULT_SCHEMA, *, stepwise: bool = False) -> int:
@@ -68,6 +73,8 @@ def migrate(url: str, schema: str = DEFAULT_SCHEMA, *, stepwise: bool = False) -
         for step in steps():
             if step.version > _version(connection):
                 connection.execute(step.sql)
+                if fill := _FILLS.get(step.version):
+                    fill(connection)
                 _note(connection, step)
     return NEWEST
 

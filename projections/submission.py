@@ -11,6 +11,7 @@ from recordledger.domain.events import Kind, Priority
 from recordledger.domain.fingerprint import Specification
 from recordledger.domain.lanes import Lane
 from recordledger.domain.record import Record, decide
+from recordledger.domain.retries import NO_RETRY, Retry
 
 from . import payloads, records
 from .idempotency import RequestKey
@@ -24,7 +25,7 @@ class NewRecord:
     specification: Specification
     tag: str
     priority: Priority
-    retries: int
+    retry: Retry = NO_RETRY
     kind: Kind = Kind.task
 
 
@@ -111,5 +112,5 @@ def _command(operation: Operation, entry: NewRecord) -> Create:
         required_programs=entry.specification.required_programs,
         tag=entry.tag,
         priority=entry.priority,
-        retries=entry.retries,
+        retry=entry.retry,
     )

@@ -31,6 +31,7 @@ from recordledger.domain.errors import CommandRefused
 from recordledger.domain.events import Event, Kind, Outcome, Payload, Priority, Stamp
 from recordledger.domain.fingerprint import digest_of
 from recordledger.domain.record import RETRY_POLICY, Record, decide, fold
+from recordledger.domain.retries import Retry
 from recordledger.domain.status import Status
 
 RECORD_ID: Final = 411
@@ -90,6 +91,8 @@ def created(
     tag: str = "gpu",
     priority: Priority = Priority.normal,
     retries: int = 0,
+    retry_delay_s: float = 0.0,
+    retry_on: tuple[str, ...] = (),
     resubmission_of: int | None = None,
     **said: Unpack[Said],
 ) -> e.Created:
@@ -102,6 +105,8 @@ def created(
         tag=tag,
         priority=priority,
         retries=retries,
+        retry_delay_s=retry_delay_s or None,
+        retry_on=retry_on or None,
         resubmission_of=resubmission_of,
         **_said(said),
     )
@@ -192,14 +197,28 @@ def relinquished(manager_id: int = 1, *, attempt: int = 1, **said: Unpack[Said])
     return e.Relinquished(attempt=attempt, manager_id=manager_id, **_said(said))
 
 
-def reset(*, retry: int | None = None, **said: Unpack[Said]) -> e.Reset:
+def reset(
+    *, retry: int | None = None, not_before: datetime | None = None, **said: Unpack[Said]
+) -> e.Reset:
     """Return the event of a reset by a person, or with `retry` by a policy."""
-    return e.Reset(retry=retry, **_said(said))
+    return e.Reset(retry=retry, not_before=not_before, **_said(said))
 
 
-def retried(retry: int, *, attempt: int, error_type: str = "ValueError") -> e.Reset:
+def retried(
+    retry: int,
+    *,
+    attempt: int,
+    error_type: str = "ValueError",
+    not_before: datetime | None = None,
+) -> e.Reset:
     """Return the reset that the retry policy adds to the error of this attempt."""
-    return reset(retry=retry, actor=RETRY_POLICY, reason=f"{error_type} in attempt={attempt}")
+    reason = f"{error_type} in attempt={attempt}"
+    return reset(retry=retry, not_before=not_before, actor=RETRY_POLICY, reason=reason)
+
+
+def retry_due(**said: Unpack[Said]) -> e.RetryDue:
+    """Return the event that the pause before a retry is over."""
+    return e.RetryDue(**_said(said))
 
 
 def failed(**said: Unpack[Said]) -> e.Failed:
@@ -307,6 +326,7 @@ ONE_OF_EACH: Final[Mapping[type[Event], Callable[[], Event]]] = {
     e.ManagerLost: manager_lost,
     e.Relinquished: relinquished,
     e.Reset: reset,
+    e.RetryDue: retry_due,
     e.Failed: failed,
     e.Revived: revived,
     e.Held: held,
@@ -347,6 +367,8 @@ def create(
     tag: str = "gpu",
     priority: Priority = Priority.normal,
     retries: int = 0,
+    retry_delay_s: float = 0.0,
+    retry_on: tuple[str, ...] = (),
     resubmission_of: int | None = None,
     **said: Unpack[Said],
 ) -> Create:
@@ -359,7 +381,7 @@ def create(
         required_programs=required_programs,
         tag=tag,
         priority=priority,
-        retries=retries,
+        retry=Retry(retries, retry_delay_s, retry_on),
         resubmission_of=resubmission_of,
     )
 

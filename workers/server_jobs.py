@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 SWEEP_S: Final = 2.0
 BULK_S: Final = 0.3
+RETRY_S: Final = 0.5
 FAIL_S: Final = 60.0
 PURGE_S: Final = 600.0
 _PURGE_SLICE: Final = 5_000
@@ -88,6 +89,18 @@ def fail_old_errors(failed_after_s: float, stop: Event) -> Callable[[Ledger], st
     return run
 
 
+def end_retry_pauses(stop: Event) -> Callable[[Ledger], str | None]:
+    """Return the job that lets records be claimed whose pause before a retry is over."""
+
+    def run(ledger: Ledger) -> str | None:
+        n_due = 0
+        while not stop.is_set() and (n_in_slice := policies.end_retry_pauses(ledger)):
+            n_due += n_in_slice
+        return f"{n_due} records are due for another attempt" if n_due else None
+
+    return run
+
+
 def server_jobs(
     *,
     sweep_s: float = SWEEP_S,
@@ -106,6 +119,7 @@ def server_jobs(
     stop = stop or Event()
     jobs = [
         Job("lease-reaper", sweep_s, reap_leases),
+        Job("retries", RETRY_S, end_retry_pauses(stop)),
         Job("bulk-operations", BULK_S, advance_bulk_operations(stop)),
         Job("idempotency-purge", PURGE_S, purge_idempotency_keys(idempotency_ttl_s)),
     ]

@@ -135,6 +135,9 @@ class AsyncClient:
     return_results = _awaited(manager_calls.return_results)
     relinquish = _awaited(manager_calls.relinquish)
     deactivate_manager = _awaited(manager_calls.deactivate_manager)
+    drain_manager = _awaited(manager_calls.drain_manager)
+    report_programs = _awaited(manager_calls.report_programs)
+    rescues = _awaited(manager_calls.rescues)
 
     issue_token = _awaited(token_calls.issue_token)
     tokens = _awaited(token_calls.tokens)

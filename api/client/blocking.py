@@ -149,6 +149,9 @@ class Client:
     return_results = _blocking(manager_calls.return_results)
     relinquish = _blocking(manager_calls.relinquish)
     deactivate_manager = _blocking(manager_calls.deactivate_manager)
+    drain_manager = _blocking(manager_calls.drain_manager)
+    report_programs = _blocking(manager_calls.report_programs)
+    rescues = _blocking(manager_calls.rescues)
 
     issue_token = _blocking(token_calls.issue_token)
     tokens = _blocking(token_calls.tokens)

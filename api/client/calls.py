@@ -42,6 +42,8 @@ _COMMON: Final[Mapping[str, Any]] = {
     "priority": "normal",
     "required_programs": (),
     "retries": 0,
+    "retry_delay_s": 0.0,
+    "retry_on": (),
 }
 _MOMENTS: Final = frozenset(
     {"created_after", "created_before", "modified_after", "modified_before"}
@@ -66,6 +68,8 @@ class RecordSpec:
         tag: routing string.
         priority: the order within the tag.
         retries: how many errors are to be reset automatically.
+        retry_delay_s: pause before the first retry, in seconds; it doubles with each further one.
+        retry_on: patterns of error types that qualify, like `"OSError"` or `"!ValueError"`.
     """
 
     function: str
@@ -74,6 +78,8 @@ class RecordSpec:
     tag: str = "default"
     priority: PriorityName = "normal"
     retries: int = 0
+    retry_delay_s: float = 0.0
+    retry_on: Sequence[str] = ()
 
 
 class _GotAnswer(Answer):
@@ -111,6 +117,8 @@ def add_records(
     priority: PriorityName = "normal",
     required_programs: Sequence[str] = (),
     retries: int = 0,
+    retry_delay_s: float = 0.0,
+    retry_on: Sequence[str] = (),
     find_existing: bool = True,
     reason: str | None = None,
 ) -> Operation[InsertMetadata]:
@@ -124,12 +132,16 @@ def add_records(
     Args:
         session: the client's.
         function: an entry point's name or `module:function`; or `RecordSpec`s, which bring all
-            the arguments up to `retries` with them.
+            the arguments up to `retry_on` with them.
         kwargs: the function's arguments: one mapping for one record, or a list of them.
         tag: routing string; managers claim by tag.
         priority: "low", "normal" or "high": the order within the tag.
         required_programs: what a manager must have, like `["psi4>=1.9"]`.
         retries: how many errors are to be reset automatically.
+        retry_delay_s: pause before the first retry, in seconds; it doubles with each further
+            one, up to an hour.
+        retry_on: patterns of the error types that qualify, like `["OSError", "*Timeout*"]` or
+            `["!ValueError"]`; all but those that computing again cannot mend, if not given.
         find_existing: return the record that is there already for the same specification,
             unless it is cancelled, deleted or invalid; False always makes a new one.
         reason: kept with the event.
@@ -147,6 +159,8 @@ def add_records(
         priority=priority,
         required_programs=required_programs,
         retries=retries,
+        retry_delay_s=retry_delay_s,
+        retry_on=retry_on,
     )
     fields = wire.message(CreateRequest, records=[], find_existing=find_existing, reason=reason)
     envelope = fields.model_dump(exclude={"records"}, exclude_none=True)

@@ -6,18 +6,25 @@ import socket
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from recordledger.domain.manager import ManagerState
+
 from ..schemas import (
     Answer,
     AttemptRef,
     ClaimAnswer,
     ClaimRequest,
     DeactivateRequest,
+    DrainAnswer,
+    DrainRequest,
     HeartbeatAnswer,
     HeartbeatRequest,
+    ProgramsAnswer,
+    ProgramsRequest,
     RegisterAnswer,
     RegisterRequest,
     RelinquishRequest,
     RequeuedAnswer,
+    RescuesAnswer,
     ResultIn,
     ReturnAnswer,
 )
@@ -180,6 +187,36 @@ def deactivate_manager(
     request = wire.message(DeactivateRequest, reason=reason)
     path = _path(manager_id, "deactivate")
     return (yield from exchange.post(session, path, RequeuedAnswer, _body(request))).record_ids
+
+
+def drain_manager(
+    session: Session, manager_id: int, reason: str | None = None
+) -> Operation[ManagerState]:
+    """Give a manager nothing more to do, so that it ends when it is done; return its state."""
+    request = wire.message(DrainRequest, reason=reason)
+    path = _path(manager_id, "drain")
+    return (yield from exchange.post(session, path, DrainAnswer, _body(request))).state
+
+
+def report_programs(
+    session: Session, manager_id: int, programs: Mapping[str, str | None]
+) -> Operation[bool]:
+    """Say which programs a manager has now; return whether these are others than before.
+
+    Args:
+        session: the client's.
+        manager_id: from `register_manager`.
+        programs: all of them: name to version, or to None where that is not known.
+    """
+    request = wire.message(ProgramsRequest, programs=dict(programs))
+    path = _path(manager_id, "programs")
+    body = wire.pack(request.model_dump())
+    return (yield from exchange.post(session, path, ProgramsAnswer, body)).changed
+
+
+def rescues(session: Session) -> Operation[RescuesAnswer]:
+    """Return how many results came late, how many of these were adopted, and what they had cost."""
+    return (yield from exchange.get(session, "/v1/rescues", RescuesAnswer))
 
 
 def _path(manager_id: int, verb: str = "") -> str:

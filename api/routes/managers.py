@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Query
@@ -10,10 +11,10 @@ from starlette.responses import Response
 
 from recordledger.domain.access import Permission
 from recordledger.domain.errors import InvalidInput, ManagerNotFound
-from recordledger.domain.lanes import parse_tag
+from recordledger.domain.lanes import parse_programs, parse_tag
 from recordledger.domain.manager import ManagerState
 from recordledger.domain.streams import ID_MAX, Stream
-from recordledger.projections import dispatch, managers
+from recordledger.projections import dispatch, managers, queries
 from recordledger.projections.dispatch import Registration
 from recordledger.projections.managers import ManagerOnPage
 
@@ -28,14 +29,19 @@ from ..schemas import (
     ClaimAnswer,
     ClaimRequest,
     DeactivateRequest,
+    DrainAnswer,
+    DrainRequest,
     HeartbeatAnswer,
     HeartbeatRequest,
     ManagerOut,
     ManagersAnswer,
+    ProgramsAnswer,
+    ProgramsRequest,
     RegisterAnswer,
     RegisterRequest,
     RelinquishRequest,
     RequeuedAnswer,
+    RescuesAnswer,
     ReturnAnswer,
     ReturnRequest,
 )
@@ -94,9 +100,7 @@ async def heartbeat(request: Request, visitor: Computer, manager_id: ManagerIdIn
         stale = [
             {"record_id": record_id, "attempt": attempt} for record_id, attempt in beaten["stale"]
         ]
-        return HeartbeatAnswer.model_validate(
-            {"lease_expires_at": beaten["lease_expires_at"], "stale": stale}
-        )
+        return HeartbeatAnswer.model_validate({**beaten, "stale": stale})
 
     return await desk_of(request).answer(request, visitor, work)
 
@@ -170,6 +174,66 @@ async def deactivate(request: Request, visitor: Computer, manager_id: ManagerIdI
     return await desk_of(request).answer(request, visitor, work)
 
 
+@router.post(
+    "/managers/{manager_id}/drain",
+    response_model=DrainAnswer,
+    openapi_extra=takes(DrainRequest, changes=True),
+)
+async def drain(request: Request, visitor: Computer, manager_id: ManagerIdInPath) -> Response:
+    """Give a manager nothing more to do. Administrators can drain anybody's."""
+
+    def work(call: Call) -> Reply:
+        state = dispatch.drain_manager(
+            call.desk.ledger,
+            manager_id,
+            actor=visitor.actor,
+            owner=None if visitor.may(Permission.admin) else visitor.actor,
+            reason=call.parse(DrainRequest).reason,
+            request=call.key,
+        )
+        return {"state": state}
+
+    return await desk_of(request).answer(request, visitor, work)
+
+
+@router.post(
+    "/managers/{manager_id}/programs",
+    response_model=ProgramsAnswer,
+    openapi_extra=takes(ProgramsRequest, example={"programs": {"psi4": "1.9"}}, changes=True),
+)
+async def programs(request: Request, visitor: Computer, manager_id: ManagerIdInPath) -> Response:
+    """Say what a manager has now; from then on it gets the tasks that these can run."""
+
+    def work(call: Call) -> Reply:
+        changed = dispatch.report_programs(
+            call.desk.ledger,
+            manager_id,
+            parse_programs(call.parse(ProgramsRequest).programs),
+            user=visitor.actor,
+            request=call.key,
+        )
+        return {"changed": changed}
+
+    return await desk_of(request).answer(request, visitor, work)
+
+
+@router.get("/rescues", response_model=RescuesAnswer)
+async def rescues(request: Request, visitor: Reader) -> Response:
+    """Count the results that came late, and those that were adopted, with what they had cost."""
+
+    def work(call: Call) -> Reply:
+        return {
+            kind: {
+                "n_results": found.n_results,
+                "compute_s": found.compute_s,
+                "core_hours": found.core_s / 3600,
+            }
+            for kind, found in queries.rescues(call.desk.ledger).items()
+        }
+
+    return await desk_of(request).answer(request, visitor, work)
+
+
 @router.get("/managers", response_model=ManagersAnswer)
 async def list_managers(
     request: Request,
@@ -224,7 +288,7 @@ def _register(call: Call) -> Reply:
             name=asked.name,
             hostname=asked.hostname,
             tags=tuple(dict.fromkeys(parse_tag(tag) for tag in asked.tags)),
-            programs={name.lower(): version for name, version in asked.programs.items()},
+            programs=parse_programs(asked.programs),
             lease_s=lease_s,
             heartbeat_s=heartbeat_s,
         ),
@@ -244,6 +308,10 @@ def _manager_out(each: ManagerOnPage) -> dict[str, Any]:
         "owner": manager.owner,
         "tags": manager.tags,
         "programs": manager.programs,
+        "suspended": [
+            {"program": program, **asdict(each)}
+            for program, each in sorted(manager.suspended.items())
+        ],
         "lease_s": manager.lease_s,
         "heartbeat_s": manager.heartbeat_s,
         "registered_at": manager.registered_at,

@@ -3,30 +3,34 @@ SELECT nextval('manager_ids');
 
 -- name: write
 INSERT INTO managers (id, version, state, name, hostname, tags, programs, lease_s, heartbeat_s,
-                      owner, registered_at, modified_at)
+                      owner, registered_at, modified_at, suspended)
 VALUES (%(id)s, %(version)s, %(state)s, %(name)s, %(hostname)s, %(tags)s, %(programs)s,
-        %(lease_s)s, %(heartbeat_s)s, %(owner)s, %(registered_at)s, %(modified_at)s)
+        %(lease_s)s, %(heartbeat_s)s, %(owner)s, %(registered_at)s, %(modified_at)s,
+        %(suspended)s)
     ON CONFLICT (id) DO UPDATE
    SET version = excluded.version,
        state = excluded.state,
+       programs = excluded.programs,
+       suspended = excluded.suspended,
        modified_at = excluded.modified_at;
 
 -- name: get
 SELECT m.id, m.version, m.state, m.name, m.hostname, m.tags, m.programs, m.lease_s,
-       m.heartbeat_s, m.owner, m.registered_at, m.modified_at
+       m.heartbeat_s, m.owner, m.registered_at, m.modified_at, m.suspended
   FROM managers m
  WHERE m.id = %(id)s;
 
 -- name: lock
 SELECT m.id, m.version, m.state, m.name, m.hostname, m.tags, m.programs, m.lease_s,
-       m.heartbeat_s, m.owner, m.registered_at, m.modified_at
+       m.heartbeat_s, m.owner, m.registered_at, m.modified_at, m.suspended
   FROM managers m
  WHERE m.id = %(id)s
    FOR UPDATE;
 
 -- name: page
 SELECT m.id, m.version, m.state, m.name, m.hostname, m.tags, m.programs, m.lease_s,
-       m.heartbeat_s, m.owner, m.registered_at, m.modified_at, h.heartbeat_at
+       m.heartbeat_s, m.owner, m.registered_at, m.modified_at, m.suspended,
+       h.heartbeat_at
   FROM managers m
   LEFT JOIN manager_heartbeats h ON h.manager_id = m.id
  WHERE m.id > %(after)s
@@ -49,7 +53,7 @@ UPDATE manager_heartbeats h
  WHERE h.manager_id = %(id)s
    AND m.id = h.manager_id
 RETURNING h.lease_expires_at, m.id, m.version, m.state, m.name, m.hostname, m.tags, m.programs,
-          m.lease_s, m.heartbeat_s, m.owner, m.registered_at, m.modified_at;
+          m.lease_s, m.heartbeat_s, m.owner, m.registered_at, m.modified_at, m.suspended;
 
 -- name: silent
 -- Managers whose lease is over. The rows go when the managers are declared lost.
@@ -68,3 +72,17 @@ SELECT h.lease_expires_at < clock_timestamp()
 
 -- name: forget_heartbeat
 DELETE FROM manager_heartbeats WHERE manager_id = %(id)s;
+
+-- name: failures
+SELECT program, n_in_a_row FROM manager_failures WHERE manager_id = %(id)s;
+
+-- name: keep_failures
+INSERT INTO manager_failures (manager_id, program, n_in_a_row)
+VALUES (%(id)s, %(program)s, %(n_in_a_row)s)
+    ON CONFLICT (manager_id, program) DO UPDATE SET n_in_a_row = excluded.n_in_a_row;
+
+-- name: end_failures
+DELETE FROM manager_failures WHERE manager_id = %(id)s AND program = ANY(%(programs)s);
+
+-- name: forget_failures
+DELETE FROM manager_failures WHERE manager_id = %(id)s;

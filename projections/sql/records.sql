@@ -19,6 +19,7 @@ SELECT {columns}
   FROM unnest(%(ids)b::bigint[]) WITH ORDINALITY AS candidate (id, place)
   JOIN records r ON r.id = candidate.id
  WHERE r.status = 'waiting'
+   AND r.not_before IS NULL
    AND r.lane_id = ANY(%(lane_ids)b::integer[])
  ORDER BY candidate.place
  LIMIT %(limit)b::bigint
@@ -45,8 +46,8 @@ SELECT r.id, r.attempt, r.started_at
 INSERT INTO records ({names})
 SELECT id, version, status, string_to_array(prior, ','), lane_id, tag, priority, modified_at,
        attempt, manager_id, started_at, finished_at, outcome, error_type, error_message,
-       retries_used, iteration, service_state, kind, spec, spec_size_bytes, function, owner,
-       created_at, retries
+       retries_used, iteration, service_state, not_before, kind, spec, spec_size_bytes, function,
+       owner, created_at, retries, retry_delay_s, retry_on
   FROM unnest({arrays}) AS new ({names});
 
 -- name: update
@@ -67,7 +68,8 @@ UPDATE records r
        error_message = new.error_message,
        retries_used = new.retries_used,
        iteration = new.iteration,
-       service_state = new.service_state
+       service_state = new.service_state,
+       not_before = new.not_before
   FROM unnest({arrays}) AS new ({names})
  WHERE r.id = new.id;
 

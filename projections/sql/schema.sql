@@ -99,7 +99,10 @@ CREATE TABLE records (
     retries         integer     NOT NULL,
     retries_used    integer     NOT NULL,
     iteration       integer     NOT NULL DEFAULT 0,
-    service_state   bytea
+    service_state   bytea,
+    retry_delay_s   double precision NOT NULL DEFAULT 0,
+    retry_on        text        NOT NULL DEFAULT '',
+    not_before      timestamptz
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 
 CREATE INDEX records_status ON records (status, id);
@@ -111,6 +114,9 @@ CREATE INDEX records_created_at ON records USING brin (created_at);
 CREATE INDEX records_running ON records (manager_id, id) WHERE status = 'running';
 -- For the policy by which errors become failures after a while.
 CREATE INDEX records_error_age ON records (finished_at) WHERE status = 'error';
+-- For those that wait for the time of their next retry.
+CREATE INDEX records_not_before ON records (not_before)
+    WHERE status = 'waiting' AND not_before IS NOT NULL;
 
 -- What may be claimed, and only that: a claim deletes the row, a requeue inserts it. `rank` is
 -- the negated priority, so that the key's own order is the order of claiming.
@@ -142,7 +148,8 @@ CREATE INDEX payload_references_number ON payload_references (stream, number);
 CREATE TABLE managers (
     id            bigint           PRIMARY KEY,
     version       integer          NOT NULL,
-    state         text             NOT NULL CHECK (state IN ('active', 'inactive', 'lost')),
+    state         text             NOT NULL CHECK (state IN (
+                      'active', 'draining', 'inactive', 'lost')),
     name          text             NOT NULL,
     hostname      text             NOT NULL,
     tags          text[]           NOT NULL,
@@ -151,9 +158,18 @@ CREATE TABLE managers (
     heartbeat_s   double precision NOT NULL,
     owner         text             NOT NULL,
     registered_at timestamptz      NOT NULL,
-    modified_at   timestamptz      NOT NULL
+    modified_at   timestamptz      NOT NULL,
+    suspended     jsonb            NOT NULL DEFAULT '{}'
 );
 CREATE INDEX managers_state ON managers (state, id);
+
+-- How many results came late, how many of these were adopted, and what they had cost.
+CREATE TABLE rescue_counts (
+    kind       text   PRIMARY KEY CHECK (kind IN ('late', 'adopted')),
+    n_results  bigint NOT NULL,
+    compute_ms bigint NOT NULL,
+    core_ms    bigint NOT NULL
+);
 
 -- `user` is a reserved word in SQL, hence user_name.
 CREATE TABLE tokens (
@@ -235,6 +251,15 @@ CREATE TABLE manager_heartbeats (
     lease_expires_at timestamptz NOT NULL
 ) WITH (fillfactor = 50);
 CREATE INDEX manager_heartbeats_expiry ON manager_heartbeats (lease_expires_at);
+
+-- Failures in a row of each manager and program. What follows from them (ProgramSuspended) is in
+-- the log; they are not. A row is written and read under the lock of the manager's row.
+CREATE TABLE manager_failures (
+    manager_id bigint  NOT NULL,
+    program    text    NOT NULL,
+    n_in_a_row integer NOT NULL,
+    PRIMARY KEY (manager_id, program)
+);
 
 -- Answers to requests that carried an idempotency key, so that a repeated request has one effect.
 CREATE TABLE idempotency_keys (

@@ -35,6 +35,8 @@ POSTS: Final = (
     "/v1/managers/1/results",
     "/v1/managers/1/relinquish",
     "/v1/managers/2/deactivate",
+    "/v1/managers/1/drain",
+    "/v1/managers/1/programs",
     "/v1/tokens",
     "/v1/tokens/9/revoke",
     "/v1/records/modify",
@@ -171,6 +173,8 @@ RIGHT: Final[dict[str, Any]] = {
     },
     "/v1/managers/1/relinquish": {"attempts": [{"record_id": 1, "attempt": 1}], "reason": "r"},
     "/v1/managers/2/deactivate": {"reason": "r"},
+    "/v1/managers/1/drain": {"reason": "r"},
+    "/v1/managers/1/programs": {"programs": {"psi4": "1.9", "xtb": None}},
     "/v1/records/modify": {
         "query": {"tag": ["fuzz"], "status": ["held"]},
         "all": True,

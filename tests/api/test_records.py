@@ -202,7 +202,7 @@ def test_the_largest_that_the_limits_allow_is_taken(service: Service, ann: Visit
     body = {"records": [record], "reason": "\U0001f600" * 10_000}
     answer = dora.post("/v1/records", body, key="k" * 200).json()
     assert answer["errors"] == []
-    versions = dict.fromkeys(programs, "1") | {f"{i}{'p' * 190}": "v" * 200 for i in range(950)}
+    versions = dict.fromkeys(programs, "1") | {f"{i}{'p' * 90}": "v" * 200 for i in range(950)}
     tags = [f"{i}{'t' * 96}" for i in range(99)]
     manager_id = dora.register(
         "t" * 100, *tags, name="n" * 200, hostname="h" * 200, programs=versions

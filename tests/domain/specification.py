@@ -12,6 +12,7 @@ from typing import Final
 from recordledger.domain import events as e
 from recordledger.domain.events import Event, Kind, Outcome, Priority
 from tests.examples import (
+    at,
     cancelled,
     claimed,
     commented,
@@ -32,6 +33,7 @@ from tests.examples import (
     reset,
     resubmitted,
     result_adopted,
+    retry_due,
     reverted,
     revived,
     service_iterated,
@@ -72,6 +74,8 @@ TABLE: Final[tuple[tuple[str, type[Event], str], ...]] = (
     (ANY,                                        e.Commented,       "unchanged"),
     ("waiting running error held",               e.Rerouted,        "unchanged"),
     (ANY,                                        e.LateResult,      "unchanged"),
+    # Not in product.md; docs/adr/0010-retries-with-a-pause.md says why.
+    ("waiting",                                  e.RetryDue,        "unchanged"),
     # Not in product.md; docs/adr/0007-reverted.md says why.
     ("waiting held complete error failed",       e.Reverted,        "what the event says"),
     (ANY,                                        e.Erased,          "gone"),
@@ -106,6 +110,7 @@ class Model:
     holder: int | None = None
     outcome: Outcome | None = None
     retries_used: int = 0
+    pauses: bool = False
     n_iterations: int = 0
     attempt_managers: dict[int, int | None] = field(default_factory=dict[int, "int | None"])
     attempts_answered: set[int] = field(default_factory=set[int])
@@ -149,6 +154,8 @@ class Model:
             relinquished(holder, attempt=now),
             reset(),
             reset(retry=self.retries_used + 1),
+            reset(retry=self.retries_used + 1, not_before=at(3)),
+            retry_due(),
             failed(),
             revived(),
             held(),
@@ -193,6 +200,7 @@ class Model:
                 self.kind, self.tag, self.priority = event.kind, event.tag, event.priority
             case e.Claimed() | e.ServiceStarted():
                 self.n_attempts += 1
+                self.pauses = False
                 self.holder = event.manager_id if isinstance(event, e.Claimed) else None
                 self.attempt_managers[self.n_attempts] = self.holder
             case e.Completed() | e.Errored():
@@ -200,6 +208,7 @@ class Model:
                 self.attempts_answered.add(event.attempt)
             case e.ResultAdopted():
                 self.outcome, self.holder = event.outcome, None
+                self.pauses = False
             case e.LateResult():
                 self.attempts_answered.add(event.attempt)
             case e.LeaseExpired() | e.ManagerLost() | e.Relinquished() | e.Erased():
@@ -207,9 +216,13 @@ class Model:
             case e.Reset() | e.Revived():
                 self.outcome = self.holder = None
                 self.retries_used = (event.retry or 0) if isinstance(event, e.Reset) else 0
+                self.pauses = isinstance(event, e.Reset) and event.not_before is not None
+            case e.RetryDue():
+                self.pauses = False
             case e.Reverted():
                 self.outcome, self.holder = event.outcome, event.manager_id
                 self.retries_used = event.retries_used
+                self.pauses = False
             case e.ServiceIterated():
                 self.n_iterations += 1
             case e.Rerouted():

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from recordledger.domain.commands import Change, RecordCommand
+from recordledger.domain.commands import Change, EndRetryPause, RecordCommand
 from recordledger.domain.errors import (
     NotYourAttempt,
     RecordNotFound,
+    RetryNotDue,
     TransitionForbidden,
     WrongKind,
 )
@@ -34,6 +35,7 @@ from tests.examples import (
     given,
     given_status,
     hand_in,
+    held,
     iterate_service,
     late_result,
     lease_expired,
@@ -45,9 +47,12 @@ from tests.examples import (
     reset,
     result_adopted,
     retried,
+    retry_due,
+    reverted,
     service_iterated,
     service_started,
     soft_deleted,
+    stamp,
     start_service,
     success,
     uncancelled,
@@ -70,6 +75,8 @@ def test_a_record_is_created_as_asked() -> None:
         "tag": "cpu",
         "priority": Priority.low,
         "retries": 2,
+        "retry_delay_s": 5.0,
+        "retry_on": ("!ValueError",),
         "resubmission_of": 410,
     }
     given().when(create(**asked, actor="bob", reason="new")).then(  # type: ignore[arg-type]
@@ -169,6 +176,74 @@ def test_so_many_errors_are_retried_and_the_next_one_stays(retries: int) -> None
     decided = record.and_then(claimed(attempt=last)).when(hand_in(failure(), attempt=last))
     decided.then(errored(attempt=last))
     assert decided.after.status is Status.error
+
+
+def test_a_retry_waits_for_its_pause_which_doubles() -> None:
+    record = given(created(retries=3, retry_delay_s=10), claimed())
+    first = record.when(hand_in(failure(), timestamp=at(100)))
+    first.then(
+        errored(timestamp=at(100)),
+        retried(1, attempt=1, not_before=at(110)).model_copy(update={"timestamp": at(100)}),
+    )
+    assert first.after.status is Status.waiting
+    assert not first.after.record.claimable
+    again = first.after.and_then(retry_due(), claimed(attempt=2))
+    second = again.when(hand_in(failure(), attempt=2, timestamp=at(200)))
+    assert second.after.record.not_before == at(220)
+
+
+def test_nobody_claims_a_record_whose_pause_is_not_over() -> None:
+    paused = given(created(retries=1), claimed(), errored(), reset(retry=1, not_before=at(60)))
+    paused.when(claim()).then_refused(RetryNotDue, record_id=RECORD_ID, not_before=at(60))
+
+
+def test_a_pause_ends_when_its_time_has_come_and_not_before() -> None:
+    paused = given(created(retries=1), claimed(), errored(), reset(retry=1, not_before=at(60)))
+    paused.when(EndRetryPause(stamp=stamp(timestamp=at(59)))).then()
+    over = paused.when(EndRetryPause(stamp=stamp(timestamp=at(60))))
+    over.then(retry_due(timestamp=at(60)))
+    assert over.after.record.claimable
+    over.after.when(EndRetryPause(stamp=stamp(timestamp=at(61)))).then()
+
+
+@pytest.mark.parametrize("meanwhile", [held(), cancelled(), soft_deleted()])
+def test_a_pause_does_not_end_while_the_record_does_not_wait(meanwhile: Event) -> None:
+    paused = given(created(retries=1), claimed(), errored(), reset(retry=1, not_before=at(60)))
+    paused.and_then(meanwhile).when(EndRetryPause(stamp=stamp(timestamp=at(99)))).then()
+
+
+def test_what_was_cancelled_in_its_pause_goes_on_with_it() -> None:
+    paused = given(created(retries=1), claimed(), errored(), reset(retry=1, not_before=at(60)))
+    back = paused.and_then(cancelled(), uncancelled())
+    assert (back.record.status, back.record.not_before) == (Status.waiting, at(60))
+
+
+@pytest.mark.parametrize("ended_by", [result_adopted(), reverted("error", outcome=failure())])
+def test_what_is_not_retried_any_more_has_no_pause(ended_by: Event) -> None:
+    history = (created(retries=1), claimed(), lease_expired(), late_result())
+    paused = (claimed(attempt=2), errored(attempt=2), reset(retry=1, not_before=at(60)))
+    assert given(*history, *paused, ended_by).record.not_before is None
+
+
+@pytest.mark.parametrize(
+    ("retry_on", "error_type", "is_retried"),
+    [
+        ((), "OSError", True),
+        ((), "ResultTooLarge", False),
+        (("*",), "ResultTooLarge", True),
+        (("OSError",), "OSError", True),
+        (("OSError",), "ValueError", False),
+        (("!ValueError",), "ValueError", False),
+        (("!ValueError",), "OSError", True),
+        (("*Error", "!ValueError"), "ValueError", False),
+    ],
+)
+def test_only_errors_that_qualify_are_retried(
+    retry_on: tuple[str, ...], error_type: str, is_retried: bool
+) -> None:
+    record = given(created(retries=1, retry_on=retry_on), claimed())
+    after = record.when(hand_in(failure(error_type))).after
+    assert after.status is (Status.waiting if is_retried else Status.error)
 
 
 def used_up() -> Given:

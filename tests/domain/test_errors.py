@@ -70,6 +70,7 @@ def test_the_codes_are_stable() -> None:
         "idempotency_conflict",
         "still_referenced",
         "nothing_to_adopt",
+        "retry_not_due",
         "changed_since",
         "not_undoable",
         "invalid_input",

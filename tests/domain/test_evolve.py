@@ -9,6 +9,7 @@ import pytest
 
 from recordledger.domain.events import Completed, Errored, Event, Kind, Priority
 from recordledger.domain.record import Record, evolve, fold
+from recordledger.domain.retries import Retry
 from recordledger.domain.status import Status
 from tests.examples import (
     HISTORIES,
@@ -69,7 +70,12 @@ def test_a_record_without_history_does_not_exist() -> None:
     record = fold(RECORD_ID, [])
     assert record == Record(RECORD_ID)
     assert not record.exists
-    assert (record.version, record.attempt, record.retries, record.retries_used) == (0, 0, 0, 0)
+    assert (record.version, record.attempt, record.retry.retries, record.retries_used) == (
+        0,
+        0,
+        0,
+        0,
+    )
 
 
 def test_created_says_what_the_record_is() -> None:
@@ -81,6 +87,8 @@ def test_created_says_what_the_record_is() -> None:
         tag="cpu",
         priority=Priority.high,
         retries=3,
+        retry_delay_s=10.0,
+        retry_on=("OSError",),
         actor="bob",
     )
     assert changes((), event) == {
@@ -91,7 +99,7 @@ def test_created_says_what_the_record_is() -> None:
         "required_programs": ("psi4>=1.9",),
         "tag": "cpu",
         "priority": Priority.high,
-        "retries": 3,
+        "retry": Retry(3, 10.0, ("OSError",)),
         "owner": "bob",
         "created_at": T0,
     }

@@ -80,6 +80,7 @@ def test_every_legal_history_folds_to_what_the_model_says(choices: list[int]) ->
     assert record.manager_id == model.holder
     assert record.outcome == model.outcome
     assert record.retries_used == model.retries_used
+    assert (record.not_before is not None) == model.pauses
     assert record.iteration == model.n_iterations
     assert (record.kind, record.tag, record.priority) == (model.kind, model.tag, model.priority)
 

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from recordledger.domain.errors import ImpossibleHistory
+from recordledger.domain.errors import ImpossibleHistory, ManagerNotActive
 from recordledger.domain.events import Event
 from recordledger.domain.manager import (
     MANAGER_EVENTS,
     Manager,
     ManagerDeactivated,
     ManagerDeclaredLost,
+    ManagerDraining,
     ManagerRegistered,
     ManagerState,
+    ProgramProbed,
+    ProgramResumed,
+    ProgramsChanged,
+    ProgramSuspended,
+    Suspension,
+    change_programs,
     deactivate,
+    drain,
     evolve_manager,
     fold_manager,
 )
@@ -31,9 +41,25 @@ REGISTERED = ManagerRegistered(
 DEACTIVATED = ManagerDeactivated(**stamp(timestamp=at(5)).model_dump())
 DECLARED_LOST = ManagerDeclaredLost(**stamp(timestamp=at(5)).model_dump())
 
+DRAINING = ManagerDraining(**stamp(timestamp=at(5)).model_dump())
+CHANGED = ProgramsChanged(programs={"xtb": "6.6"}, **stamp(timestamp=at(5)).model_dump())
+SUSPENDED = ProgramSuspended(
+    program="psi4",
+    n_times=1,
+    n_failures=10,
+    error_type="OSError",
+    until=at(65),
+    **stamp(timestamp=at(5)).model_dump(),
+)
+PROBED = ProgramProbed(
+    program="psi4", record_id=411, until=at(130), **stamp(timestamp=at(70)).model_dump()
+)
+RESUMED = ProgramResumed(program="psi4", **stamp(timestamp=at(71)).model_dump())
+
 HISTORIES: dict[ManagerState | None, tuple[Event, ...]] = {
     None: (),
     ManagerState.active: (REGISTERED,),
+    ManagerState.draining: (REGISTERED, DRAINING),
     ManagerState.inactive: (REGISTERED, DEACTIVATED),
     ManagerState.lost: (REGISTERED, DECLARED_LOST),
 }
@@ -71,13 +97,32 @@ def test_a_manager_that_ended_keeps_what_it_was(event: Event) -> None:
 
 LEGAL: set[tuple[ManagerState | None, type[Event]]] = {
     (None, ManagerRegistered),
-    (ManagerState.active, ManagerDeactivated),
-    (ManagerState.active, ManagerDeclaredLost),
+    (ManagerState.active, ManagerDraining),
+    *(
+        (state, event_type)
+        for state in (ManagerState.active, ManagerState.draining)
+        for event_type in (
+            ManagerDeactivated,
+            ManagerDeclaredLost,
+            ProgramsChanged,
+            ProgramSuspended,
+        )
+    ),
 }
 ILLEGAL = [
     pytest.param(state, event, id=f"{state}-{event.topic}")
     for state in HISTORIES
-    for event in (REGISTERED, DEACTIVATED, DECLARED_LOST, created())
+    for event in (
+        REGISTERED,
+        DRAINING,
+        CHANGED,
+        SUSPENDED,
+        PROBED,
+        RESUMED,
+        DEACTIVATED,
+        DECLARED_LOST,
+        created(),
+    )
     if (state, type(event)) not in LEGAL
 ]
 
@@ -114,5 +159,49 @@ def test_what_is_decided_can_happen() -> None:
         assert evolve_manager(manager, event).state is state
 
 
+def test_an_active_manager_is_drained_once() -> None:
+    assert drain(fold_manager(7, [REGISTERED]), stamp(timestamp=at(5))) == [DRAINING]
+    for state in HISTORIES:
+        if state is not ManagerState.active:
+            assert drain(fold_manager(7, HISTORIES[state]), stamp()) == []
+
+
+def test_a_manager_has_the_programs_that_it_reports() -> None:
+    manager = fold_manager(7, [REGISTERED])
+    assert change_programs(manager, {"xtb": "6.6"}, stamp(timestamp=at(5))) == [CHANGED]
+    assert change_programs(manager, manager.programs, stamp()) == []
+    assert evolve_manager(manager, CHANGED).programs == {"xtb": "6.6"}
+
+
+@pytest.mark.parametrize("state", [None, ManagerState.inactive, ManagerState.lost])
+def test_a_manager_that_has_ended_reports_nothing(state: ManagerState | None) -> None:
+    with pytest.raises(ManagerNotActive):
+        change_programs(fold_manager(7, HISTORIES[state]), {}, stamp())
+
+
+def test_a_program_is_suspended_tried_and_resumed() -> None:
+    suspended = fold_manager(7, [REGISTERED, SUSPENDED])
+    expected = Suspension(1, 10, "OSError", since=at(5), until=at(65))
+    assert suspended.suspended == {"psi4": expected}
+    probed = evolve_manager(suspended, PROBED)
+    assert probed.suspended == {"psi4": replace(expected, until=at(130), probing=True)}
+    assert evolve_manager(probed, RESUMED).suspended == {}
+
+
+def test_another_version_of_a_suspended_program_is_not_suspended() -> None:
+    suspended = fold_manager(7, [REGISTERED, SUSPENDED])
+    cases: list[tuple[dict[str, str | None], set[str]]] = [
+        ({"psi4": "1.9"}, {"psi4"}),
+        ({"psi4": "1.10", "xtb": None}, set()),
+        ({"xtb": None}, set()),
+    ]
+    for programs, still in cases:
+        changed = ProgramsChanged(programs=programs, **stamp(timestamp=at(9)).model_dump())
+        assert set(evolve_manager(suspended, changed).suspended) == still
+
+
 def test_the_catalogue_names_every_event_of_a_manager() -> None:
-    assert {type(event) for history in HISTORIES.values() for event in history} == {*MANAGER_EVENTS}
+    events = {type(event) for history in HISTORIES.values() for event in history}
+    assert events | {ProgramsChanged, ProgramSuspended, ProgramProbed, ProgramResumed} == {
+        *MANAGER_EVENTS
+    }

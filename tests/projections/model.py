@@ -46,6 +46,10 @@ class ModelRecord:
     def status(self) -> str:
         return self.cards.status
 
+    @property
+    def claimable(self) -> bool:
+        return self.status == "waiting" and not self.cards.pauses
+
     def happen(self, *events: Event) -> None:
         for event in events:
             self.cards.happen(event)
@@ -115,7 +119,7 @@ class LedgerModel:
         return sorted(
             (record.cards.tag, tuple(sorted(record.want.programs)), -record.cards.priority, id_)
             for id_, record in self.records.items()
-            if record.status == "waiting"
+            if record.claimable
         )
 
     def counts(self) -> Counter[str]:
@@ -161,7 +165,7 @@ class LedgerModel:
             fits = [
                 (-record.cards.priority, id_)
                 for id_, record in self.records.items()
-                if record.status == "waiting"
+                if record.claimable
                 and tag in ("*", record.cards.tag)
                 and record.want.programs <= agent.programs
                 and id_ not in taken

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import count, islice
 from threading import Barrier
 from typing import Any, Final
@@ -20,6 +21,7 @@ from recordledger.domain.lanes import Lane, parse_requirements
 from recordledger.domain.manager import Manager
 from recordledger.domain.propagation import Action
 from recordledger.domain.record import Record
+from recordledger.domain.retries import NO_RETRY, Retry
 from recordledger.domain.status import Status
 from recordledger.projections import managers
 from recordledger.projections.bulk import Undone, undo
@@ -85,9 +87,11 @@ def entry(
     tag: str = "gpu",
     priority: Priority = Priority.normal,
     retries: int = 0,
+    retry: Retry = NO_RETRY,
 ) -> NewRecord:
     """Return an entry of a submission."""
-    return NewRecord(spec(x, programs=programs), tag, priority, retries)
+    retry = Retry(retries) if retries else retry
+    return NewRecord(spec(x, programs=programs), tag, priority, retry)
 
 
 def good(result: bytes = OK) -> tuple[Outcome, dict[bytes, bytes]]:
@@ -135,11 +139,19 @@ class Stage:
         tag: str = "gpu",
         priority: Priority = Priority.normal,
         retries: int = 0,
+        retry: Retry = NO_RETRY,
     ) -> list[int]:
         """Create records of new specifications; return their ids."""
         programs = tuple(programs)
         entries = [
-            entry(f"new {x}", programs=programs, tag=tag, priority=priority, retries=retries)
+            entry(
+                f"new {x}",
+                programs=programs,
+                tag=tag,
+                priority=priority,
+                retries=retries,
+                retry=retry,
+            )
             for x in islice(_FRESH, n)
         ]
         return create_records(self.ledger, entries, actor=ALICE)["ids"]
@@ -168,7 +180,7 @@ class Stage:
     def services(self, n: int, *, tag: str = "gpu") -> list[int]:
         """Create services that wait to be started; return their ids."""
         entries = [
-            NewRecord(spec(f"service {x}"), tag, Priority.normal, 0, Kind.service)
+            NewRecord(spec(f"service {x}"), tag, Priority.normal, kind=Kind.service)
             for x in islice(_FRESH, n)
         ]
         return create_records(self.ledger, entries, actor=ALICE)["ids"]
@@ -237,6 +249,15 @@ class Stage:
         self.submit(n, **how)
         manager_id = self.manager()
         return manager_id, self.claim(manager_id)
+
+    def wait(self, question: Callable[[], object], deadline_s: float = 20.0) -> None:
+        """Return when the answer is true; fail if it does not become so in time."""
+        until(question, self._beside(), deadline_s)
+
+    def wait_until(self, moment: datetime | None) -> None:
+        """Return when this time has come, by the database's clock."""
+        assert moment is not None
+        self.wait(lambda: self.ask("SELECT clock_timestamp() > %s", [moment])[0][0])
 
     # What there is
 
@@ -329,6 +350,7 @@ _EMPTY: Final = """
     DELETE FROM payloads;
     DELETE FROM lanes;
     DELETE FROM manager_heartbeats;
+    DELETE FROM manager_failures;
     DELETE FROM idempotency_keys;
     {projections}
     ALTER TABLE ledger_events ENABLE ALWAYS TRIGGER ledger_events_are_immutable;

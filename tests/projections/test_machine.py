@@ -28,6 +28,7 @@ from recordledger.domain.errors import ImpossibleHistory, ManagerNotActive
 from recordledger.domain.events import Event, Outcome, Priority
 from recordledger.domain.lanes import Lane
 from recordledger.domain.record import Record, fold
+from recordledger.domain.retries import Retry
 from recordledger.domain.status import Status
 from recordledger.domain.streams import Stream, stream_number
 from recordledger.projections.dispatch import (
@@ -179,7 +180,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def submit(self, wants: list[Want], *, find_existing: bool) -> None:
         expected = self.model.submit(wants, find_existing=find_existing)
         entries = [
-            NewRecord(spec(w.name, programs=w.programs), w.tag, w.priority, w.retries)
+            NewRecord(spec(w.name, programs=w.programs), w.tag, w.priority, Retry(w.retries))
             for w in wants
         ]
         answer = create_records(self.ledger, entries, actor=ALICE, find_existing=find_existing)

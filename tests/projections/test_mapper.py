@@ -34,7 +34,12 @@ from recordledger.domain.manager import (
     MANAGER_EVENTS,
     ManagerDeactivated,
     ManagerDeclaredLost,
+    ManagerDraining,
     ManagerRegistered,
+    ProgramProbed,
+    ProgramResumed,
+    ProgramsChanged,
+    ProgramSuspended,
 )
 from recordledger.domain.streams import ID_MAX, Stream, stream_uuid
 from recordledger.projections.mapper import (
@@ -358,6 +363,23 @@ _EXAMPLES: Final[Mapping[str, tuple[Event, ...]]] = {
 }
 
 
+# What has been added since: these come first.
+_WITH_NEWER_FIELDS: Final[Mapping[str, tuple[Event, ...]]] = {
+    "created": (
+        e.Created(
+            **SPEC,
+            retries=3,
+            retry_delay_s=12.5,
+            retry_on=("OSError", "!ValueError"),
+            resubmission_of=410,
+            **FULL,
+        ),
+    ),
+    "reset": (e.Reset(retry=2, not_before=LATER, **FULL),),
+    "completed": (e.Completed(attempt=1, outcome=GOOD.model_copy(update={"cores": 4}), **FULL),),
+}
+
+
 def _without_later_fields(event: Event) -> Event:
     known = {name: value for name, value in event if name not in LATER_FIELDS}
     return type(event)(**known)
@@ -365,9 +387,24 @@ def _without_later_fields(event: Event) -> Event:
 
 EXAMPLES: Final[Mapping[str, tuple[Event, ...]]] = {
     **{
-        topic: (examples[0], _without_later_fields(examples[0]), *examples[1:])
+        topic: (
+            *_WITH_NEWER_FIELDS.get(topic, ()),
+            examples[0],
+            _without_later_fields(examples[0]),
+            *examples[1:],
+        )
         for topic, examples in _EXAMPLES.items()
     },
+    "retry_due": (e.RetryDue(**FULL),),
+    "manager_draining": (ManagerDraining(**FULL),),
+    "programs_changed": (ProgramsChanged(programs={"psi4": "1.9.2", "xtb": None}, **FULL),),
+    "program_suspended": (
+        ProgramSuspended(
+            program="psi4", n_times=2, n_failures=11, error_type="OSError", until=LATER, **FULL
+        ),
+    ),
+    "program_probed": (ProgramProbed(program="psi4", record_id=411, until=LATER, **FULL),),
+    "program_resumed": (ProgramResumed(program="psi4", **FULL),),
     "reverted": (
         e.Reverted(
             status="error", outcome=BAD, manager_id=7, finished_at=LATER, retries_used=2, **FULL

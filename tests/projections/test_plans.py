@@ -40,16 +40,18 @@ FILL: Final[tuple[LiteralString, ...]] = (
          FROM generate_series(1, 8) AS n""",
     """INSERT INTO records (id, version, status, prior, kind, spec, spec_size_bytes, function,
                             lane_id, tag, priority, owner, created_at, modified_at, attempt,
-                            manager_id, started_at, retries, retries_used)
+                            manager_id, started_at, retries, retries_used, not_before)
        SELECT n, 1,
               CASE WHEN n <= 29000 THEN 'complete' WHEN n <= 29500 THEN 'error'
                    WHEN n <= 29950 THEN 'held' WHEN n <= 30000 THEN 'running'
                    ELSE 'waiting' END,
               '{}', 'task', sha256(n::text::bytea), 100, 'psi4', 1 + n % 8, 'tag' || 1 + n % 8,
               n % 3, 'user:' || n % 20, now() - n * interval '1 s', now(), 1,
-              CASE WHEN n <= 29500 OR n BETWEEN 29951 AND 30000 THEN 1 END, now(), 0, 0
+              CASE WHEN n <= 29500 OR n BETWEEN 29951 AND 30000 THEN 1 END, now(), 0, 0,
+              CASE WHEN n > 129950 THEN now() + n * interval '1 h' - interval '129960 h' END
          FROM generate_series(1, 130000) AS n""",
-    "INSERT INTO claim_queue SELECT lane_id, -priority, id FROM records WHERE status = 'waiting'",
+    "INSERT INTO claim_queue SELECT lane_id, -priority, id FROM records WHERE status = 'waiting'"
+    " AND not_before IS NULL",
     "INSERT INTO payload_references SELECT spec, id, 1 FROM records",
     "INSERT INTO payloads SELECT spec, 100, 'raw', 'x' FROM records",
     """INSERT INTO ledger_events (originator_id, originator_version, topic, state)
@@ -134,6 +136,11 @@ def nodes_of(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 Work = Callable[[Stage, Any], object]
 """What is done, with a cursor that explains what it is given."""
+
+
+def due_retries(stage: Stage, db: Any) -> object:
+    del stage
+    return db.execute(statements("policies")["retries_due"], {"limit": 100}).fetchall()
 
 
 def claim_of(*lane_ids: int, limit: int = 20) -> Work:
@@ -236,6 +243,7 @@ HOT: Final[dict[str, tuple[Work, set[str], int]]] = {
         {"records_status"},
         1_200,
     ),
+    "retries that are due": (due_retries, {"records_not_before"}, 60),
     "page of a tag": (page_of(tag=("tag3",)), {"records_tag"}, 1_200),
     "page of an owner": (page_of(owner=("user:7",)), {"records_owner"}, 1_200),
     "page of a manager": (page_of(manager_id=(BUSY,)), {"records_manager"}, 200),

@@ -61,7 +61,7 @@ def test_a_new_record_is_what_its_entry_says(stage: Stage) -> None:
     assert record.status is Status.waiting
     assert record.function == "psi4"
     assert record.required_programs == ("psi4>=1.9", "rdkit")
-    assert (record.tag, record.priority, record.retries) == ("*", Priority.high, 3)
+    assert (record.tag, record.priority, record.retry.retries) == ("*", Priority.high, 3)
     assert (record.owner, record.version, record.attempt) == (ALICE, 1, 0)
     assert record.created_at == record.modified_at
     assert record == fold(record_id, stage.events(record_id))
@@ -110,7 +110,7 @@ def test_function_arguments_and_programs_do(stage: Stage) -> None:
         spec(1, programs=["psi4"]),
         spec(1, programs=["psi4>=1.9"]),
     )
-    entries = [NewRecord(other, "gpu", Priority.normal, 0) for other in others]
+    entries = [NewRecord(other, "gpu", Priority.normal) for other in others]
     assert len(set(submit(stage, *entries)["ids"])) == len(others)
 
 
