@@ -87,7 +87,7 @@ class Outcome(BaseModel):
             self.stderr,
             self.provenance,
         )
-        return tuple(ref for ref in refs if isinstance(ref, Payload))
+        return tuple(ref for ref in refs if ref is not None and not isinstance(ref, str))
 
 
 class Created(Event):

@@ -30,7 +30,7 @@ class Comment(NamedTuple):
 
 def texts(happened: Iterable[Recorded]) -> list[Payload | str]:
     """Return the texts of the comments that were made."""
-    return [each.event.text for each in happened if isinstance(each.event, Commented)]
+    return [each.event.text for each in happened if type(each.event) is Commented]
 
 
 def write(

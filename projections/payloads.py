@@ -147,7 +147,7 @@ def said(text: Payload | str | None, texts: Mapping[bytes, str]) -> str | None:
         text: as an event has it: a reference, or the text itself if the event is old.
         texts: what the references stand for, by digest.
     """
-    return texts.get(text.digest) if isinstance(text, Payload) else text
+    return text if text is None or isinstance(text, str) else texts.get(text.digest)
 
 
 def texts(db: Db, said_in: Iterable[Payload | str | None]) -> dict[bytes, str]:
@@ -180,7 +180,8 @@ def write(db: Db, changes: Sequence[tuple[Record, Record]], happened: Sequence[R
     released = {
         (recorded.event.released.digest, int(recorded.stream), recorded.number)
         for recorded in happened
-        if isinstance(recorded.event, (JobFinished, JobCancelled))
+        if recorded.stream is Stream.job
+        and isinstance(recorded.event, (JobFinished, JobCancelled))
         and recorded.event.released is not None
     }
     if named := sorted(references - released):
