@@ -13,7 +13,7 @@ from uuid import UUID, uuid5
 
 import msgpack
 
-from recordledger.domain.errors import TooLarge
+from recordledger.domain.errors import JobNotEnded, TooLarge
 from recordledger.domain.events import Payload
 from recordledger.domain.job import (
     Job,
@@ -30,7 +30,6 @@ from recordledger.domain.streams import Stream
 from . import jobs, operations, payloads
 from .database import Db
 from .idempotency import RequestKey
-from .jobs import JobNotEnded
 from .ledger import Intent, Ledger, Operation
 from .management import Done, Managed, Order, answer_of, do, undo_slice
 

@@ -9,6 +9,7 @@ from uuid import UUID
 import msgpack
 import pytest
 
+from recordledger.domain.errors import JobNotEnded, JobNotFound
 from recordledger.domain.events import Priority
 from recordledger.domain.fingerprint import digest_of
 from recordledger.domain.job import Job, JobState, JobSubmitted
@@ -21,7 +22,6 @@ from recordledger.projections.bulk import (
     order,
     refusals_of,
 )
-from recordledger.projections.jobs import JobNotEnded, JobNotFound
 from recordledger.projections.ledger import Intent, Ledger, Operation
 from recordledger.projections.management import Order
 from recordledger.projections.queries import payload_contents
