@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import IntEnum
 from typing import Any, Final, cast
@@ -11,10 +11,11 @@ from pydantic import BaseModel
 from pydantic_core import from_json
 
 from recordledger.domain.errors import TooLarge
-from recordledger.domain.events import Event, Payload
+from recordledger.domain.events import Commented, Erased, Event, Outcome, Payload
 from recordledger.domain.record import Record
 from recordledger.projections import queries
 from recordledger.projections.ledger import Ledger, Placed
+from recordledger.projections.payloads import said
 
 from .schemas import Include
 
@@ -74,7 +75,10 @@ def fitting(found: Sequence[Record], include: Collection[Include], bytes_max: in
 def rendered(
     ledger: Ledger, found: Iterable[Record], include: Collection[Include]
 ) -> list[dict[str, Any]]:
-    """Return records as `RecordOut` has them, with the payloads that are wanted."""
+    """Return records as `RecordOut` has them, with the payloads that are wanted.
+
+    What errors say always comes with them, read together with the other payloads.
+    """
     shown = list(found)
     wanted: dict[tuple[int, Include], bytes] = {
         (index, name): payload.digest
@@ -82,15 +86,23 @@ def rendered(
         for name in include
         if (payload := payload_of(record, name)) is not None
     }
-    contents = queries.payload_contents(ledger, wanted.values()) if wanted else {}
-    rows = [_record_out(record) for record in shown]
+    outcomes = [record.outcome for record in shown if record.outcome is not None]
+    messages = _digests(outcome.error_message for outcome in outcomes)
+    contents = queries.payload_contents(ledger, messages.union(wanted.values()))
+    texts = {digest: contents[digest].decode() for digest in messages & contents.keys()}
+    rows = [_record_out(record, texts) for record in shown]
     for (index, name), digest in wanted.items():
         if (data := contents.get(digest)) is not None:
             rows[index][name] = _payload_out(name, data)
     return rows
 
 
-def _record_out(record: Record) -> dict[str, Any]:
+def _digests(texts: Iterable[Payload | str | None]) -> set[bytes]:
+    """Return where the texts are, but for those of old events, which hold them themselves."""
+    return {text.digest for text in texts if isinstance(text, Payload)}
+
+
+def _record_out(record: Record, texts: Mapping[bytes, str]) -> dict[str, Any]:
     outcome, spec = record.outcome, record.spec
     return {
         "id": record.id,
@@ -110,7 +122,7 @@ def _record_out(record: Record) -> dict[str, Any]:
         "finished_at": record.finished_at,
         "compute_s": outcome and outcome.compute_s,
         "error_type": outcome and outcome.error_type,
-        "error_message": outcome and outcome.error_message,
+        "error_message": outcome and said(outcome.error_message, texts),
         "retries": record.retry.retries,
         "retry_delay_s": record.retry.delay_s,
         "retry_on": record.retry.on,
@@ -131,10 +143,35 @@ def _payload_out(name: Include, data: bytes) -> Any:
             return data.decode("utf-8", "backslashreplace")
 
 
-def event_out(placed: Placed) -> dict[str, Any]:
-    """Return one event of a history as `EventOut` has it."""
+def events_out(ledger: Ledger, history: Iterable[Placed]) -> list[dict[str, Any]]:
+    """Return a history as `EventOut` has it; what was said is shown, or that it was erased.
+
+    Of an erased record nothing is shown, even if another one says the same.
+    """
+    shown = list(history)
+    events = [placed.recorded.event for placed in shown]
+    erased = any(isinstance(event, Erased) for event in events)
+    digests = set[bytes]() if erased else _digests(map(_said_in, events))
+    contents = queries.payload_contents(ledger, digests)
+    texts = {digest: data.decode() for digest, data in contents.items()}
+    return [_event_out(placed, texts) for placed in shown]
+
+
+def _said_in(event: Event) -> Payload | str | None:
+    if isinstance(event, Commented):
+        return event.text
+    outcome: Outcome | None = getattr(event, "outcome", None)
+    return None if outcome is None else outcome.error_message
+
+
+def _event_out(placed: Placed, texts: Mapping[bytes, str]) -> dict[str, Any]:
     recorded = placed.recorded
     event = recorded.event
+    data = {name: _shown(value) for name, value in event if name not in Event.model_fields}
+    text = _said_in(event)
+    if isinstance(text, Payload):
+        place, name = (data, "text") if "text" in data else (data["outcome"], "error_message")
+        place[name] = texts.get(text.digest, place[name] | {"erased": True})
     return {
         "position": placed.position,
         "version": recorded.version,
@@ -143,7 +180,7 @@ def event_out(placed: Placed) -> dict[str, Any]:
         "actor": event.actor,
         "operation_id": str(event.operation_id),
         "reason": event.reason,
-        "data": {name: _shown(value) for name, value in event if name not in Event.model_fields},
+        "data": data,
     }
 
 

@@ -23,7 +23,7 @@ from .schemas import ResultIn, ReturnRequest
 from .submissions import refused
 from .wire import is_about_surrogates
 
-# What an event keeps of an error; the traceback is a payload and is kept whole.
+# What is kept of an error; the traceback is kept whole.
 ERROR_TYPE_CHARACTERS_MAX: Final = 200
 ERROR_MESSAGE_CHARACTERS_MAX: Final = 1_000
 _TEXTS: Final = ("traceback", "stdout", "stderr")
@@ -100,9 +100,10 @@ def _returned(given: Any, payload_bytes_max: int) -> ReturnedResult:
         data = canonical_json(result.provenance)
         _require_size("the provenance", data, payload_bytes_max)
         payloads["provenance"] = keep(data)
+    if result.error_message is not None:
+        payloads["error_message"] = keep(result.error_message.encode())
     outcome = Outcome(
         error_type=result.error_type,
-        error_message=result.error_message,
         compute_s=result.compute_s,
         cores=result.cores,
         **payloads,

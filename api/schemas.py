@@ -201,7 +201,10 @@ class QueryAnswer(Answer):
 
 
 class EventOut(Answer):
-    """One event of a history. `data` holds the fields of its own kind; digests are in hex."""
+    """One event of a history. `data` holds the fields of its own kind; digests are in hex.
+
+    A comment or an error's message whose text was destroyed is its digest and size, and `erased`.
+    """
 
     position: int
     version: int

@@ -15,6 +15,10 @@ LedgerError
 │   ├── NothingToAdopt
 │   ├── ChangedSince
 │   ├── NotUndoable
+│   ├── CircularFamily
+│   ├── OperationNotFound
+│   ├── JobNotFound
+│   ├── JobNotEnded
 │   └── InvalidInput        the request itself is wrong
 │       └── TooLarge
 ├── ImpossibleHistory       the log holds what the rules do not allow
@@ -28,6 +32,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import ClassVar
+from uuid import UUID
 
 
 class LedgerError(Exception):
@@ -193,6 +198,52 @@ class NotUndoable(CommandRefused):
         super().__init__(f"that record {record_id} was {event} cannot be taken back")
         self.record_id = record_id
         self.event = event
+
+
+class CircularFamily(CommandRefused):
+    """A record would become its own ancestor."""
+
+    code = "circular_family"
+
+    def __init__(self, parent_id: int, child_id: int) -> None:
+        super().__init__(
+            f"record {child_id} cannot be a child of {parent_id}: it is its ancestor or itself"
+        )
+        self.parent_id = parent_id
+        self.child_id = child_id
+
+
+class OperationNotFound(CommandRefused):
+    """No operation on records has this id."""
+
+    code = "operation_not_found"
+
+    def __init__(self, operation_id: UUID) -> None:
+        super().__init__(f"there is no operation {operation_id} that changed records")
+        self.operation_id = operation_id
+
+
+class JobNotFound(CommandRefused):
+    """There is no job with this id."""
+
+    code = "job_not_found"
+
+    def __init__(self, job_id: int) -> None:
+        super().__init__(f"there is no job {job_id}")
+        self.job_id = job_id
+
+
+class JobNotEnded(CommandRefused):
+    """The job still goes on, so that what it does cannot be undone yet."""
+
+    code = "job_not_ended"
+
+    def __init__(self, job_id: int, state: str) -> None:
+        super().__init__(
+            f"job {job_id} is {state}: cancel it, which undoes what it has done, or wait for it"
+        )
+        self.job_id = job_id
+        self.state = state
 
 
 class InvalidInput(CommandRefused):

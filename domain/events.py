@@ -63,13 +63,16 @@ class Outcome(BaseModel):
 
     `compute_s` is wall time on the worker, in seconds; `cores` is how many processor cores the
     task was given there.
+
+    What an error says is a payload, so that it can be destroyed with the record; its type stays in
+    the bare event. Events that were stored before this was so hold the message itself.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     result: Payload | None = None
     error_type: str | None = None
-    error_message: str | None = None
+    error_message: Payload | str | None = None
     traceback: Payload | None = None
     stdout: Payload | None = None
     stderr: Payload | None = None
@@ -80,8 +83,15 @@ class Outcome(BaseModel):
     @property
     def payloads(self) -> tuple[Payload, ...]:
         """The payloads that this outcome refers to, in the order of the fields."""
-        refs = (self.result, self.traceback, self.stdout, self.stderr, self.provenance)
-        return tuple(ref for ref in refs if ref is not None)
+        refs = (
+            self.result,
+            self.error_message,
+            self.traceback,
+            self.stdout,
+            self.stderr,
+            self.provenance,
+        )
+        return tuple(ref for ref in refs if ref is not None and not isinstance(ref, str))
 
 
 class Created(Event):
@@ -282,11 +292,14 @@ class Resubmitted(Event):
 
 
 class Commented(Event):
-    """Somebody wrote a remark; it changes nothing else."""
+    """Somebody wrote a remark; it changes nothing else.
+
+    What was written is a payload, as an error's message is. Old events hold the text itself.
+    """
 
     topic = "commented"
 
-    text: str
+    text: Payload | str
 
 
 class Rerouted(Event):

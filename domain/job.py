@@ -22,13 +22,17 @@ class JobState(StrEnum):
 
 
 class JobSubmitted(Event):
-    """The records of `ids` (a payload) are to be changed, slice by slice, as one operation."""
+    """The records of `ids` (a payload) are to be changed, slice by slice, as one operation.
+
+    `text` is what is to be said of them, if they are to be commented.
+    """
 
     topic = "job_submitted"
 
     ids: Payload
     n_total: int
     options: dict[str, Any]
+    text: Payload | None = None
 
 
 class JobAdvanced(Event):
@@ -44,9 +48,11 @@ class JobAdvanced(Event):
 
 
 class JobFinished(Event):
-    """Every slice was done."""
+    """Every slice was done. `released` is the text that the job had to say and needs no more."""
 
     topic = "job_finished"
+
+    released: Payload | None = None
 
 
 class JobCancelRequested(Event):
@@ -59,6 +65,8 @@ class JobCancelled(Event):
     """The job was stopped, and what it had done was undone where nobody had changed it since."""
 
     topic = "job_cancelled"
+
+    released: Payload | None = None
 
 
 JOB_EVENTS: Final[tuple[type[Event], ...]] = (

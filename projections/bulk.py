@@ -13,7 +13,7 @@ from uuid import UUID, uuid5
 
 import msgpack
 
-from recordledger.domain.errors import TooLarge
+from recordledger.domain.errors import JobNotEnded, TooLarge
 from recordledger.domain.events import Payload
 from recordledger.domain.job import (
     Job,
@@ -30,7 +30,6 @@ from recordledger.domain.streams import Stream
 from . import jobs, operations, payloads
 from .database import Db
 from .idempotency import RequestKey
-from .jobs import JobNotEnded
 from .ledger import Intent, Ledger, Operation
 from .management import Done, Managed, Order, answer_of, do, undo_slice
 
@@ -231,11 +230,13 @@ def _require_ended(db: Db, operation_id: UUID) -> None:
 
 def _submit(operation: Operation, what: Order, ids: Sequence[int]) -> int:
     """Let a job begin in the transaction of the operation that it does; return its id."""
-    content = msgpack.packb(list(ids))
-    payload = payloads.payload_of(content)
-    payloads.store(operation.db, {payload.digest: content})
+    text = what.text
     submitted = JobSubmitted(
-        **operation.stamp.model_dump(), ids=payload, n_total=len(ids), options=what.options()
+        **operation.stamp.model_dump(),
+        ids=payloads.keep(operation.db, msgpack.packb(list(ids))),
+        n_total=len(ids),
+        options=what.options(),
+        text=payloads.keep(operation.db, text.encode()) if isinstance(text, str) else text,
     )
     return operation.happen_to_job(Job(jobs.next_id(operation.db)), [submitted]).id
 
@@ -301,7 +302,7 @@ def _do_slice(ledger: Ledger, seen: Job) -> None:
         if action is Action.undo and submitted.undoes is not None:
             done = undo_slice(operation, submitted.undoes, part)
         else:
-            what = Order.of(action, submitted.options)
+            what = Order.of(action, submitted.options, submitted.text)
             done = do(operation, what, part, frozenset(ids))
         advanced = JobAdvanced(
             **operation.stamp.model_dump(),
@@ -313,7 +314,8 @@ def _do_slice(ledger: Ledger, seen: Job) -> None:
         )
         job = operation.happen_to_job(job, [advanced])
         if job.n_done >= job.n_total:
-            operation.happen_to_job(job, [JobFinished(**operation.stamp.model_dump())])
+            finished = JobFinished(**operation.stamp.model_dump(), released=submitted.text)
+            operation.happen_to_job(job, [finished])
 
     intent = Intent(action, operation_id=seen.operation_id, undoes=submitted.undoes)
     ledger.operate(work, actor=seen.actor, reason=seen.reason, intent=intent)
@@ -324,6 +326,7 @@ def _undo_all(ledger: Ledger, job: Job) -> None:
     assert job.operation_id is not None  # noqa: S101 - every submitted job has one
     undone = job.operation_id
     intent = Intent(Action.undo, operation_id=uuid5(undone, "undo"), undoes=undone)
+    submitted, _ = _order_of(ledger, job.id)
     after = 0
     while True:
         with ledger.datastore.reading() as db:
@@ -340,7 +343,8 @@ def _undo_all(ledger: Ledger, job: Job) -> None:
     def end(operation: Operation) -> None:
         present = jobs.get(operation.db, job.id, "lock")
         if present.state is JobState.cancelling:
-            operation.happen_to_job(present, [JobCancelled(**operation.stamp.model_dump())])
+            cancelled = JobCancelled(**operation.stamp.model_dump(), released=submitted.text)
+            operation.happen_to_job(present, [cancelled])
 
     ledger.operate(end, actor=RUNNER)
 
@@ -362,10 +366,7 @@ def _keep_refusals(
     if not errors:
         return None
     moved = [(start + index, code, message) for index, code, message in errors]
-    content = msgpack.packb(moved)
-    payload = payloads.payload_of(content)
-    payloads.store(operation.db, {payload.digest: content})
-    return payload
+    return payloads.keep(operation.db, msgpack.packb(moved))
 
 
 class JobRefusal(NamedTuple):

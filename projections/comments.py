@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from recordledger.domain.events import Commented
+from recordledger.domain.events import Commented, Payload
 from recordledger.domain.record import Record
 from recordledger.domain.streams import Stream
 
 from .database import Db
 from .mapper import Recorded
+from .payloads import said
 from .statements import statements
 
 _SQL = statements("comments")
@@ -27,11 +28,28 @@ class Comment(NamedTuple):
     text: str
 
 
-def write(db: Db, changes: Sequence[tuple[Record, Record]], happened: Iterable[Recorded]) -> None:
+def texts(happened: Iterable[Recorded]) -> list[Payload | str]:
+    """Return the texts of the comments that were made."""
+    return [each.event.text for each in happened if type(each.event) is Commented]
+
+
+def write(
+    db: Db,
+    changes: Sequence[tuple[Record, Record]],
+    happened: Iterable[Recorded],
+    texts: Mapping[bytes, str],
+) -> None:
     """Add the comments that were made, and drop those on erased records."""
     erased = {after.id for _, after in changes if not after.exists}
     rows = [
-        (each.number, each.version, each.event.timestamp, each.event.actor, each.event.text)
+        (
+            each.number,
+            each.version,
+            each.event.timestamp,
+            each.event.actor,
+            # Only in a damaged database is a text not there whose record is.
+            said(each.event.text, texts) or "",
+        )
         for each in happened
         if isinstance(each.event, Commented)
         and each.stream is Stream.record

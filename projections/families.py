@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, Literal
 
-from recordledger.domain.errors import CommandRefused
+from recordledger.domain.errors import CircularFamily
 from recordledger.domain.events import ServiceIterated
 from recordledger.domain.propagation import Family
 from recordledger.domain.record import Record
@@ -19,20 +19,6 @@ _SQL = statements("families")
 _FAMILY_LOCK: Final = 7_301_956_005
 # Ids in one query of a walk through a family.
 _SLICE: Final = 10_000
-
-
-class CircularFamily(CommandRefused):
-    """A record would become its own ancestor."""
-
-    code = "circular_family"
-
-    def __init__(self, parent_id: int, child_id: int) -> None:
-        """Say which new relation would close the circle."""
-        super().__init__(
-            f"record {child_id} cannot be a child of {parent_id}: it is its ancestor or itself"
-        )
-        self.parent_id = parent_id
-        self.child_id = child_id
 
 
 def family_of(db: Db, ids: Iterable[int]) -> Family:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 from uuid import UUID
 
-from recordledger.domain.errors import CommandRefused
+from recordledger.domain.errors import JobNotFound
 from recordledger.domain.job import Job, JobState
 from recordledger.domain.streams import ID_MAX
 
@@ -14,31 +14,6 @@ from .database import Db
 from .statements import statements
 
 _SQL = statements("jobs")
-
-
-class JobNotFound(CommandRefused):
-    """There is no job with this id."""
-
-    code = "job_not_found"
-
-    def __init__(self, job_id: int) -> None:
-        """Say which."""
-        super().__init__(f"there is no job {job_id}")
-        self.job_id = job_id
-
-
-class JobNotEnded(CommandRefused):
-    """The job still goes on, so that what it does cannot be undone yet."""
-
-    code = "job_not_ended"
-
-    def __init__(self, job_id: int, state: str) -> None:
-        """Say which, and what to do."""
-        super().__init__(
-            f"job {job_id} is {state}: cancel it, which undoes what it has done, or wait for it"
-        )
-        self.job_id = job_id
-        self.state = state
 
 
 def next_id(db: Db) -> int:

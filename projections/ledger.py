@@ -400,10 +400,11 @@ def write_projections(
 
     payloads.write(db, changes, happened)
     if changes:
-        records.write(db, changes, lane_id_of)
+        texts = payloads.texts(db, [*records.texts(changes), *comments.texts(happened)])
+        records.write(db, changes, lane_id_of, texts)
         claim_queue.write(db, changes, lane_id_of)
         families.write(db, changes, happened)
-        comments.write(db, changes, happened)
+        comments.write(db, changes, happened, texts)
         operations.write(db, happened)
         status_counts.write(db, changes, lane_id_of)
         rescues.write(db, happened)

@@ -25,7 +25,7 @@ from recordledger.domain.errors import (
     RecordNotFound,
     StillReferenced,
 )
-from recordledger.domain.events import Event, Priority, Stamp
+from recordledger.domain.events import Event, Payload, Priority, Stamp
 from recordledger.domain.propagation import (
     EVENT_OF,
     RESTORES,
@@ -35,7 +35,7 @@ from recordledger.domain.propagation import (
 )
 from recordledger.domain.record import Record, decide, fold, inverse
 
-from . import families, operations, records
+from . import families, operations, payloads, records
 from .idempotency import RequestKey
 from .ledger import Intent, Ledger, Operation
 
@@ -66,7 +66,7 @@ class Order:
     Attributes:
         action: its name.
         tag, priority: of `modify`; None keeps what it is.
-        text: of `comment`.
+        text: of `comment`; a job has stored it already.
         attempt: of `adopt`: which late result; None for the newest.
         delete_children: of `delete` and `erase`: whether children follow.
         propagate: of `invalidate`: whether parents follow.
@@ -75,27 +75,30 @@ class Order:
     action: Action
     tag: str | None = None
     priority: Priority | None = None
-    text: str | None = None
+    text: str | Payload | None = None
     attempt: int | None = None
     delete_children: bool = True
     propagate: bool = True
 
     def options(self) -> dict[str, Any]:
-        """Return everything but the action, as plain values."""
+        """Return everything but the action and the text, as plain values."""
         return {
             "tag": self.tag,
             "priority": self.priority,
-            "text": self.text,
             "attempt": self.attempt,
             "delete_children": self.delete_children,
             "propagate": self.propagate,
         }
 
     @classmethod
-    def of(cls, action: Action, options: Mapping[str, Any]) -> Order:
-        """Return the order with these options, as `options` gave them."""
+    def of(cls, action: Action, options: Mapping[str, Any], text: Payload | None) -> Order:
+        """Return the order with these options, as `options` gave them, and with this text.
+
+        The options of an old order have the text themselves.
+        """
         priority = options.get("priority")
         known: dict[str, Any] = {
+            "text": text,
             **options,
             "priority": None if priority is None else Priority(priority),
         }
@@ -278,9 +281,15 @@ class _Maker:
         if key not in self._shared:
             said = common(self.operation.stamp, cause)
             if event_type is e.Commented:
-                said["text"] = self.order.text
+                said["text"] = self._stored_text()
             self._shared[key] = Change(event=event_type(**said))
         return self._shared[key]
+
+    def _stored_text(self) -> Payload | None:
+        text = self.order.text
+        if not isinstance(text, str):
+            return text
+        return payloads.keep(self.operation.db, text.encode())
 
     def reroute(self, record: Record, cause: int | None) -> list[Event]:
         """Return the event that gives a record another tag or priority; none if it has them."""

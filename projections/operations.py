@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from recordledger.domain.errors import CommandRefused
+from recordledger.domain.errors import OperationNotFound
 from recordledger.domain.events import Event
 from recordledger.domain.streams import Stream
 
@@ -17,17 +17,6 @@ from .mapper import Recorded
 from .statements import statements
 
 _SQL = statements("operations")
-
-
-class OperationNotFound(CommandRefused):
-    """No operation on records has this id."""
-
-    code = "operation_not_found"
-
-    def __init__(self, operation_id: UUID) -> None:
-        """Say which."""
-        super().__init__(f"there is no operation {operation_id} that changed records")
-        self.operation_id = operation_id
 
 
 class OperationRow(NamedTuple):

@@ -13,7 +13,7 @@ from recordledger.domain import events as e
 from recordledger.domain.errors import InvalidInput, TooLarge
 from recordledger.domain.events import Event, Outcome, Payload
 from recordledger.domain.fingerprint import digest_of
-from recordledger.domain.job import JobAdvanced, JobSubmitted
+from recordledger.domain.job import JobAdvanced, JobCancelled, JobFinished, JobSubmitted
 from recordledger.domain.record import Record
 from recordledger.domain.streams import Stream
 
@@ -36,6 +36,7 @@ _NAMING: Final = (
     e.LateResult,
     e.ResultAdopted,
     e.ServiceIterated,
+    e.Commented,
     e.Reverted,
     JobSubmitted,
     JobAdvanced,
@@ -114,6 +115,13 @@ def store(db: Db, contents: Mapping[bytes, bytes]) -> set[bytes]:
     return {row[0] for row in db.execute(_SQL["insert"], parameters, prepare=True)}
 
 
+def keep(db: Db, data: bytes) -> Payload:
+    """Store one content; return its reference."""
+    payload = payload_of(data)
+    store(db, {payload.digest: data})
+    return payload
+
+
 def lock(db: Db, digests: Iterable[bytes]) -> None:
     """Hold payloads until the end of the transaction."""
     if wanted := sorted(digests):
@@ -132,6 +140,22 @@ def load(db: Db, digests: Iterable[bytes]) -> dict[bytes, bytes]:
     }
 
 
+def said(text: Payload | str | None, texts: Mapping[bytes, str]) -> str | None:
+    """Return what a message or comment says; None if it was destroyed, or if there is none.
+
+    Args:
+        text: as an event has it: a reference, or the text itself if the event is old.
+        texts: what the references stand for, by digest.
+    """
+    return text if text is None or isinstance(text, str) else texts.get(text.digest)
+
+
+def texts(db: Db, said_in: Iterable[Payload | str | None]) -> dict[bytes, str]:
+    """Return what messages and comments say, by digest; destroyed ones are left out."""
+    digests = {text.digest for text in said_in if isinstance(text, Payload)}
+    return {digest: data.decode() for digest, data in load(db, digests).items()}
+
+
 def named_by(event: Event) -> tuple[Payload, ...]:
     """Return the payloads that an event refers to."""
     found: list[Payload] = []
@@ -143,8 +167,8 @@ def named_by(event: Event) -> tuple[Payload, ...]:
     return tuple(found)
 
 
-def write(db: Db, changes: Sequence[tuple[Record, Record]], happened: Iterable[Recorded]) -> None:
-    """Note which payloads the events name; destroy what only erased records named."""
+def write(db: Db, changes: Sequence[tuple[Record, Record]], happened: Sequence[Recorded]) -> None:
+    """Note which payloads the events name; destroy what nobody names any more."""
     erased = {after.id for _, after in changes if not after.exists}
     references = {
         (payload.digest, int(recorded.stream), recorded.number)
@@ -153,15 +177,30 @@ def write(db: Db, changes: Sequence[tuple[Record, Record]], happened: Iterable[R
         and not (recorded.stream is Stream.record and recorded.number in erased)
         for payload in named_by(recorded.event)
     }
-    if references:
-        digests, streams, numbers = map(list[Any], zip(*sorted(references), strict=True))
-        parameters = {"digests": digests, "streams": streams, "numbers": numbers}
-        db.execute(_SQL["refer"], parameters, prepare=True)
-    if gone := [after.id for before, after in changes if before.exists and not after.exists]:
-        _destroy(db, gone)
+    released = {
+        (recorded.event.released.digest, int(recorded.stream), recorded.number)
+        for recorded in happened
+        if recorded.stream is Stream.job
+        and isinstance(recorded.event, (JobFinished, JobCancelled))
+        and recorded.event.released is not None
+    }
+    if named := sorted(references - released):
+        db.execute(_SQL["refer"], _arrays(named), prepare=True)
+    gone = [after.id for before, after in changes if before.exists and not after.exists]
+    # What is named and released at once, as in a replay, was never there to be forgotten.
+    if no_more := sorted(released - references):
+        _destroy(db, "release", _arrays(no_more))
+    if gone:
+        _destroy(db, "forget", {"record_ids": gone})
 
 
-def _destroy(db: Db, record_ids: Sequence[int]) -> None:
+def _arrays(references: Sequence[tuple[bytes, int, int]]) -> dict[str, list[Any]]:
+    digests, streams, numbers = map(list[Any], zip(*references, strict=True))
+    return {"digests": digests, "streams": streams, "numbers": numbers}
+
+
+def _destroy(db: Db, what: str, parameters: Mapping[str, Any]) -> None:
+    """Remove references, and the payloads that nobody refers to any more."""
     db.execute(_SQL["lock_for_erasure"], {"lock": _ERASURE_LOCK})
-    named = {row[0] for row in db.execute(_SQL["forget"], {"record_ids": record_ids})}
+    named = {row[0] for row in db.execute(_SQL[what], parameters)}
     db.execute(_SQL["destroy"], {"digests": sorted(named)})

@@ -191,8 +191,11 @@ def payload_contents(ledger: Ledger, digests: Iterable[bytes]) -> dict[bytes, by
     Raises:
         StoreUnavailable: the database does not answer.
     """
+    wanted = set(digests)
+    if not wanted:
+        return {}
     with ledger.datastore.reading() as db:
-        return payloads.load(db, digests)
+        return payloads.load(db, wanted)
 
 
 def counts(ledger: Ledger) -> dict[Status, int]:

@@ -15,6 +15,7 @@ from recordledger.domain.status import Status
 from .database import Db
 from .lanes import LaneRegistry
 from .mapper import pack_outcome, pack_payload, unpack_outcome, unpack_payload
+from .payloads import said
 from .statements import shipped, statements
 
 # The columns of `records` and their types when sent in arrays, in the order of `to_row`.
@@ -53,7 +54,7 @@ _N_MUTABLE: Final = list(COLUMNS).index("kind")
 _LANE_ID: Final = list(COLUMNS).index("lane_id")
 
 
-def to_row(record: Record, lane_id: int) -> tuple[Any, ...]:
+def to_row(record: Record, lane_id: int, texts: Mapping[bytes, str]) -> tuple[Any, ...]:
     """Return a record as its row, in the order of `COLUMNS`; what is a list is joined by commas."""
     spec, outcome, retry = record.spec, record.outcome, record.retry
     return (
@@ -71,7 +72,7 @@ def to_row(record: Record, lane_id: int) -> tuple[Any, ...]:
         record.finished_at,
         None if outcome is None else pack_outcome(outcome),
         None if outcome is None else outcome.error_type,
-        None if outcome is None else outcome.error_message,
+        None if outcome is None else said(outcome.error_message, texts),
         record.retries_used,
         record.iteration,
         None if record.service_state is None else pack_payload(record.service_state),
@@ -149,26 +150,41 @@ def existing(db: Db, digests: Sequence[bytes]) -> dict[bytes, int]:
     return dict(db.execute(_SQL["existing"], {"digests": digests}, prepare=True))
 
 
+def texts(changes: Sequence[tuple[Record, Record]]) -> list[Payload | str]:
+    """Return the messages of the errors that changed records are in."""
+    return [
+        after.outcome.error_message
+        for _, after in changes
+        if after.outcome is not None and after.outcome.error_message is not None and after.exists
+    ]
+
+
 def write(
-    db: Db, changes: Sequence[tuple[Record, Record]], lane_id_of: Callable[[Record], int]
+    db: Db,
+    changes: Sequence[tuple[Record, Record]],
+    lane_id_of: Callable[[Record], int],
+    texts: Mapping[bytes, str],
 ) -> None:
-    """Bring the rows of changed records, each given as (before, after), to what they are now."""
+    """Bring the rows of changed records, each given as (before, after), to what they are now.
+
+    `texts` has what the messages of their errors say, by digest.
+    """
     new = [after for before, after in changes if not before.exists and after.exists]
     changed = [after for before, after in changes if before.exists and after.exists]
     gone = [after.id for before, after in changes if before.exists and not after.exists]
     if new:
-        db.execute(_SQL["insert"], _parameters(new, lane_id_of), prepare=True)
+        db.execute(_SQL["insert"], _parameters(new, lane_id_of, texts), prepare=True)
     if changed:
-        db.execute(_SQL["update"], _parameters(changed, lane_id_of), prepare=True)
+        db.execute(_SQL["update"], _parameters(changed, lane_id_of, texts), prepare=True)
     if gone:
         db.execute(_SQL["delete"], {"ids": gone}, prepare=True)
 
 
 def _parameters(
-    rows: Sequence[Record], lane_id_of: Callable[[Record], int]
+    rows: Sequence[Record], lane_id_of: Callable[[Record], int], texts: Mapping[bytes, str]
 ) -> dict[str, list[Any]]:
     """Return the rows as one array a column: what PostgreSQL takes fastest."""
-    columns = zip(*(to_row(record, lane_id_of(record)) for record in rows), strict=True)
+    columns = zip(*(to_row(record, lane_id_of(record), texts) for record in rows), strict=True)
     return dict(zip(COLUMNS, map(list[Any], columns), strict=True))
 
 

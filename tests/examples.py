@@ -79,7 +79,9 @@ def success(result: str = "-76.4") -> Outcome:
 
 def failure(error_type: str = "ValueError", message: str = "no convergence") -> Outcome:
     """Return what a bad attempt hands in."""
-    return Outcome(error_type=error_type, error_message=message, traceback=payload("Traceback"))
+    return Outcome(
+        error_type=error_type, error_message=payload(message), traceback=payload("Traceback")
+    )
 
 
 def created(
@@ -278,7 +280,7 @@ def resubmitted(*, new_record_id: int = 412, **said: Unpack[Said]) -> e.Resubmit
 
 def commented(text: str = "wrong minimum", **said: Unpack[Said]) -> e.Commented:
     """Return the event of a remark."""
-    return e.Commented(text=text, **_said(said))
+    return e.Commented(text=payload(text), **_said(said))
 
 
 def rerouted(

@@ -561,7 +561,9 @@ def _summary(event: EventOut) -> str:
         match name, value:
             case "outcome", dict():
                 parts.append(_outcome(value))  # pyright: ignore[reportUnknownArgumentType]
-            case (("function" | "text"), _):
+            case "text", _:
+                parts.append(_text(value))
+            case "function", _:
                 parts.append(str(value))
             case ("retries", 0) | ("priority", 1 | "normal"):
                 continue
@@ -574,10 +576,19 @@ def _summary(event: EventOut) -> str:
     return ", ".join(part for part in parts if part)
 
 
+def _text(text: object) -> str:
+    """Return what a comment or an error says, or that it was destroyed with its record."""
+    match text:
+        case {"erased": True}:
+            return "(erased)"
+        case _:
+            return str(text or "")
+
+
 def _outcome(outcome: dict[str, Any]) -> str:
     parts: list[str] = []
     if error_type := outcome.get("error_type"):
-        parts.append(f"{error_type}: {outcome.get('error_message') or ''}".rstrip(": "))
+        parts.append(f"{error_type}: {_text(outcome.get('error_message'))}".rstrip(": "))
     if (compute_s := outcome.get("compute_s")) is not None:
         parts.append(f"computed in {_duration(compute_s)}")
     match outcome.get("result"):

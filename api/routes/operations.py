@@ -10,13 +10,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from recordledger.domain.access import Permission
-from recordledger.domain.errors import InvalidInput
+from recordledger.domain.errors import InvalidInput, OperationNotFound
 from recordledger.domain.job import Job
 from recordledger.domain.policies import ADOPT_LATE_RESULTS, AUTO_RESET, FAILED_AFTER
 from recordledger.domain.propagation import Action
 from recordledger.domain.streams import ID_MAX, Stream
 from recordledger.projections import bulk, jobs, operations
-from recordledger.projections.operations import OperationNotFound, OperationRow
+from recordledger.projections.operations import OperationRow
 
 from ..auth import Visitor, allowed
 from ..cursors import Listing, cursor_of, last_id_of, last_operation_of, operation_cursor_of

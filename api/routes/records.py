@@ -20,7 +20,7 @@ from ..auth import Visitor, allowed
 from ..cursors import cursor_of, last_id_of
 from ..desk import Call, desk_of
 from ..openapi import gives, takes
-from ..rendering import event_out, fitting, rendered, require_room
+from ..rendering import events_out, fitting, rendered, require_room
 from ..schemas import (
     CountsAnswer,
     CreateAnswer,
@@ -127,7 +127,7 @@ async def get_history(request: Request, visitor: Reader, record_id: RecordIdInPa
 
     def work(call: Call) -> Reply:
         placed = queries.history(call.desk.ledger, record_id)
-        return {"record_id": record_id, "events": [event_out(each) for each in placed]}
+        return {"record_id": record_id, "events": events_out(call.desk.ledger, placed)}
 
     return await desk_of(request).answer(request, visitor, work)
 

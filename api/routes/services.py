@@ -81,7 +81,11 @@ async def finish(request: Request, visitor: Runner, record_id: RecordIdInPath) -
             data = _sized(call, "the result", canonical_json(asked.result))
             fields["result"] = payload_of(data)
             contents[fields["result"].digest] = data
-        outcome = Outcome(error_type=asked.error_type, error_message=asked.error_message, **fields)
+        if asked.error_message is not None:
+            message = _text_bytes(asked.error_message)
+            fields["error_message"] = payload_of(message)
+            contents[fields["error_message"].digest] = message
+        outcome = Outcome(error_type=asked.error_type, **fields)
         services.finish_service(
             call.desk.ledger,
             record_id,

@@ -32,6 +32,16 @@ DELETE FROM payload_references
    AND number = ANY(%(record_ids)b::bigint[])
 RETURNING digest;
 
+-- name: release
+-- References that are needed no more.
+DELETE FROM payload_references r
+ USING unnest(%(digests)b::bytea[], %(streams)b::smallint[], %(numbers)b::bigint[])
+       AS released (digest, stream, number)
+ WHERE r.digest = released.digest
+   AND r.stream = released.stream
+   AND r.number = released.number
+RETURNING r.digest;
+
 -- name: lock_for_erasure
 SELECT pg_advisory_xact_lock(%(lock)s);
 

@@ -375,6 +375,13 @@ TIMELINE = History(
 )
 
 
+def test_a_timeline_tells_what_was_erased() -> None:
+    erased = {"digest": "ab" * 32, "size_bytes": 2, "erased": True}
+    outcome = {"error_type": "ValueError", "error_message": erased}
+    told = [event(1, "errored", 0, outcome=outcome), event(2, "commented", 1, text=erased)]
+    assert [each.summary for each in told] == ["ValueError: (erased)", "(erased)"]
+
+
 def test_a_record_in_one_line() -> None:
     assert repr(record()) == (
         "<Record 411 complete package.module:function tag=gpu attempt=1 0.5 s>"

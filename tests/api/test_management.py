@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 from uuid import uuid4
@@ -174,6 +175,33 @@ def test_comments_are_listed_with_author_and_time_in_pages(service: Service, ann
     is_problem(ann.get(f"/v1/records/{UNKNOWN}/comments"), 404, "not_found")
 
 
+def said_in_history(visit: Visit, record_id: int) -> list[Any]:
+    """Return the messages and comments of a record's history."""
+    data = [each["data"] for each in visit.get(f"/v1/records/{record_id}/events").json()["events"]]
+    said = [each.get("text") or each.get("outcome", {}).get("error_message") for each in data]
+    return [text for text in said if text]
+
+
+def test_a_history_shows_what_was_said_until_the_record_is_erased(ann: Visit) -> None:
+    (child,) = made(ann, "complete")
+    parent = service_of(ann, [child])
+    failed = {"error_type": "ChildFailed", "error_message": "it broke"}
+    ann.post(f"/v1/services/{parent}/finish", failed)
+    ids = [*made(ann, "error"), parent]
+    manage(ann, "comment", ids, text="no wonder")
+    for record_id in ids:
+        assert said_in_history(ann, record_id) == ["it broke", "no wonder"]
+    manage(ann, "erase", ids[:1])
+    # The other record says the same, so that the bytes are still there.
+    for text, said in zip(said_in_history(ann, ids[0]), (b"it broke", b"no wonder"), strict=True):
+        assert text == {
+            "digest": hashlib.sha256(said).hexdigest(),
+            "size_bytes": len(said),
+            "erased": True,
+        }
+    assert said_in_history(ann, parent) == ["it broke", "no wonder"]
+
+
 def test_resubmit_makes_new_records_linked_both_ways(ann: Visit) -> None:
     done, failed = made(ann, "complete") + made(ann, "failed")
     (waiting,) = made(ann, "waiting")
@@ -288,6 +316,7 @@ def test_a_service_may_end_badly(ann: Visit) -> None:
         f"/v1/services/{parent}/finish", {"error_type": "ChildFailed", "error_message": "no"}
     ).json()
     assert (finished["status"], finished["error_type"]) == ("error", "ChildFailed")
+    assert finished["error_message"] == "no"
     is_problem(ann.post(f"/v1/services/{parent}/finish", {}), 409, "transition_forbidden")
 
 

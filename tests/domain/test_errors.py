@@ -5,16 +5,20 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator
+from uuid import UUID
 
 import pytest
 
 from recordledger.domain import errors
 from recordledger.domain.errors import (
     ChangedSince,
+    CircularFamily,
     CommandRefused,
     IdempotencyConflict,
     ImpossibleHistory,
     InvalidInput,
+    JobNotEnded,
+    JobNotFound,
     LedgerError,
     ManagerNotActive,
     ManagerNotFound,
@@ -22,6 +26,7 @@ from recordledger.domain.errors import (
     NotUndoable,
     NotYourAttempt,
     NotYourManager,
+    OperationNotFound,
     RecordNotFound,
     StillReferenced,
     TooLarge,
@@ -73,6 +78,10 @@ def test_the_codes_are_stable() -> None:
         "retry_not_due",
         "changed_since",
         "not_undoable",
+        "circular_family",
+        "operation_not_found",
+        "job_not_found",
+        "job_not_ended",
         "invalid_input",
         "too_large",
     }
@@ -155,6 +164,22 @@ def test_every_error_says_what_it_means(error: type[LedgerError]) -> None:
             NotUndoable(411, "commented"),
             "that record 411 was commented cannot be taken back",
             {"record_id": 411, "event": "commented"},
+        ),
+        (
+            CircularFamily(411, 7),
+            "record 7 cannot be a child of 411: it is its ancestor or itself",
+            {"parent_id": 411, "child_id": 7},
+        ),
+        (
+            OperationNotFound(UUID(int=7)),
+            f"there is no operation {UUID(int=7)} that changed records",
+            {"operation_id": UUID(int=7)},
+        ),
+        (JobNotFound(7), "there is no job 7", {"job_id": 7}),
+        (
+            JobNotEnded(7, "running"),
+            "job 7 is running: cancel it, which undoes what it has done, or wait for it",
+            {"job_id": 7, "state": "running"},
         ),
         (InvalidInput("a is nan"), "a is nan", {}),
         (

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from recordledger.domain.events import Completed, Errored, Event, Kind, Priority
+from recordledger.domain.events import Completed, Errored, Event, Kind, Outcome, Priority
 from recordledger.domain.record import Record, evolve, fold
 from recordledger.domain.retries import Retry
 from recordledger.domain.status import Status
@@ -327,4 +327,10 @@ def test_evolving_leaves_the_old_state_as_it_was() -> None:
 
 def test_the_payloads_of_an_outcome_are_those_it_has() -> None:
     assert success("x").payloads == (payload("x"),)
-    assert failure().payloads == (payload("Traceback"),)
+    assert failure().payloads == (payload("no convergence"), payload("Traceback"))
+
+
+def test_an_old_outcome_says_itself_what_the_error_said() -> None:
+    outcome = Outcome(error_type="ValueError", error_message="no convergence")
+    assert outcome.payloads == ()
+    assert given(*HISTORIES[Status.running], errored(outcome=outcome)).record.outcome == outcome

@@ -59,13 +59,17 @@ RUNNER: Final = "server:service-runner"
 
 _LASTING: Final = ", ".join(name for name in COLUMNS if name not in GROWING)
 
-# What an undo restores. Versions, times of change and the lists of operations only grow.
+# What an undo restores. Versions, times of change, comments and the lists of operations only grow.
 IMAGE: Final = {
     "records": f"SELECT {_LASTING} FROM records ORDER BY id",  # noqa: S608
     "claim_queue": "SELECT * FROM claim_queue ORDER BY lane_id, rank, record_id",
     "status_counts": "SELECT * FROM status_counts WHERE n_records <> 0 ORDER BY lane_id, status",
     "dependencies": "SELECT * FROM dependencies ORDER BY parent_id, child_id",
-    "payload_references": "SELECT * FROM payload_references WHERE stream = 1 ORDER BY 1, 2, 3",
+    "payload_references": (
+        "SELECT * FROM payload_references WHERE stream = 1"
+        " AND digest <> ALL (SELECT sha256(convert_to(text, 'UTF8')) FROM comments)"
+        " ORDER BY 1, 2, 3"
+    ),
 }
 
 Held = dict[int, int]
@@ -100,11 +104,13 @@ def good(result: bytes = OK) -> tuple[Outcome, dict[bytes, bytes]]:
     return Outcome(result=ref, compute_s=1.5), {ref.digest: result}
 
 
-def bad(error_type: str = "ValueError") -> tuple[Outcome, dict[bytes, bytes]]:
+def bad(
+    error_type: str = "ValueError", message: bytes = b"no convergence"
+) -> tuple[Outcome, dict[bytes, bytes]]:
     """Return the outcome of an attempt that went wrong, and its contents by digest."""
-    ref = payload_of(TRACEBACK)
-    outcome = Outcome(error_type=error_type, error_message="no convergence", traceback=ref)
-    return outcome, {ref.digest: TRACEBACK}
+    said, ref = payload_of(message), payload_of(TRACEBACK)
+    outcome = Outcome(error_type=error_type, error_message=said, traceback=ref)
+    return outcome, {said.digest: message, ref.digest: TRACEBACK}
 
 
 def result(

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import psycopg
 import pytest
+from psycopg.sql import SQL, Identifier
 
+from recordledger.domain import events as e
 from recordledger.domain.attempts import attempts
+from recordledger.domain.events import Outcome
 from recordledger.domain.propagation import Action
 from recordledger.domain.record import fold
-from recordledger.projections.dispatch import relinquish
+from recordledger.projections.dispatch import claim, relinquish, return_results
 from recordledger.projections.embedded import EmbeddedPostgres
+from recordledger.projections.management import Order, manage
+from recordledger.projections.payloads import decompress
 from recordledger.projections.queries import get_records
 from recordledger.projections.replay import PROJECTIONS
 from recordledger.projections.schema import migrate
@@ -20,7 +26,20 @@ from recordledger.projections.services import iterate_service
 from recordledger.projections.submission import NewRecord, create_records
 from tests.postgres import new_database
 
-from .stage import ALICE, BOB, RUNNER, Stage, bad, entry, good, spec, staged, together
+from .stage import (
+    ALICE,
+    BOB,
+    RUNNER,
+    Stage,
+    bad,
+    entry,
+    good,
+    key,
+    result,
+    spec,
+    staged,
+    together,
+)
 
 
 def stored(stage: Stage) -> set[bytes]:
@@ -65,10 +84,92 @@ def test_all_that_was_ever_said_of_it_is_destroyed(stage: Stage) -> None:
     stage.hand_in(manager_id, held, bad("OSError"))
     stage.done(Action.reset, child)
     stage.done(Action.adopt, child)
-    assert len(stored(stage)) == 7
+    assert len(stored(stage)) == 8
     stage.done(Action.erase, parent)
     assert stored(stage) == set()
     assert stage.ask("SELECT count(*) FROM payload_references") == [(0,)]
+    stage.require_equal()
+
+
+@pytest.mark.parametrize("n_times", [1, 100])  # As it is, and compressed.
+def test_a_secret_is_nowhere_when_the_record_that_told_it_is_erased(
+    stage: Stage, n_times: int
+) -> None:
+    secret = f"hunter2-{secrets.token_hex(8)}"
+    said = f"{secret} " * n_times
+    record_id, other = told(stage, said), stage.submit(1)[0]
+    for id_ in (record_id, other):
+        stage.done(Action.comment, id_, text="what both are told")
+    assert {"payloads", "records", "comments"} == tables_with(stage, secret)
+    stage.require_equal()
+    stage.done(Action.erase, record_id, actor=BOB)
+    assert tables_with(stage, secret) == set()
+    assert stage.ask("SELECT record_id, text FROM comments") == [(other, "what both are told")]
+    assert stage.events(record_id)[-1].actor == BOB
+    stage.require_equal()
+
+
+def told(stage: Stage, said: str) -> int:
+    """Return a record that says this in every place where it can be said."""
+    [record_id] = create_records(
+        stage.ledger, [entry(said)], actor=ALICE, find_existing=True, request=key("submit")
+    )["ids"]
+    outcome, contents = bad("OSError", said.encode())
+    output = good(f"{{{said}}}".encode())[1]
+    [digest] = output
+    outcome = outcome.model_copy(
+        update={"stdout": e.Payload(digest=digest, size_bytes=len(output[digest]))}
+    )
+    manager_id = stage.manager()
+    late = stage.claim(manager_id)[record_id]
+    relinquish(stage.ledger, manager_id, {record_id: late}, user=BOB)
+    [task] = claim(stage.ledger, manager_id, 1, user=BOB, request=key("claim"))["tasks"]
+    for attempt in (task["attempt"], late):
+        results = [result(record_id, attempt, (outcome, {**contents, **output}))]
+        return_results(stage.ledger, manager_id, results, user=BOB, request=key(f"{attempt}"))
+    stage.undo(stage.done(Action.reset, record_id))
+    order = Order(Action.comment, text=said)
+    manage(stage.ledger, order, [record_id], actor=ALICE, request=key("comment"))
+    topics = stage.topics(record_id)
+    assert topics[-5:] == ["errored", "late_result", "reset", "reverted", "commented"]
+    assert stage.ask("SELECT count(*) FROM idempotency_keys") == [(5,)]
+    return record_id
+
+
+def tables_with(stage: Stage, secret: str) -> set[str]:
+    """Return the tables that hold a text, compressed or not."""
+    named = stage.ask("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()")
+    tables = [row[0] for row in named]
+    assert {"ledger_events", "payloads", "idempotency_keys", *PROJECTIONS} <= set(tables)
+    found: set[str] = set()
+    with stage.connected() as connection:
+        for table in tables:
+            rows = connection.execute(SQL("SELECT * FROM {}").format(Identifier(table)))
+            if any(secret.encode() in held for row in rows for held in held_in(row)):
+                found.add(table)
+    return found
+
+
+def held_in(row: tuple[Any, ...]) -> Iterator[bytes]:
+    """Give the values of a row as bytes; compressed ones, with or without a letter before, too."""
+    for value in row:
+        data = value if isinstance(value, bytes) else str(value).encode()
+        yield data
+        for start in (0, 1):
+            if data[start : start + 4] == b"\x28\xb5\x2f\xfd":
+                yield decompress(data[start:], 1 << 20)
+
+
+def test_what_stood_in_events_before_is_still_read(stage: Stage) -> None:
+    _, held = stage.running(1)
+    [record_id] = held
+    outcome = Outcome(error_type="OSError", error_message="the disk is full")
+    stage.happen(record_id, e.Errored, attempt=1, outcome=outcome)
+    stage.happen(record_id, e.Commented, text="no wonder")
+    assert stage.ask("SELECT error_message FROM records") == [("the disk is full",)]
+    assert stage.ask("SELECT text FROM comments") == [("no wonder",)]
+    stage.undo(stage.done(Action.reset, record_id))
+    assert stage.ask("SELECT error_message FROM records") == [("the disk is full",)]
     stage.require_equal()
 
 
@@ -163,6 +264,41 @@ def test_after_a_full_vacuum_the_bytes_are_not_in_the_tables_files_either(
             stage.do("VACUUM (FULL) payloads")
             assert marker not in files_of(own_server, url, "payloads")
             assert good(b"another")[1].popitem()[0] in stored(stage)
+
+
+def test_after_a_full_vacuum_what_was_said_is_in_no_file_of_its_tables_and_in_no_statistics(
+    own_server: EmbeddedPostgres,
+) -> None:
+    marker = secrets.token_hex(16)
+    tables = ("payloads", "records", "comments")
+    with new_database(own_server.url) as url:
+        migrate(url)
+        with staged(url) as stage:
+            manager_id, held = stage.running(2)
+            first, second = held
+            stage.hand_in(manager_id, {first: held[first]}, bad("OSError", marker.encode()))
+            stage.hand_in(manager_id, {second: held[second]}, bad("OSError"))
+            stage.done(Action.comment, first, text=marker)
+            stage.done(Action.comment, second, text="another")
+            for table in tables:
+                stage.do(f"ANALYZE {table}")
+                assert marker.encode() in files_of(own_server, url, table)
+            assert sampled(stage, marker)
+            stage.done(Action.erase, first)
+            for table in tables:
+                stage.do(f"VACUUM (FULL, ANALYZE) {table}")
+                assert marker.encode() not in files_of(own_server, url, table)
+            assert not sampled(stage, marker)
+
+
+def sampled(stage: Stage, text: str) -> set[str]:
+    """Return of which tables the planner's statistics hold this text as an example."""
+    rows = stage.ask(
+        "SELECT tablename, most_common_vals::text, histogram_bounds::text FROM pg_stats"
+        " WHERE schemaname = current_schema()"
+    )
+    wanted = (text, text.encode().hex())
+    return {row[0] for row in rows if any(each in str(row) for each in wanted)}
 
 
 def files_of(server: EmbeddedPostgres, url: str, table: str) -> bytes:

@@ -11,12 +11,11 @@ from uuid import UUID
 
 import pytest
 
-from recordledger.domain.errors import RecordNotFound, WrongKind
+from recordledger.domain.errors import CircularFamily, RecordNotFound, WrongKind
 from recordledger.domain.events import Priority
 from recordledger.domain.propagation import Action
 from recordledger.domain.status import Status
 from recordledger.projections import families
-from recordledger.projections.families import CircularFamily
 from recordledger.projections.management import Order, manage
 from recordledger.projections.services import finish_service, iterate_service, start_service
 

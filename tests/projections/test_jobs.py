@@ -6,12 +6,15 @@ import contextlib
 from typing import Any, Final
 from uuid import UUID
 
+import msgpack
 import pytest
 
+from recordledger.domain.errors import JobNotEnded, JobNotFound
 from recordledger.domain.events import Priority
-from recordledger.domain.job import Job, JobState
+from recordledger.domain.fingerprint import digest_of
+from recordledger.domain.job import Job, JobState, JobSubmitted
 from recordledger.domain.propagation import Action
-from recordledger.projections import bulk, jobs
+from recordledger.projections import bulk, jobs, payloads
 from recordledger.projections.bulk import (
     Ordered,
     advance_jobs,
@@ -19,9 +22,9 @@ from recordledger.projections.bulk import (
     order,
     refusals_of,
 )
-from recordledger.projections.jobs import JobNotEnded, JobNotFound
-from recordledger.projections.ledger import Ledger, Operation
+from recordledger.projections.ledger import Intent, Ledger, Operation
 from recordledger.projections.management import Order
+from recordledger.projections.queries import payload_contents
 
 from .stage import ALICE, BOB, Stage, key, together
 
@@ -160,6 +163,52 @@ def test_a_cancelled_job_is_undone(stage: Stage, n_slices: int) -> None:
     assert job(stage, job_id).state is JobState.cancelled
     assert stage.image() == before
     assert not cancel_job(stage.ledger, job_id, actor=ALICE)
+    stage.require_equal()
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("ends", [JobState.finished, JobState.cancelled])
+def test_what_a_job_has_to_say_is_kept_until_it_ends_and_goes_with_the_last_record(
+    stage: Stage, ends: JobState
+) -> None:
+    ids = stage.submit(N_SMALL)
+    job_id, _ = begin(stage, Action.comment, ids, text="hunter2")
+    advance_jobs(stage.ledger)
+    said = digest_of(b"hunter2")
+    stage.done(Action.erase, *ids[:4])
+    stage.require_equal()
+    assert stage.ask("SELECT DISTINCT text FROM comments") == []
+    if ends is JobState.cancelled:
+        cancel_job(stage.ledger, job_id, actor=ALICE)
+        run(stage)
+        assert payload_contents(stage.ledger, [said]) == {}
+    else:
+        run(stage)
+        assert stage.ask("SELECT text, count(*) FROM comments GROUP BY text") == [("hunter2", 21)]
+        assert payload_contents(stage.ledger, [said]) == {said: b"hunter2"}
+        begin(stage, Action.erase, ids[4:])
+        run(stage)
+        assert payload_contents(stage.ledger, [said]) == {}
+    assert job(stage, job_id).state is ends
+    stage.require_equal()
+
+
+@pytest.mark.usefixtures("small")
+def test_an_order_that_was_stored_with_its_text_is_carried_out(stage: Stage) -> None:
+    ids = stage.submit(N_SMALL)
+
+    def begin_as_before(operation: Operation) -> None:
+        new = jobs.next_id(operation.db)
+        ids_of = payloads.keep(operation.db, msgpack.packb(ids))
+        options = Order(Action.comment).options() | {"text": "wrong minimum"}
+        submitted = JobSubmitted(
+            **operation.stamp.model_dump(), ids=ids_of, n_total=N_SMALL, options=options
+        )
+        operation.happen_to_job(Job(new), [submitted])
+
+    stage.ledger.operate(begin_as_before, actor=ALICE, intent=Intent(Action.comment))
+    run(stage)
+    assert stage.ask("SELECT text, count(*) FROM comments GROUP BY text") == [("wrong minimum", 25)]
     stage.require_equal()
 
 

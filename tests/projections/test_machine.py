@@ -68,7 +68,14 @@ STEPS: Final = 15
 
 TAGS: Final = ("cpu", "gpu", "*")
 PROGRAMS: Final = ("p1", "p2")
-CONTENTS: Final = (b"{}", b"-76.4", b"Traceback", b"state")
+CONTENTS: Final = (
+    b"{}",
+    b"-76.4",
+    b"Traceback",
+    b"state",
+    b"no convergence",
+    b"wrong minimum",
+)
 
 # What people and policies do to a record; the rest is what managers do.
 MANAGEMENT: Final = (

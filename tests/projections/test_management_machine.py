@@ -23,13 +23,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from recordledger.domain.errors import CircularFamily, OperationNotFound
 from recordledger.domain.events import Kind, Priority
 from recordledger.domain.propagation import Action
 from recordledger.domain.record import fold
 from recordledger.domain.status import Status
-from recordledger.projections.families import CircularFamily
 from recordledger.projections.management import Order, manage
-from recordledger.projections.operations import OperationNotFound
 from recordledger.projections.queries import get_records
 from tests.domain.specification import ROWS
 from tests.domain.test_propagation import naive

@@ -284,6 +284,8 @@ BAD: Final = Outcome(
     provenance=_ref(4),
     compute_s=0.5,
 )
+# What was said has been a payload since an erasure destroys it; before, it was in the event.
+SAID: Final = BAD.model_copy(update={"error_message": _ref(11)})
 SPEC: Final[Mapping[str, Any]] = {
     "kind": Kind.task,
     "spec": _ref(6),
@@ -385,14 +387,13 @@ def _without_later_fields(event: Event) -> Event:
     return type(event)(**known)
 
 
+def _in_order(examples: tuple[Event, ...]) -> tuple[Event, ...]:
+    return (examples[0], _without_later_fields(examples[0]), *examples[1:])
+
+
 EXAMPLES: Final[Mapping[str, tuple[Event, ...]]] = {
     **{
-        topic: (
-            *_WITH_NEWER_FIELDS.get(topic, ()),
-            examples[0],
-            _without_later_fields(examples[0]),
-            *examples[1:],
-        )
+        topic: (*_WITH_NEWER_FIELDS.get(topic, ()), *_in_order(examples))
         for topic, examples in _EXAMPLES.items()
     },
     "retry_due": (e.RetryDue(**FULL),),
@@ -405,13 +406,35 @@ EXAMPLES: Final[Mapping[str, tuple[Event, ...]]] = {
     ),
     "program_probed": (ProgramProbed(program="psi4", record_id=411, until=LATER, **FULL),),
     "program_resumed": (ProgramResumed(program="psi4", **FULL),),
+    "errored": (
+        e.Errored(attempt=1, outcome=SAID, **FULL),
+        *_in_order(_EXAMPLES["errored"]),
+    ),
+    "late_result": (
+        e.LateResult(attempt=1, manager_id=7, outcome=SAID, **FULL),
+        *_in_order(_EXAMPLES["late_result"]),
+    ),
+    "commented": (
+        e.Commented(text=_ref(12), **FULL),
+        *_in_order(_EXAMPLES["commented"]),
+    ),
     "reverted": (
+        e.Reverted(
+            status="error", outcome=SAID, manager_id=7, finished_at=LATER, retries_used=2, **FULL
+        ),
         e.Reverted(
             status="error", outcome=BAD, manager_id=7, finished_at=LATER, retries_used=2, **FULL
         ),
         e.Reverted(status="waiting", **BARE),
     ),
     "job_submitted": (
+        JobSubmitted(
+            ids=_ref(9),
+            n_total=30_000,
+            options={"tag": None, "priority": 2, "propagate": True},
+            text=_ref(12),
+            **FULL,
+        ),
         JobSubmitted(
             ids=_ref(9),
             n_total=30_000,
@@ -425,9 +448,9 @@ EXAMPLES: Final[Mapping[str, tuple[Event, ...]]] = {
         ),
         JobAdvanced(n_done=2_000, n_updated=2_000, n_relatives=0, n_refused=0, **BARE),
     ),
-    "job_finished": (JobFinished(**FULL),),
+    "job_finished": (JobFinished(released=_ref(12), **FULL), JobFinished(**FULL)),
     "job_cancel_requested": (JobCancelRequested(**FULL),),
-    "job_cancelled": (JobCancelled(**FULL),),
+    "job_cancelled": (JobCancelled(released=_ref(12), **FULL), JobCancelled(**FULL)),
 }
 
 

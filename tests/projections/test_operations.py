@@ -8,14 +8,13 @@ from uuid import UUID, uuid4
 import pytest
 
 from recordledger.domain import events as e
-from recordledger.domain.errors import IdempotencyConflict
+from recordledger.domain.errors import IdempotencyConflict, OperationNotFound
 from recordledger.domain.events import Priority
 from recordledger.domain.propagation import Action
 from recordledger.domain.status import Status
 from recordledger.projections import comments, operations
 from recordledger.projections.dispatch import relinquish
 from recordledger.projections.management import Managed, Order, manage
-from recordledger.projections.operations import OperationNotFound
 from recordledger.projections.queries import counts
 from recordledger.projections.submission import create_records
 

@@ -181,7 +181,7 @@ def write_back(stage: Stage, db: Any) -> object:
     def lane_id_of(record: Record) -> int:
         return int(record.tag.removeprefix("tag"))
 
-    records.write(db, changes, lane_id_of)
+    records.write(db, changes, lane_id_of, {})
     claim_queue.write(db, changes, lane_id_of)
     return found
 

@@ -40,7 +40,14 @@ from tests.postgres import new_database
 from .stage import ALICE, BOB, OK, Stage, bad, entry, good, staged, together
 
 # What the builders of `tests.examples` name.
-CONTENTS: Final = (b"{}", b"-76.4", b"Traceback", b"state")
+CONTENTS: Final = (
+    b"{}",
+    b"-76.4",
+    b"Traceback",
+    b"state",
+    b"no convergence",
+    b"wrong minimum",
+)
 
 
 def furnish(stage: Stage) -> dict[Status, int]:
