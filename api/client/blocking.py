@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
@@ -56,6 +57,7 @@ class Client:
         url: str | None = None,
         token: str | None = None,
         *,
+        token_file: str | Path | None = None,
         timeout_s: float = TIMEOUT_S,
         retries_s: float | None = None,
         progress: bool | None = None,
@@ -65,6 +67,8 @@ class Client:
         Args:
             url: its address; None for RECORDLEDGER_URL, or what `recordledger up` has written.
             token: as `url`, from RECORDLEDGER_TOKEN.
+            token_file: a file with the token, instead of it; None for RECORDLEDGER_TOKEN_FILE. It
+                is read again when the server refuses the token, so that it can be replaced.
             timeout_s: for how long one request may be unanswered, in seconds.
             retries_s: for how long to try again when there is no answer, in seconds; every
                 request may be sent twice without harm. None: 60 s, and 5 s as long as the server
@@ -74,7 +78,7 @@ class Client:
         Raises:
             NotConnected: nothing says where the server is.
         """
-        self.session, options = open_session(url, token, timeout_s, retries_s, progress)
+        self.session, options = open_session(url, token, token_file, timeout_s, retries_s, progress)
         self._http = httpx2.Client(**options)
         self._closing = threading.Event()
 
