@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
@@ -81,6 +82,8 @@ class Client:
         self.session, options = open_session(url, token, token_file, timeout_s, retries_s, progress)
         self._http = httpx2.Client(**options)
         self._closing = threading.Event()
+        self._n_sending = 0
+        self._sending = threading.Lock()
 
     @property
     def url(self) -> str:
@@ -105,9 +108,16 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Give the connections back; calls that wait to try again end with `NotConnected`."""
+        """Give the connections back; calls that wait to try again end with `NotConnected`.
+
+        Where another thread waits for an answer, it closes the connections when it has it: one
+        that were opened just now would stay open otherwise.
+        """
         self._closing.set()
-        self._http.close()
+        with self._sending:
+            is_idle = not self._n_sending
+        if is_idle:
+            self._http.close()
 
     server = _blocking(calls.server)
     counts = _blocking(calls.counts)
@@ -218,15 +228,29 @@ class Client:
                     raise closed(self.session)
                 return None
             case Send():
-                if self._closing.is_set():
-                    raise closed(self.session)
-                try:
-                    response = self._http.request(
-                        step.method, step.path, content=step.body or None, headers=step.headers
-                    )
-                except httpx2.TransportError as error:
-                    return fault_of(error)
-                return Reply(response.status_code, response.headers, response.content)
+                with self._in_flight():
+                    try:
+                        response = self._http.request(
+                            step.method, step.path, content=step.body or None, headers=step.headers
+                        )
+                    except httpx2.TransportError as error:
+                        return fault_of(error)
+                    return Reply(response.status_code, response.headers, response.content)
+
+    @contextlib.contextmanager
+    def _in_flight(self) -> Generator[None]:
+        with self._sending:
+            if self._closing.is_set():
+                raise closed(self.session)
+            self._n_sending += 1
+        try:
+            yield
+        finally:
+            with self._sending:
+                self._n_sending -= 1
+                is_last = self._closing.is_set() and not self._n_sending
+            if is_last:
+                self._http.close()
 
 
 class FoundRecords:

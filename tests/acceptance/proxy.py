@@ -97,6 +97,11 @@ class Proxy:
         """The address for those who are to be troubled."""
         return f"http://{LOOPBACK}:{self._listener.getsockname()[1]}"
 
+    @property
+    def n_open(self) -> int:
+        """How many connections are open, on either side."""
+        return len(self._open)
+
     def __enter__(self) -> Self:
         """Return the proxy, which runs already."""
         return self
