@@ -191,7 +191,13 @@ def work(
 
 @main.command()
 @click.option("--url", envvar="RECORDLEDGER_URL", help="Address of the API. [the local one]")
-@click.option("--token", envvar="RECORDLEDGER_TOKEN", help="Token of role compute, or admin.")
+@click.option("--token", help="Token of role compute, or admin. [env: RECORDLEDGER_TOKEN]")
+@click.option(
+    "--token-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File with the token, instead of it; it may be replaced while the manager runs. "
+    "[env: RECORDLEDGER_TOKEN_FILE]",
+)
 @click.option("--name", help="As people know it. [the host's name]")
 @click.option("--tag", "tags", multiple=True, help="What to claim, in this order. Repeatable. [*]")
 @click.option("--workers", type=click.IntRange(1), help="Tasks at once. [the processors]")
@@ -226,6 +232,7 @@ def work(
 def manager(
     url: str | None,
     token: str | None,
+    token_file: Path | None,
     name: str | None,
     tags: tuple[str, ...],
     workers: int | None,
@@ -265,6 +272,7 @@ def manager(
     config = ManagerConfig(
         url=url,
         token=token,
+        token_file=token_file,
         tags=tags or ("*",),
         threads_per_worker=threads_per_worker,
         programs=found,

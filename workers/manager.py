@@ -23,11 +23,11 @@ from types import FrameType
 from typing import Any, Final, TypeAlias
 
 from recordledger.api.client import Client, ClientError, Refused, Server
-from recordledger.api.schemas import AttemptRef
+from recordledger.api.schemas import AttemptRef, RegisterAnswer
 
 from .allowlist import AllowList
 from .delivery import Delivered, Delivery, size_bytes
-from .desk import Claimed, Desk, NotActive, Pulse, Stale
+from .desk import Claimed, Desk, NotActive, Pulse, Registered, Stale
 from .engines import Engine, EngineFailed, ProcessEngine, Task
 from .manager_config import ManagerConfig
 from .pace import Pace
@@ -39,8 +39,12 @@ __all__ = ["Manager", "ManagerConfig", "run_manager"]
 log = logging.getLogger(__name__)
 
 RETRIES_S: Final = 10.0
+# It comes again anyway, and then writes to disk what is in memory only.
+DELIVERY_RETRIES_S: Final = 4.0
 SHORT_RETRIES_S: Final = 2.0
+TIMEOUT_S: Final = 30.0
 SHORT_TIMEOUT_S: Final = 10.0
+PULSE_TIMEOUT_S_MIN: Final = 0.5
 HELD_MAX: Final = 100_000
 # Beside the result, a request has room for output and traceback.
 _BODY_RESERVE_BYTES: Final = 3 * 1024 * 1024
@@ -87,7 +91,7 @@ class StopRequested:
     """Somebody wants the manager to end; the second time, at once."""
 
 
-Message: TypeAlias = Finished | Claimed | Stale | NotActive | Delivered | StopRequested
+Message: TypeAlias = Finished | Claimed | Registered | Stale | NotActive | Delivered | StopRequested
 
 
 class Manager:
@@ -116,6 +120,8 @@ class Manager:
         self._finished: dict[int, list[dict[str, Any]]] = {}
         self._flush_at: float | None = None
         self._is_claiming = False
+        self._is_registering = False
+        self._is_overfull = False
         self._n_stops = 0
         self._stop_by: float | None = None
         self._exit_status = 0
@@ -151,32 +157,23 @@ class Manager:
         Raises:
             Refused: the server does not take this manager at all.
         """
-        config = self._config
         with contextlib.ExitStack() as stack:
             stack.enter_context(_signals(self.stop))
-            self._control = stack.enter_context(
-                Client(
-                    config.url,
-                    config.token,
-                    timeout_s=SHORT_TIMEOUT_S,
-                    retries_s=SHORT_RETRIES_S,
-                    progress=False,
-                )
-            )
-            server = self._reach_server()
-            if server is None:
+            self._control = stack.enter_context(self._client(SHORT_RETRIES_S, SHORT_TIMEOUT_S))
+            found = self._reach_server()
+            if found is None:
                 return 0
-            self._begin(server, stack)
+            self._begin(*found, stack)
             while not self._is_over():
                 self._step()
             return self._end()
 
-    def _reach_server(self) -> Server | None:
-        """Wait until the server answers; return None if told to stop meanwhile."""
+    def _reach_server(self) -> tuple[Server, RegisterAnswer] | None:
+        """Wait until the server knows this manager; return None if told to stop meanwhile."""
         pause_s = self._config.poll_min_s
         while True:
             try:
-                return self._control.server()
+                return self._control.server(), self._register(self._control)
             except Refused:
                 raise
             except ClientError as error:
@@ -187,7 +184,9 @@ class Manager:
                 if isinstance(message, StopRequested):
                     return None
 
-    def _begin(self, server: Server, stack: contextlib.ExitStack) -> None:
+    def _begin(
+        self, server: Server, registered: RegisterAnswer, stack: contextlib.ExitStack
+    ) -> None:
         config, limits = self._config, server.limits
         settings = WorkerSettings(
             patterns=config.allow,
@@ -202,12 +201,17 @@ class Manager:
         self._claim_max = limits.claim_per_request
         self._spool = Spool(config.state_dir / "spool", server.ledger_id)
         stack.callback(self._spool.close)
-        self._register()
-        self._delivery = Delivery(self._client(), self._spool, limits.body_bytes, self._inbox.put)
+        self._take_registered(registered)
+        self._delivery = Delivery(
+            self._client(DELIVERY_RETRIES_S), self._spool, limits.body_bytes, self._inbox.put
+        )
         stack.callback(self._delivery.end)
-        self._desk = Desk(self._client(), self._inbox.put)
+        self._desk = Desk(self._client(timeout_s=SHORT_TIMEOUT_S), self._register, self._inbox.put)
         stack.callback(self._desk.end)
-        self._pulse = Pulse(self._client(SHORT_RETRIES_S), self._heard_of, self._inbox.put)
+        # A heartbeat that gets no answer must leave time for others before the lease is over.
+        pulse_timeout_s = min(SHORT_TIMEOUT_S, max(PULSE_TIMEOUT_S_MIN, registered.lease_s / 4))
+        pulse_client = self._client(SHORT_RETRIES_S, pulse_timeout_s)
+        self._pulse = Pulse(pulse_client, self._heard_of, self._inbox.put)
         stack.callback(self._pulse.end)
         # The last to come and the first to go: what it leaves is given back by the others.
         self._engine = self._start_engine(settings)
@@ -219,32 +223,31 @@ class Manager:
         self._desk.start()
         self._pulse.start()
 
-    def _client(self, retries_s: float = RETRIES_S) -> Client:
+    def _client(self, retries_s: float = RETRIES_S, timeout_s: float = TIMEOUT_S) -> Client:
         config = self._config
-        return Client(config.url, config.token, retries_s=retries_s, progress=False)
+        return Client(
+            config.url,
+            config.token,
+            token_file=config.token_file,
+            timeout_s=timeout_s,
+            retries_s=retries_s,
+            progress=False,
+        )
 
-    def _register(self) -> bool:
-        """Get an id; return whether that worked.
-
-        Raises:
-            Refused: the server does not take this manager.
-        """
+    def _register(self, client: Client) -> RegisterAnswer:
+        """Get an id from the server. Threads may call this."""
         config = self._config
-        try:
-            answer = self._control.register_manager(
-                config.name,
-                config.tags,
-                self._programs,
-                hostname=platform.node() or "localhost",
-                lease_s=config.lease_s,
-                heartbeat_s=config.heartbeat_s,
-            )
-        except Refused:
-            raise
-        except ClientError as error:
-            log.warning("cannot register: %s", error)
-            self._register_at = time.monotonic() + random.uniform(0.5, 2.0)  # noqa: S311
-            return False
+        return client.register_manager(
+            config.name,
+            config.tags,
+            self._programs,
+            hostname=platform.node() or "localhost",
+            lease_s=config.lease_s,
+            heartbeat_s=config.heartbeat_s,
+        )
+
+    def _take_registered(self, answer: RegisterAnswer) -> None:
+        config = self._config
         self.manager_id = answer.manager_id
         self._heartbeat_s = answer.heartbeat_s
         self._spool.own(answer.manager_id)
@@ -258,7 +261,6 @@ class Manager:
             answer.heartbeat_s,
             ", ".join(f"{name} {found or '?'}" for name, found in self._programs.items()) or "none",
         )
-        return True
 
     def _is_over(self) -> bool:
         if self._stop_by is None:
@@ -278,6 +280,11 @@ class Manager:
         n_left = self._delivery.drain(0.5 if self._n_stops > 1 else self._config.deliver_s)
         if n_left:
             log.warning("%d batches of results stay on disk for the next manager here", n_left)
+        if unsaved_bytes := self._delivery.unsaved_bytes:
+            log.error(
+                "about %d bytes of results are lost: neither the server nor the disk takes them",
+                unsaved_bytes,
+            )
         self._pulse.end()
         if self.manager_id is not None:
             try:
@@ -302,8 +309,9 @@ class Manager:
         if self._flush_at is not None and now >= self._flush_at:
             self._flush()
         if self._stop_by is None:
-            if self.manager_id is None and now >= self._register_at:
-                self._register()
+            if self.manager_id is None and not self._is_registering and now >= self._register_at:
+                self._is_registering = True
+                self._desk.register()
             self._give_back_if_stuck(now)
             self._claim_if_room(now)
         if now >= self._summary_at:
@@ -336,6 +344,11 @@ class Manager:
                 self._take_report(held)
             case Claimed():
                 self._take_claimed(message)
+            case Registered(answer=answer, retry_s=retry_s):
+                self._is_registering = False
+                self._register_at = time.monotonic() + retry_s
+                if answer is not None:
+                    self._take_registered(answer)
             case Delivered(refs=refs, n_accepted=n_accepted):
                 with self._held_lock:
                     for ref in refs:
@@ -368,9 +381,25 @@ class Manager:
     def _claim_if_room(self, now: float) -> None:
         if self.manager_id is None or self._is_claiming or now < self._pace.claim_at:
             return
-        if (room := self._room()) > 0:
+        if self._has_too_much():
+            self._pace.claim_at = now + self._config.poll_max_s
+        elif (room := self._room()) > 0:
             self._is_claiming = True
             self._desk.claim(self.manager_id, min(room, self._claim_max))
+
+    def _has_too_much(self) -> bool:
+        """Return whether there are as many results as can be held; say so when that changes."""
+        unsaved_bytes = self._delivery.unsaved_bytes
+        is_overfull = unsaved_bytes > self._config.unsaved_bytes_max or len(self._held) >= HELD_MAX
+        if is_overfull and not self._is_overfull:
+            log.error(
+                "claiming nothing until the server takes results: %d wait, and about %d bytes of "
+                "them are in memory only",
+                len(self._held) - len(self._in_engine),
+                unsaved_bytes,
+            )
+        self._is_overfull = is_overfull
+        return is_overfull
 
     def _take_claimed(self, claimed: Claimed) -> None:
         self._is_claiming = False

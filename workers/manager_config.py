@@ -23,6 +23,7 @@ class ManagerConfig:
     Attributes:
         url: the server's address; None finds it as every client does.
         token: likewise.
+        token_file: a file with the token, which may be replaced while the manager runs.
         name: as people know it.
         tags: what to claim, in this order; `*` is everything.
         n_workers: how many tasks to run at the same time.
@@ -39,6 +40,8 @@ class ManagerConfig:
         results_per_return: at most.
         prefetch_s: how much work to have ready, in seconds of computing.
         prefetch_max: at most so many tasks beyond those that run.
+        unsaved_bytes_max: claim nothing while more bytes of results than that are in memory only,
+            because the disk is full and the server does not take them.
         hold_s: give tasks back that did not begin within this time, when nothing moves.
         output_bytes_max: how much of stdout, and of stderr, to keep.
         tasks_per_worker_max: give a slot a new process after so many tasks; None for never.
@@ -47,6 +50,7 @@ class ManagerConfig:
 
     url: str | None = None
     token: str | None = field(default=None, repr=False)
+    token_file: Path | None = None
     name: str = field(default_factory=platform.node)
     tags: tuple[str, ...] = ("*",)
     n_workers: int = field(default_factory=processor_count)
@@ -64,6 +68,7 @@ class ManagerConfig:
     results_per_return: int = 200
     prefetch_s: float = 0.5
     prefetch_max: int = 500
+    unsaved_bytes_max: int = 256 * 1024 * 1024
     hold_s: float = 15.0
     output_bytes_max: int = 1024 * 1024
     tasks_per_worker_max: int | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
@@ -57,12 +58,13 @@ class AsyncClient:
         url: str | None = None,
         token: str | None = None,
         *,
+        token_file: str | Path | None = None,
         timeout_s: float = TIMEOUT_S,
         retries_s: float | None = None,
         progress: bool | None = None,
     ) -> None:
         """Find the server; nothing is sent yet. The arguments are those of `Client`."""
-        self.session, options = open_session(url, token, timeout_s, retries_s, progress)
+        self.session, options = open_session(url, token, token_file, timeout_s, retries_s, progress)
         self._http = httpx2.AsyncClient(**options)
 
     @property

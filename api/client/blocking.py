@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
@@ -56,6 +58,7 @@ class Client:
         url: str | None = None,
         token: str | None = None,
         *,
+        token_file: str | Path | None = None,
         timeout_s: float = TIMEOUT_S,
         retries_s: float | None = None,
         progress: bool | None = None,
@@ -65,6 +68,8 @@ class Client:
         Args:
             url: its address; None for RECORDLEDGER_URL, or what `recordledger up` has written.
             token: as `url`, from RECORDLEDGER_TOKEN.
+            token_file: a file with the token, instead of it; None for RECORDLEDGER_TOKEN_FILE. It
+                is read again when the server refuses the token, so that it can be replaced.
             timeout_s: for how long one request may be unanswered, in seconds.
             retries_s: for how long to try again when there is no answer, in seconds; every
                 request may be sent twice without harm. None: 60 s, and 5 s as long as the server
@@ -74,9 +79,11 @@ class Client:
         Raises:
             NotConnected: nothing says where the server is.
         """
-        self.session, options = open_session(url, token, timeout_s, retries_s, progress)
+        self.session, options = open_session(url, token, token_file, timeout_s, retries_s, progress)
         self._http = httpx2.Client(**options)
         self._closing = threading.Event()
+        self._n_sending = 0
+        self._sending = threading.Lock()
 
     @property
     def url(self) -> str:
@@ -101,9 +108,16 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Give the connections back; calls that wait to try again end with `NotConnected`."""
+        """Give the connections back; calls that wait to try again end with `NotConnected`.
+
+        Where another thread waits for an answer, it closes the connections when it has it: one
+        that were opened just now would stay open otherwise.
+        """
         self._closing.set()
-        self._http.close()
+        with self._sending:
+            is_idle = not self._n_sending
+        if is_idle:
+            self._http.close()
 
     server = _blocking(calls.server)
     counts = _blocking(calls.counts)
@@ -217,15 +231,29 @@ class Client:
                     raise closed(self.session)
                 return None
             case Send():
-                if self._closing.is_set():
-                    raise closed(self.session)
-                try:
-                    response = self._http.request(
-                        step.method, step.path, content=step.body or None, headers=step.headers
-                    )
-                except httpx2.TransportError as error:
-                    return fault_of(error)
-                return Reply(response.status_code, response.headers, response.content)
+                with self._in_flight():
+                    try:
+                        response = self._http.request(
+                            step.method, step.path, content=step.body or None, headers=step.headers
+                        )
+                    except httpx2.TransportError as error:
+                        return fault_of(error)
+                    return Reply(response.status_code, response.headers, response.content)
+
+    @contextlib.contextmanager
+    def _in_flight(self) -> Generator[None]:
+        with self._sending:
+            if self._closing.is_set():
+                raise closed(self.session)
+            self._n_sending += 1
+        try:
+            yield
+        finally:
+            with self._sending:
+                self._n_sending -= 1
+                is_last = self._closing.is_set() and not self._n_sending
+            if is_last:
+                self._http.close()
 
 
 class FoundRecords:

@@ -12,6 +12,7 @@ import pytest
 from recordledger.api.schemas import AttemptRef, ResultIn
 from recordledger.workers.manager import ManagerConfig, run_manager
 from recordledger.workers.manager_config import parse_program
+from tests.acceptance.proxy import Fault, Proxy
 
 from .conditions import eventually
 from .conftest import Site
@@ -124,6 +125,24 @@ def test_without_a_server_it_keeps_on_computing_and_returns_everything_later(sit
     assert manager.stop() == 0
 
 
+def test_it_claims_no_more_than_it_can_hold(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    state = site.folder / "state"
+    state.write_text("no folder can be made here, as on a full disk")
+    ids = [site.add("echo", n=n) for n in range(40)]
+    with Proxy(int(site.url.rpartition(":")[2])) as proxy:
+        with proxy.failing(Fault.drop_request, "/results"):
+            manager = site.manager(
+                url=proxy.url, n_workers=1, prefetch_s=0.0, unsaved_bytes_max=3_000
+            )
+            eventually(lambda: "claiming nothing until the server takes results" in caplog.text)
+            counts = site.client.counts()
+            assert counts["complete"] == 0
+            assert 1 < counts["running"] < 15
+        eventually(lambda: site.client.counts()["complete"] == len(ids))
+        assert {record.attempt for record in site.client.get_records(ids)} == {1}
+        assert manager.stop() == 0
+
+
 def test_it_waits_for_a_server_that_is_not_there_yet(site: Site) -> None:
     site.stop_server()
     manager = site.manager()
@@ -201,8 +220,8 @@ def test_after_the_grace_period_what_runs_is_given_back(site: Site) -> None:
     process = site.manager_process(grace_s=0.3)
     pids = [site.pid_of(name) for name in "ab"]
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
-    assert process.returncode == 0
+    said = process.communicate(timeout=30)[1]
+    assert process.returncode == 0, said
     assert {r.status for r in site.client.get_records(ids)} == {"waiting"}
     assert all(is_gone(pid) for pid in pids)
 
@@ -217,8 +236,8 @@ def test_the_second_signal_ends_it_at_once(site: Site) -> None:
         if "stopping: waiting up to" in line:
             break
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)
-    assert process.returncode == 0
+    said = process.communicate(timeout=30)[1]
+    assert process.returncode == 0, said
     assert site.client.get_records(running).status == "waiting"
     assert is_gone(pid)
 
