@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,12 +23,12 @@ from .test_engines import is_gone
 
 
 @pytest.fixture
-def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the manager's processes keep what they keep for a while."""
-    folder = tmp_path / "temporary"
-    folder.mkdir()
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where the manager's processes keep what they keep for a while; with a short name."""
+    folder = Path(tempfile.mkdtemp(prefix="rl-"))
     monkeypatch.setenv("TMPDIR", str(folder))
-    return folder
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def descendants(process: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -68,7 +70,7 @@ def dask_scheduler(tmp_path: Path) -> Iterator[list[str]]:
     options = ["--no-dashboard", "--scheduler-file", str(file)]
     scheduler = [*options, "--host", "127.0.0.1", "--port", "0"]
     worker = [*options, "--nthreads", "1", "--nworkers", "2", "--host", "127.0.0.1"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(tmp_path)}
     processes = [
         subprocess.Popen(  # noqa: S603
             [sys.executable, "-m", f"distributed.cli.dask_{name}", *arguments],
@@ -93,7 +95,7 @@ def head_of(started: list[psutil.Process], word: str) -> psutil.Process:
 
 @pytest.mark.parametrize(
     ("engine", "word"),
-    [(DASK, ""), (PARSL, "interchange.py"), (IPYPARALLEL, "ipyparallel.controller")],
+    [(DASK, ""), (PARSL, "interchange"), (IPYPARALLEL, "ipyparallel.controller")],
 )
 def test_a_manager_whose_engine_dies_gives_everything_back_and_ends(
     site: Site, temporary: Path, request: pytest.FixtureRequest, engine: str, word: str

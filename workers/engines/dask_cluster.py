@@ -65,7 +65,7 @@ class DaskCluster:
             )
 
     def _local_cluster(self, folder: Path) -> Any:
-        dask.config.set(OURS)
+        dask.config.set({**OURS, "temporary-directory": str(folder)})
         security: Any = distributed.Security
         options: dict[str, Any] = {
             "n_workers": self._n_workers,

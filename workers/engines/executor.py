@@ -40,6 +40,7 @@ CHECK_S: Final = 1.0
 DEAD_S_MIN: Final = 1.5
 START_S_MAX: Final = 60.0
 CLOSE_S_MAX: Final = 15.0
+CLOSE_FAILED_S_MAX: Final = 3.0
 FALSE_STARTS_MAX: Final = 5
 RESTARTS_MAX: Final = 10
 DYING_S_MAX: Final = 0.2
@@ -108,6 +109,8 @@ class ExecutorEngine:
         self._has_started = threading.Event()
         self._heard_at: float | None = None
         self._busy_since: float | None = None
+        self._dead: dict[Future[Report], Report] = {}
+        self._has_news = threading.Event()
         self._judge_at = 0.0
         self._started_at = time.monotonic()
         for work in (self._hand_out, self._check, self._watch):
@@ -180,19 +183,18 @@ class ExecutorEngine:
         """End now: cancel what has not begun, kill what runs, and wait until all is gone."""
         with self._lock:
             self._closing.set()
-            left = [*self._waiting, *self._handed.values()]
-            self._waiting.clear()
-            self._handed.clear()
-            self._lock.notify_all()
-        for item in left:
-            if not item.future.cancel():
-                _settle(item.future, error=CancelledError("the engine was shut down"))
+            self._has_news.set()
+            left = self._take_all()
+        for future in left:
+            if not future.cancel():
+                _settle(future, error=CancelledError("the engine was shut down"))
         # No library is waited for without end: what it leaves is killed.
         closing = threading.Thread(target=self._close_cluster, name="engine closing", daemon=True)
         closing.start()
-        closing.join(CLOSE_S_MAX)
+        close_s_max = CLOSE_S_MAX if self.failure is None else CLOSE_FAILED_S_MAX
+        closing.join(close_s_max)
         if closing.is_alive():
-            log.warning("%s did not end within %g s", self._cluster.name, CLOSE_S_MAX)
+            log.warning("%s did not end within %g s", self._cluster.name, close_s_max)
         if self._tickets is not None:
             self._tickets.remove()
         self._premises.close(may_come_more=closing.is_alive())
@@ -363,7 +365,15 @@ class ExecutorEngine:
             item.n_restarts += 1
             self._again(item, cause, is_false_start=False)
         else:
-            _settle(item.future, report=self._obituary(item, begun, cause))
+            # If it is the engine that died, the task is not to blame: the next sign of life tells.
+            report = self._obituary(item, begun, cause)
+            with self._lock:
+                if is_alive := self.failure is None and not self._closing.is_set():
+                    self._dead[item.future] = report
+            if is_alive:
+                self._has_news.set()
+            else:
+                _settle(item.future, error=EngineFailed(self.failure or "the engine is closed"))
         if self._tickets is not None and begun is not None:
             self._tickets.discard(ticket, begun)
 
@@ -421,14 +431,19 @@ class ExecutorEngine:
 
     def _check(self) -> None:
         """Ask the cluster for signs of life. This may hang; `_watch` sees that."""
-        while not self._closing.wait(CHECK_S if self._n_workers else LOOK_S):
+        while not self._closing.is_set():
+            self._has_news.wait(CHECK_S if self._n_workers else LOOK_S)
+            self._has_news.clear()
             if self._heard_at is None:
                 continue
+            with self._lock:
+                dead = dict(self._dead)
             try:
                 wrong = self._cluster.check()
                 n_workers = self._cluster.n_workers()
             except Exception as error:  # noqa: BLE001, RUF100 - each library has errors of its own
                 log.debug("no sign of life from %s: %r", self._cluster.name, error)
+                self._closing.wait(LOOK_S)
                 continue
             if wrong is not None:
                 self._fail(wrong)
@@ -436,7 +451,11 @@ class ExecutorEngine:
             self._heard_at = time.monotonic()
             with self._lock:
                 self._n_workers = n_workers
+                for future in dead:
+                    self._dead.pop(future, None)
                 self._lock.notify_all()
+            for future, report in dead.items():
+                _settle(future, report=report)
 
     def _watch(self) -> None:
         """See whether what was handed out still runs, and whether the executor still answers."""
@@ -474,13 +493,19 @@ class ExecutorEngine:
             if self._closing.is_set() or self.failure is not None:
                 return
             self.failure = reason
-            left = [*self._waiting, *self._handed.values()]
-            self._waiting.clear()
-            self._handed.clear()
-            self._lock.notify_all()
+            left = self._take_all()
         log.error("the engine fails: %s", reason)
-        for item in left:
-            _settle(item.future, error=EngineFailed(reason))
+        for future in left:
+            _settle(future, error=EngineFailed(reason))
+
+    def _take_all(self) -> list[Future[Report]]:
+        """Return what is not settled, for the caller to settle; with the lock held."""
+        left = [*(item.future for item in self._waiting), *self._handed, *self._dead]
+        self._waiting.clear()
+        self._handed.clear()
+        self._dead.clear()
+        self._lock.notify_all()
+        return left
 
 
 def _settle(

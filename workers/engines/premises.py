@@ -18,6 +18,7 @@ from . import sweeper
 from .process import THREAD_VARIABLES, processor_count
 
 MARK: Final = "RECORDLEDGER_ENGINE_"
+FOLDER_CHARACTERS_MAX: Final = 60
 
 
 class Premises:
@@ -60,6 +61,10 @@ class Premises:
             "PYTHONPATH": os.pathsep.join(_own_paths()),
             "IPYTHONDIR": str(self.folder / "ipython"),
         }
+        # So that what killed processes leave there is removed with the rest; but sockets are made
+        # in it too, whose paths must be short.
+        if len(str(self.folder)) <= FOLDER_CHARACTERS_MAX:
+            changed["TMPDIR"] = str(self.folder)
         n_threads = str(threads_per_worker or max(1, processor_count() // n_workers))
         for name in THREAD_VARIABLES:
             if threads_per_worker is not None or name not in os.environ:
