@@ -367,10 +367,7 @@ def test_an_executor_that_hangs_fails_the_engine_in_time(part: str) -> None:
         engine.shutdown()
 
 
-def test_workers_that_do_not_see_the_shared_folder_fail_the_engine(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("recordledger.workers.engines.tickets.Tickets.remove", lambda self: None)
+def test_workers_that_do_not_see_the_shared_folder_fail_the_engine(tmp_path: Path) -> None:
     engine = ExecutorEngine(
         GivenExecutor(ThreadPoolExecutor(1), 1), SETTINGS, shared_folder=tmp_path
     )

@@ -8,7 +8,7 @@ from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any, Final
 
-import dask
+import dask.config
 import distributed
 
 from .cluster import Errand
