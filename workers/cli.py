@@ -18,6 +18,7 @@ from recordledger import __version__
 
 from .commands import looking, managing
 from .commands.terminal import console, says_what_is_wrong
+from .engine_names import ENGINES, PROCESSES
 
 if TYPE_CHECKING:
     from recordledger.projections.ledger import Ledger
@@ -51,8 +52,10 @@ def main(verbose: bool) -> None:
         level=logging.DEBUG if verbose else logging.INFO,
         format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
     )
-    for noisy in ("httpx2", "httpcore2", "psycopg.pool"):
+    for noisy in ("httpx2", "httpcore2", "psycopg.pool", "distributed"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # Each task that loses its worker is an error with a traceback to it; the engine says it better.
+    logging.getLogger("parsl").setLevel(logging.CRITICAL)
 
 
 @main.command()
@@ -200,7 +203,35 @@ def work(
 )
 @click.option("--name", help="As people know it. [the host's name]")
 @click.option("--tag", "tags", multiple=True, help="What to claim, in this order. Repeatable. [*]")
-@click.option("--workers", type=click.IntRange(1), help="Tasks at once. [the processors]")
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="Tasks at once. [the processors, or the workers at --engine-address]",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(ENGINES),
+    default=PROCESSES,
+    show_default=True,
+    help="What runs the tasks; see docs/engines.md.",
+)
+@click.option(
+    "--engine-address",
+    help="Of a cluster that runs: a scheduler of Dask; a configuration of Parsl, module:attribute; "
+    "a connection file or a profile of ipyparallel. [one on this machine is started]",
+)
+@click.option(
+    "--engine-folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="A folder that this machine and the workers at --engine-address see. It makes known what "
+    "has begun and what can still be given back.",
+)
+@click.option(
+    "--engine-silence-s",
+    default=30.0,
+    show_default=True,
+    help="Seconds without a sign of life from the engine after which the manager ends.",
+)
 @click.option(
     "--threads-per-worker", type=click.IntRange(1), help="For numerical libraries. [divided]"
 )
@@ -236,6 +267,10 @@ def manager(
     name: str | None,
     tags: tuple[str, ...],
     workers: int | None,
+    engine: str,
+    engine_address: str | None,
+    engine_folder: Path | None,
+    engine_silence_s: float,
     threads_per_worker: int | None,
     programs: tuple[str, ...],
     allow: tuple[str, ...],
@@ -244,7 +279,7 @@ def manager(
     heartbeat_s: float | None,
     grace_s: float,
 ) -> None:
-    """Claim tasks, run them in processes of this machine, and return what came of them.
+    """Claim tasks, run them, and return what came of them.
 
     SIGTERM or Ctrl-C stops it in order: what has not begun is given back, what runs may end. It may
     also be killed at any time: results that were not acknowledged are delivered at the next start.
@@ -253,6 +288,7 @@ def manager(
     Examples:
       recordledger manager --url http://ledger:7420 --tag gpu --tag '*' --workers 8
       recordledger manager --program psi4 --allow 'mypackage.chemistry:*'
+      recordledger manager --engine dask --engine-address tcp://head:8786 --engine-folder /shared/x
 
     Exit status is 0 when it was stopped in order, and 1 when it could not begin or go on.
     """
@@ -266,7 +302,6 @@ def manager(
         raise click.BadParameter(str(error), param_hint="--program") from error
     given: dict[str, Any] = {
         "name": name,
-        "n_workers": workers,
         "state_dir": state_dir,
     }
     config = ManagerConfig(
@@ -274,6 +309,11 @@ def manager(
         token=token,
         token_file=token_file,
         tags=tags or ("*",),
+        n_workers=workers,
+        engine=engine,
+        engine_address=engine_address,
+        engine_folder=engine_folder,
+        engine_silence_s=engine_silence_s,
         threads_per_worker=threads_per_worker,
         programs=found,
         allow=allow,

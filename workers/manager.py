@@ -28,7 +28,7 @@ from recordledger.api.schemas import AttemptRef, RegisterAnswer
 from .allowlist import AllowList
 from .delivery import Delivered, Delivery, size_bytes
 from .desk import Claimed, Desk, NotActive, Pulse, Registered, Stale
-from .engines import Engine, EngineFailed, ProcessEngine, Task
+from .engines import Engine, EngineFailed, EngineUnavailable, Task, engine_starter
 from .manager_config import ManagerConfig
 from .pace import Pace
 from .running import Report, WorkerSettings
@@ -58,7 +58,7 @@ def run_manager(config: ManagerConfig) -> int:
     """
     try:
         return Manager(config).run()
-    except (ClientError, ValueError) as error:
+    except (ClientError, EngineUnavailable, ValueError) as error:
         log.error("the manager cannot begin: %s", error)  # noqa: TRY400
         return 1
 
@@ -99,7 +99,11 @@ class Manager:
 
     Args:
         config: what it is told.
-        start_engine: makes the engine from the settings of its workers; None for processes.
+        start_engine: makes the engine from the settings of its workers; None for what the
+            configuration says.
+
+    Raises:
+        EngineUnavailable: there is no engine as the configuration says.
     """
 
     def __init__(
@@ -109,7 +113,15 @@ class Manager:
     ) -> None:
         self.manager_id: int | None = None
         self._config = config
-        self._start_engine = start_engine or self._process_engine
+        self._start_engine = start_engine or engine_starter(
+            config.engine,
+            n_workers=config.n_workers,
+            address=config.engine_address,
+            shared_folder=config.engine_folder,
+            threads_per_worker=config.threads_per_worker,
+            tasks_per_worker_max=config.tasks_per_worker_max,
+            silence_s_max=config.engine_silence_s,
+        )
         allowed = AllowList(config.allow)
         self._programs = {**allowed.programs, **config.programs}
         # Unlike Queue, a SimpleQueue may be put to from a signal handler.
@@ -136,14 +148,6 @@ class Manager:
         self._batch_bytes = 0
         self._heartbeat_s = 30.0
         self._summary_at = time.monotonic() + config.summary_s
-
-    def _process_engine(self, settings: WorkerSettings) -> Engine:
-        return ProcessEngine(
-            self._config.n_workers,
-            settings,
-            threads_per_worker=self._config.threads_per_worker,
-            tasks_per_worker_max=self._config.tasks_per_worker_max,
-        )
 
     # The life of a manager
 
@@ -252,11 +256,11 @@ class Manager:
         self._heartbeat_s = answer.heartbeat_s
         self._spool.own(answer.manager_id)
         log.info(
-            "manager %d (%s): tags %s; %d at a time; lease %g s, heartbeat every %g s; programs %s",
+            "manager %d (%s): tags %s; engine %s; lease %g s, heartbeat every %g s; programs %s",
             answer.manager_id,
             config.name,
             ", ".join(config.tags),
-            config.n_workers,
+            config.engine,
             answer.lease_s,
             answer.heartbeat_s,
             ", ".join(f"{name} {found or '?'}" for name, found in self._programs.items()) or "none",
@@ -308,6 +312,8 @@ class Manager:
         now = time.monotonic()
         if self._flush_at is not None and now >= self._flush_at:
             self._flush()
+        if self._engine.failure is not None:
+            self._give_up(self._engine.failure)
         if self._stop_by is None:
             if self.manager_id is None and not self._is_registering and now >= self._register_at:
                 self._is_registering = True

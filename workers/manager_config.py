@@ -11,7 +11,7 @@ from pathlib import Path
 
 from recordledger.api.client import home_folder
 
-from .engines import processor_count
+from .engine_names import PROCESSES
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,12 @@ class ManagerConfig:
         token_file: a file with the token, which may be replaced while the manager runs.
         name: as people know it.
         tags: what to claim, in this order; `*` is everything.
-        n_workers: how many tasks to run at the same time.
+        n_workers: how many tasks to run at the same time; None for the processors, or for as many
+            as the cluster at `engine_address` has workers.
+        engine: what runs the tasks, one of `engine_names.ENGINES`; see `docs/engines.md`.
+        engine_address: of a cluster that runs, as the engine understands it; None starts one here.
+        engine_folder: a folder that this machine and the workers of that cluster see.
+        engine_silence_s: how long the engine may show no sign of life before the manager ends.
         threads_per_worker: for numerical libraries; None divides the processors.
         programs: what tasks may require, name to version; what provides the allowed entry points
             is added.
@@ -53,7 +58,11 @@ class ManagerConfig:
     token_file: Path | None = None
     name: str = field(default_factory=platform.node)
     tags: tuple[str, ...] = ("*",)
-    n_workers: int = field(default_factory=processor_count)
+    n_workers: int | None = None
+    engine: str = PROCESSES
+    engine_address: str | None = None
+    engine_folder: Path | None = None
+    engine_silence_s: float = 30.0
     threads_per_worker: int | None = None
     programs: Mapping[str, str | None] = field(default_factory=dict[str, str | None])
     allow: tuple[str, ...] = ()

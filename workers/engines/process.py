@@ -40,7 +40,7 @@ PROGRAM: Final = "recordledger.workers.worker"
 START_S_MAX: Final = 60.0
 DEATH_S_MAX: Final = 5.0
 STARTS_MAX: Final = 3
-_THREAD_VARIABLES: Final = (
+THREAD_VARIABLES: Final = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -49,7 +49,7 @@ _THREAD_VARIABLES: Final = (
     "VECLIB_MAXIMUM_THREADS",
 )
 # What a task has no business with: it could act in the manager's name.
-_SECRET_VARIABLES: Final = ("RECORDLEDGER_TOKEN", "RECORDLEDGER_DATABASE_URL")
+SECRET_VARIABLES: Final = ("RECORDLEDGER_TOKEN", "RECORDLEDGER_DATABASE_URL")
 
 
 class ProcessEngine:
@@ -422,9 +422,9 @@ def _there(file: IO[bytes] | None) -> IO[bytes]:
 
 
 def _environment(n_slots: int, threads_per_worker: int | None) -> dict[str, str]:
-    environment = {k: v for k, v in os.environ.items() if k not in _SECRET_VARIABLES}
+    environment = {k: v for k, v in os.environ.items() if k not in SECRET_VARIABLES}
     n_threads = str(threads_per_worker or max(1, processor_count() // n_slots))
-    for variable in _THREAD_VARIABLES:
+    for variable in THREAD_VARIABLES:
         if threads_per_worker is not None or variable not in environment:
             environment[variable] = n_threads
     return environment
