@@ -6,7 +6,7 @@ import logging
 import queue
 import random
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -93,6 +93,10 @@ class Desk:
         """Register the manager; the answer is told."""
         self._jobs.put(self._register)
 
+    def report_programs(self, manager_id: int, programs: Mapping[str, str | None]) -> None:
+        """Say which programs there are now."""
+        self._jobs.put(lambda: self._report_programs(manager_id, programs))
+
     def relinquish(self, manager_id: int, refs: Iterable[tuple[int, int]], reason: str) -> None:
         """Give attempts back."""
         attempts = [AttemptRef(record_id=record_id, attempt=number) for record_id, number in refs]
@@ -127,6 +131,15 @@ class Desk:
             self._tell(Registered(None, _retry_s(error)))
         else:
             self._tell(Registered(answer))
+
+    def _report_programs(self, manager_id: int, programs: Mapping[str, str | None]) -> None:
+        try:
+            self._client.report_programs(manager_id, programs)
+        except Exception as error:  # noqa: BLE001, RUF100
+            if isinstance(error, ClientError) and error.code in _NOT_ACTIVE:
+                self._tell(NotActive(manager_id))  # It registers anew, with what there is now.
+            elif not self._ended.is_set():
+                log.warning("cannot report programs: %s: %s", type(error).__name__, error)
 
     def _relinquish(self, manager_id: int, attempts: list[AttemptRef], reason: str) -> None:
         try:

@@ -31,7 +31,9 @@ from .desk import Claimed, Desk, NotActive, Pulse, Registered, Stale
 from .engines import Engine, EngineFailed, EngineUnavailable, Task, engine_starter
 from .manager_config import ManagerConfig
 from .pace import Pace
+from .programs import Programs, Surveyor, survey
 from .running import Report, WorkerSettings
+from .slurm import stop_reasons
 from .spool import Spool
 
 __all__ = ["Manager", "ManagerConfig", "run_manager"]
@@ -90,8 +92,19 @@ class Finished:
 class StopRequested:
     """Somebody wants the manager to end; the second time, at once."""
 
+    reason: str
 
-Message: TypeAlias = Finished | Claimed | Registered | Stale | NotActive | Delivered | StopRequested
+
+@dataclass(frozen=True, slots=True)
+class ProgramsFound:
+    """There are other programs on this machine than before."""
+
+    programs: Programs
+
+
+Message: TypeAlias = (
+    Finished | Claimed | Registered | Stale | NotActive | Delivered | ProgramsFound | StopRequested
+)
 
 
 class Manager:
@@ -116,14 +129,14 @@ class Manager:
         self._start_engine = start_engine or engine_starter(
             config.engine,
             n_workers=config.n_workers,
+            n_workers_min=config.n_workers_min,
             address=config.engine_address,
             shared_folder=config.engine_folder,
             threads_per_worker=config.threads_per_worker,
             tasks_per_worker_max=config.tasks_per_worker_max,
             silence_s_max=config.engine_silence_s,
         )
-        allowed = AllowList(config.allow)
-        self._programs = {**allowed.programs, **config.programs}
+        self._programs = self._survey()
         # Unlike Queue, a SimpleQueue may be put to from a signal handler.
         self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._held: dict[tuple[int, int], Held] = {}
@@ -136,6 +149,8 @@ class Manager:
         self._is_overfull = False
         self._n_stops = 0
         self._stop_by: float | None = None
+        self._stop_reason = "the manager has ended"
+        self._worked_at = time.monotonic()
         self._exit_status = 0
         self._register_at = 0.0
         self._pace = Pace(
@@ -151,9 +166,18 @@ class Manager:
 
     # The life of a manager
 
-    def stop(self) -> None:
-        """Ask the manager to end: gracefully the first time, at once the second. Never waits."""
-        self._inbox.put(StopRequested())
+    def stop(self, reason: str = "the manager was told to stop") -> None:
+        """Ask the manager to end: gracefully the first time, at once the second. Never waits.
+
+        Args:
+            reason: why; it stands in the history of what is given back.
+        """
+        self._inbox.put(StopRequested(reason))
+
+    def _survey(self) -> Programs:
+        """Return what this machine can run. Threads may call this."""
+        found = survey(self._config.wanted)
+        return {**AllowList(self._config.allow).programs, **found}
 
     def run(self) -> int:
         """Run until told to stop, by `stop` or by SIGTERM or SIGINT; return the exit status.
@@ -217,6 +241,13 @@ class Manager:
         pulse_client = self._client(SHORT_RETRIES_S, pulse_timeout_s)
         self._pulse = Pulse(pulse_client, self._heard_of, self._inbox.put)
         stack.callback(self._pulse.end)
+        surveyor = Surveyor(
+            self._survey,
+            lambda programs: self._inbox.put(ProgramsFound(programs)),
+            config.survey_s,
+            self._programs,
+        )
+        stack.callback(surveyor.end)
         # The last to come and the first to go: what it leaves is given back by the others.
         self._engine = self._start_engine(settings)
         stack.callback(self._engine.shutdown)
@@ -226,6 +257,8 @@ class Manager:
         self._delivery.start()
         self._desk.start()
         self._pulse.start()
+        surveyor.start()
+        self._worked_at = time.monotonic()
 
     def _client(self, retries_s: float = RETRIES_S, timeout_s: float = TIMEOUT_S) -> Client:
         config = self._config
@@ -263,7 +296,7 @@ class Manager:
             config.engine,
             answer.lease_s,
             answer.heartbeat_s,
-            ", ".join(f"{name} {found or '?'}" for name, found in self._programs.items()) or "none",
+            _listed(self._programs),
         )
 
     def _is_over(self) -> bool:
@@ -292,7 +325,7 @@ class Manager:
         self._pulse.end()
         if self.manager_id is not None:
             try:
-                requeued = self._control.deactivate_manager(self.manager_id, "stopped")
+                requeued = self._control.deactivate_manager(self.manager_id, self._stop_reason)
             except ClientError as error:
                 log.warning("could not say good-bye; the lease will run out: %s", error)
                 return 1
@@ -320,6 +353,7 @@ class Manager:
                 self._desk.register()
             self._give_back_if_stuck(now)
             self._claim_if_room(now)
+            self._stop_if_idle(now)
         if now >= self._summary_at:
             self._summarize(now)
 
@@ -365,8 +399,10 @@ class Manager:
                 self._drop(refs)
             case NotActive(manager_id=manager_id):
                 self._start_over(manager_id)
-            case StopRequested():
-                self._stop_requested()
+            case ProgramsFound(programs=programs):
+                self._change_programs(programs)
+            case StopRequested(reason=reason):
+                self._stop_requested(reason)
 
     def _heard_of(self) -> tuple[int | None, float, list[AttemptRef]]:
         """Return what a heartbeat says: who, how often, and what is held."""
@@ -418,7 +454,7 @@ class Manager:
             log.debug("claimed %d tasks, of at most %d", len(claimed.tasks), claimed.limit)
         if self._stop_by is not None or claimed.manager_id != self.manager_id:
             refs = [(task.record_id, task.attempt) for task in claimed.tasks]
-            self._desk.relinquish(claimed.manager_id, refs, "the manager is stopping")
+            self._desk.relinquish(claimed.manager_id, refs, self._stop_reason)
             return
         for task in claimed.tasks:
             held = Held(claimed.manager_id, task.record_id, task.attempt, now)
@@ -525,30 +561,47 @@ class Manager:
 
     # Stopping
 
-    def _stop_requested(self) -> None:
+    def _stop_requested(self, reason: str) -> None:
         self._n_stops += 1
         now = time.monotonic()
         if self._n_stops == 1:
             log.info(
-                "stopping: waiting up to %g s for %d running tasks; once more to end at once",
+                "stopping: waiting up to %g s for %d running tasks (%s); once more to end at once",
                 self._config.grace_s,
                 min(len(self._in_engine), self._engine.n_slots),
+                reason,
             )
-            self._begin_to_stop(now + self._config.grace_s)
+            self._begin_to_stop(now + self._config.grace_s, reason)
         else:
             log.warning("ending at once")
             self._stop_by = now
 
-    def _begin_to_stop(self, stop_by: float) -> None:
+    def _begin_to_stop(self, stop_by: float, reason: str) -> None:
         if self._stop_by is None:
             self._stop_by = stop_by
-            self._give_back_waiting("the manager is stopping")
+            self._stop_reason = reason
+            self._give_back_waiting(reason)
+
+    def _stop_if_idle(self, now: float) -> None:
+        """End when there was nothing to do for long enough, if that is wanted."""
+        limit_s = self._config.end_when_idle_s
+        if self._held:
+            self._worked_at = now
+        elif limit_s is not None and now - self._worked_at > limit_s and not self._is_claiming:
+            log.info("there was nothing to do for %g s", limit_s)
+            self._begin_to_stop(now, "the manager had nothing to do")
+
+    def _change_programs(self, programs: Programs) -> None:
+        log.info("programs are now: %s", _listed(programs))
+        self._programs = programs
+        if self.manager_id is not None:
+            self._desk.report_programs(self.manager_id, programs)
 
     def _give_up(self, reason: str) -> None:
         if self._stop_by is None:
             log.error("the manager ends: %s", reason)
             self._exit_status = 1
-            self._begin_to_stop(time.monotonic() + self._config.grace_s)
+            self._begin_to_stop(time.monotonic() + self._config.grace_s, reason)
 
     def _summarize(self, now: float) -> None:
         self._summary_at = now + self._config.summary_s
@@ -561,18 +614,23 @@ class Manager:
         )
 
 
+def _listed(programs: Programs) -> str:
+    return ", ".join(f"{name} {found or '?'}" for name, found in programs.items()) or "none"
+
+
 @contextlib.contextmanager
-def _signals(stop: Callable[[], None]) -> Generator[None]:
-    """Let SIGTERM and SIGINT stop the manager, if this is the thread that gets signals."""
+def _signals(stop: Callable[[str], None]) -> Generator[None]:
+    """Let SIGTERM, SIGINT and SIGUSR1 stop the manager, if this is the thread that gets them."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
-        del number, frame
-        stop()
+        del frame
+        stop(reasons[signal.Signals(number)])
 
-    numbers = (signal.SIGTERM, signal.SIGINT)
+    reasons = stop_reasons()
+    numbers = tuple(reasons)
     before = [signal.signal(number, handle) for number in numbers]
     try:
         yield

@@ -94,6 +94,8 @@ class Site:
             "allow": [f"{TASKS}:*"],
             "tags": ["*"],
             "state_dir": str(self.folder / "state"),
+            "distributions": (),
+            "executables": {},
             "poll_max_s": 0.2,
             "heartbeat_s": 0.2,
             "lease_s": 60.0,

@@ -515,6 +515,38 @@ def test_tasks_have_their_share_of_threads_no_input_and_no_token(
     assert pids[0] == pids[1] != pids[2] == pids[3]
 
 
+def test_there_are_as_many_processes_as_there_is_to_do_between_bounds(tmp_path: Path) -> None:
+    engine = ProcessEngine(3, SETTINGS, n_slots_min=1, idle_s=0.2)
+    try:
+        assert (engine.n_processes, engine.n_slots) == (1, 3)
+        names = [str(number) for number in range(4)]
+        running = meetings(engine, tmp_path, *names)
+        pids = {int(text_of(tmp_path / f"begun-{name}")) for name in names[:3]}
+        assert len(pids) == engine.n_processes == 3
+        for name in names:
+            (tmp_path / f"end-{name}").touch()
+        for future in running:
+            future.result(TIMEOUT_S)
+        eventually(lambda: engine.n_processes == 1)
+        eventually(lambda: sum(map(is_gone, pids)) == 2)
+        # It grows again.
+        meetings(engine, tmp_path, "again", "and again")
+        text_of(tmp_path / "begun-again")
+        text_of(tmp_path / "begun-and again")
+    finally:
+        engine.shutdown()
+
+
+def test_an_engine_may_have_no_process_while_there_is_nothing_to_do() -> None:
+    engine = ProcessEngine(2, SETTINGS, n_slots_min=0, idle_s=0.1)
+    try:
+        for x in range(3):
+            assert result_of(run(engine, "echo", x=x)) == {"x": x}
+            eventually(lambda: engine.n_processes == 0)
+    finally:
+        engine.shutdown()
+
+
 def test_shutting_down_ends_what_runs_and_leaves_nothing(tmp_path: Path) -> None:
     engine = ProcessEngine(1, SETTINGS)
     running = engine.submit(Task(f"{TASKS}:meet", {"folder": str(tmp_path)}))

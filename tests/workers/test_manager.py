@@ -130,17 +130,46 @@ def test_it_claims_no_more_than_it_can_hold(site: Site, caplog: pytest.LogCaptur
     state.write_text("no folder can be made here, as on a full disk")
     ids = [site.add("echo", n=n) for n in range(40)]
     with Proxy(int(site.url.rpartition(":")[2])) as proxy:
-        with proxy.failing(Fault.drop_request, "/results"):
+        with proxy.failing(Fault.drop_request, "/results") as failing:
             manager = site.manager(
                 url=proxy.url, n_workers=1, prefetch_s=0.0, unsaved_bytes_max=3_000
             )
             eventually(lambda: "claiming nothing until the server takes results" in caplog.text)
+            eventually(lambda: failing.n_fired)
             counts = site.client.counts()
             assert counts["complete"] == 0
             assert 1 < counts["running"] < 15
         eventually(lambda: site.client.counts()["complete"] == len(ids))
         assert {record.attempt for record in site.client.get_records(ids)} == {1}
         assert manager.stop() == 0
+
+
+def test_it_offers_what_it_finds_and_reports_what_changes(site: Site) -> None:
+    tool = site.folder / "tool"
+    tool.write_text("#!/bin/sh\necho tool 1.0.0\n")
+    tool.chmod(0o755)
+    manager = site.manager(executables={"tool": f"{tool} --version"}, survey_s=0.05)
+    assert site.client.manager(manager.id).programs["tool"] == "1.0.0"
+    added = site.client.add_records(
+        "tests.workers.tasks:echo", {"n": 1}, required_programs=["tool>=2"]
+    )
+    (needs_newer,) = added.ids
+    assert needs_newer is not None
+    newer = site.folder / "newer"
+    newer.write_text("#!/bin/sh\necho tool 2.1.0\n")
+    newer.chmod(0o755)
+    newer.rename(tool)
+    site.becomes(needs_newer, "complete")
+    assert site.client.manager(manager.id).programs["tool"] == "2.1.0"
+
+
+def test_it_ends_when_there_was_nothing_to_do_for_long_enough(site: Site) -> None:
+    done = site.add("echo", n=1)
+    manager = site.manager(end_when_idle_s=0.5)
+    eventually(manager.has_ended)
+    assert manager.exit_status == 0
+    assert site.client.get_records(done).status == "complete"
+    assert site.client.manager(manager.id).state == "inactive"
 
 
 def test_it_waits_for_a_server_that_is_not_there_yet(site: Site) -> None:

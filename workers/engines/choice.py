@@ -29,6 +29,7 @@ def engine_starter(
     engine: str,
     *,
     n_workers: int | None = None,
+    n_workers_min: int | None = None,
     address: str | None = None,
     shared_folder: Path | None = None,
     threads_per_worker: int | None = None,
@@ -41,6 +42,7 @@ def engine_starter(
         engine: one of `ENGINES`.
         n_workers: how many tasks to run at the same time. None for the number of processors, or,
             with an address, for as many as there are workers.
+        n_workers_min: of `processes` only: how many to keep when there is less to do.
         address: of a cluster, as the engine understands it; None to start one on this machine.
         shared_folder: that this machine and the workers of that cluster see.
         threads_per_worker: for numerical libraries, in workers on this machine.
@@ -55,11 +57,14 @@ def engine_starter(
         raise EngineUnavailable(f"there is no engine {engine!r}, but {', '.join(ENGINES)}")
     if engine not in LIBRARIES and not (address is None and shared_folder is None):
         raise EngineUnavailable(f"the engine {engine!r} runs on this machine, and has no address")
+    if engine != PROCESSES and n_workers_min is not None:
+        raise EngineUnavailable(f"the engine {engine!r} always has all of its workers")
     n_local = n_workers or processor_count()
     if engine == PROCESSES:
         return lambda settings: ProcessEngine(
             n_local,
             settings,
+            n_slots_min=n_workers_min,
             threads_per_worker=threads_per_worker,
             tasks_per_worker_max=tasks_per_worker_max,
         )
