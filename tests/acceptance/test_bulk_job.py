@@ -51,7 +51,7 @@ def stage(database_url: str) -> Iterator[Stage]:
 def working(stage: Stage, log: Path) -> Generator[subprocess.Popen[bytes]]:
     """Run the server's jobs in a process of their own, and kill it in the end."""
     with log.open("ab") as output:
-        process = subprocess.Popen(  # noqa: S603
+        process = subprocess.Popen(
             [sys.executable, "-m", "recordledger.workers.cli", "work"],
             env={**os.environ, "RECORDLEDGER_DATABASE_URL": stage.url},
             stdout=output,
@@ -111,9 +111,7 @@ def killed_while_it_waits(stage: Stage, blocker: Connection[Any], log: Path) -> 
 def finish(stage: Stage, job_id: int, log: Path) -> Job:
     """Let a worker go on to the end; return the job."""
     with working(stage, log), stage.connected() as clock:
-        until(
-            lambda: job_now(stage, job_id).state is not JobState.running, clock, 3 * DEADLINE_S
-        )
+        until(lambda: job_now(stage, job_id).state is not JobState.running, clock, 3 * DEADLINE_S)
     return job_now(stage, job_id)
 
 
