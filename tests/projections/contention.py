@@ -25,9 +25,10 @@ from recordledger.domain.errors import CommandRefused
 from recordledger.domain.events import Priority
 from recordledger.domain.propagation import Action
 from recordledger.domain.status import Status
+from recordledger.projections.bulk import order as do
 from recordledger.projections.bulk import undo
 from recordledger.projections.ledger import Ledger
-from recordledger.projections.management import Order, manage
+from recordledger.projections.management import Order
 from recordledger.projections.schema import migrate
 from recordledger.projections.services import start_service
 from tests.postgres import new_database, running_server
@@ -80,9 +81,11 @@ class ByLedger:
     stage: Stage
 
     def order(self, order: Order, ids: Sequence[int]) -> Said:
-        managed = manage(self.ledger, order, ids, actor=ALICE, reason="contention")
+        ordered = do(self.ledger, order, ids, actor=ALICE, reason="contention")
+        managed = ordered["managed"]
+        assert managed is not None  # so few records are changed at once
         return Said(
-            UUID(managed["operation_id"]),
+            UUID(ordered["operation_id"]) if ordered["changed"] else None,
             updated={ids[index] for index in managed["updated_idx"]},
             refused={ids[index]: code for index, code, _ in managed["errors"]},
             new_ids=list(managed["new_ids"].values()),

@@ -351,49 +351,38 @@ class Management(RuleBasedStateMachine):
     # What people do
 
     @precondition(lambda self: self.piles)
-    @rule(order=ORDERS, numbers=SOME, wish=NUMBERS)
-    def order(self, order: Order, numbers: list[int], wish: int) -> None:
-        self.carry_out(self.sensible(order, self.pick(numbers), wish), self.pick(numbers))
+    @rule(order=ORDERS, numbers=SOME)
+    def order(self, order: Order, numbers: list[int]) -> None:
+        """Order anything, which most records refuse."""
+        self.carry_out(order, self.pick(numbers))
 
-    @precondition(lambda self: self.ready_for(Action.adopt))
-    @rule(numbers=SOME, again=st.booleans())
-    def adopt(self, numbers: list[int], again: bool) -> None:
-        """Adopt as somebody does who has seen what can be adopted, and perhaps take it back."""
-        ids = self.ready_for(Action.adopt)
-        chosen = [ids[number % len(ids)] for number in numbers]
-        operation = self.carry_out(Order(Action.adopt), chosen)
-        for id_ in chosen:
-            late = [n for n, tried in self.tries[id_].items() if tried.answer == "late good"]
-            event = self.stage.events(id_)[-1]
-            assert isinstance(event, ResultAdopted)
-            assert event.attempt == late[-1]
-        if again:
-            self.take_back(operation)
+    @precondition(lambda self: self.there())
+    @rule(order=ORDERS, wish=NUMBERS, numbers=SOME)
+    def order_what_is_possible(self, order: Order, wish: int, numbers: list[int]) -> None:
+        """Order something as somebody does who has seen what the records are."""
+        self.carry_out(*self.possible(order, wish, numbers))
 
-    @precondition(lambda self: self.ready_for(Action.resubmit))
-    @rule(numbers=SOME)
-    def resubmit(self, numbers: list[int]) -> None:
-        """Resubmit as somebody does who has seen what has ended."""
-        ids = self.ready_for(Action.resubmit)
-        self.carry_out(Order(Action.resubmit), [ids[number % len(ids)] for number in numbers])
-
-    @precondition(lambda self: self.piles)
-    @rule(order=ORDERS, numbers=SOME, wish=NUMBERS)
-    def order_and_think_better_of_it(self, order: Order, numbers: list[int], wish: int) -> None:
-        ids = self.pick(numbers)
+    @precondition(lambda self: self.there())
+    @rule(order=ORDERS, wish=NUMBERS, numbers=SOME)
+    def order_and_think_better_of_it(self, order: Order, wish: int, numbers: list[int]) -> None:
         before = self.stage.image()
-        operation = self.carry_out(self.sensible(order, ids, wish), ids)
+        operation = self.carry_out(*self.possible(order, wish, numbers))
         done = self.operations[operation]
         self.take_back(operation)
         stopped = any(pile.status == "running" for pile in done.before.values())
         if not stopped and not LASTING.intersection(done.event.values()):
             assert self.stage.image() == before
 
-    def sensible(self, order: Order, ids: list[int], wish: int) -> Order:
-        """Mostly return another order, which at least the first of the records does not refuse."""
-        orders = [replace(order, action=action, attempt=None) for action in sorted(EVENTS)]
-        possible = [each for each in orders if not self.refusals(each, ids[:1])]
-        return possible[wish % len(possible)] if wish % 4 and possible else order
+    def possible(self, order: Order, wish: int, numbers: list[int]) -> tuple[Order, list[int]]:
+        """Return an order, and records that do not refuse it. Erasing would end too many lives."""
+        ready = {
+            action: ids
+            for action in sorted(EVENTS.keys() - {Action.erase})
+            if (ids := self.ready_for(action))
+        }
+        action = list(ready)[wish % len(ready)]
+        ids = [ready[action][number % len(ready[action])] for number in numbers]
+        return replace(order, action=action, attempt=None), ids
 
     def carry_out(self, given: Order, ids: list[int]) -> UUID:
         """Let Alice do something; return the operation."""
@@ -428,9 +417,18 @@ class Management(RuleBasedStateMachine):
             pile = self.piles[ids[index]]
             self.piles[new_id] = Pile((), pile.kind, pile.tag, pile.priority)
             self.happen(done, new_id, "created", self.piles[new_id].but(cards=("waiting",)))
+        if action is Action.adopt:
+            self.require_newest_adopted(accepted, order.attempt)
         operation = UUID(managed["operation_id"])
         self.operations[operation] = done
         return operation
+
+    def require_newest_adopted(self, ids: Iterable[int], attempt: int | None) -> None:
+        for id_ in ids:
+            late = [n for n, tried in self.tries[id_].items() if tried.answer == "late good"]
+            event = self.stage.events(id_)[-1]
+            assert isinstance(event, ResultAdopted)
+            assert event.attempt == (attempt or late[-1])
 
     def happen(self, done: Done, id_: int, event: str, after: Pile) -> None:
         before = self.piles[id_]
