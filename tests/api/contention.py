@@ -37,7 +37,7 @@ OPTIONS: Final[Mapping[Action, Callable[[Order], dict[str, Any]]]] = {
 
 @dataclass
 class OverHttp:
-    """Does things by requests; each that changes something is sent twice, as if the net was bad."""
+    """Does things by requests; orders, undos, claims and results are each sent twice."""
 
     visit: Visit
 
