@@ -25,6 +25,7 @@ from .errors import (
     WaitTimeout,
 )
 from .results import (
+    Attempts,
     Comment,
     Comments,
     Counts,
@@ -55,6 +56,7 @@ from .wire import json_bytes
 __all__ = [
     "AsyncClient",
     "AsyncFoundRecords",
+    "Attempts",
     "Client",
     "ClientError",
     "Comment",

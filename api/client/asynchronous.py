@@ -98,6 +98,7 @@ class AsyncClient:
     add_records = _awaited(calls.add_records)
     query_records = _querying(calls.query_records)
     history = _awaited(calls.history)
+    attempts = _awaited(calls.attempts)
     wait = _awaited(calls.wait)
 
     reset_records = _awaited(manage_calls.reset_records)

@@ -124,6 +124,7 @@ class Client:
     add_records = _blocking(calls.add_records)
     query_records = _querying(calls.query_records)
     history = _blocking(calls.history)
+    attempts = _blocking(calls.attempts)
     wait = _blocking(calls.wait)
 
     reset_records = _blocking(manage_calls.reset_records)

@@ -24,6 +24,7 @@ NEEDS: Final[dict[tuple[str, str], set[Permission]]] = {
     ("GET", "/v1/records/counts"): {Permission.read},
     ("GET", "/v1/records/{record_id}"): {Permission.read},
     ("GET", "/v1/records/{record_id}/events"): {Permission.read},
+    ("GET", "/v1/records/{record_id}/attempts"): {Permission.read},
     ("POST", "/v1/records/reset"): {Permission.submit},
     ("POST", "/v1/records/cancel"): {Permission.submit},
     ("POST", "/v1/records/uncancel"): {Permission.submit},
