@@ -42,7 +42,14 @@ class NotActive:
     manager_id: int
 
 
-News: TypeAlias = Claimed | Stale | NotActive
+@dataclass(frozen=True, slots=True)
+class Draining:
+    """The server gives this manager nothing more; it shall end when it has nothing left."""
+
+    manager_id: int
+
+
+News: TypeAlias = Claimed | Stale | NotActive | Draining
 
 
 class Desk:
@@ -157,3 +164,5 @@ class Pulse:
             if answer.stale:
                 refs = frozenset((ref.record_id, ref.attempt) for ref in answer.stale)
                 self._tell(Stale(refs))
+            if answer.draining:
+                self._tell(Draining(manager_id))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import platform
 import queue
 import random
@@ -27,7 +28,7 @@ from recordledger.api.schemas import AttemptRef
 
 from .allowlist import AllowList
 from .delivery import Delivered, Delivery, size_bytes
-from .desk import Claimed, Desk, NotActive, Pulse, Stale
+from .desk import Claimed, Desk, Draining, NotActive, Pulse, Stale
 from .engines import Engine, EngineFailed, ProcessEngine, Task
 from .manager_config import ManagerConfig
 from .pace import Pace
@@ -87,7 +88,7 @@ class StopRequested:
     """Somebody wants the manager to end; the second time, at once."""
 
 
-Message: TypeAlias = Finished | Claimed | Stale | NotActive | Delivered | StopRequested
+Message: TypeAlias = Finished | Claimed | Stale | NotActive | Draining | Delivered | StopRequested
 
 
 class Manager:
@@ -346,6 +347,8 @@ class Manager:
                 self._drop(refs)
             case NotActive(manager_id=manager_id):
                 self._start_over(manager_id)
+            case Draining(manager_id=manager_id):
+                self._drain(manager_id)
             case StopRequested():
                 self._stop_requested()
 
@@ -504,10 +507,18 @@ class Manager:
             log.warning("ending at once")
             self._stop_by = now
 
+    def _drain(self, manager_id: int) -> None:
+        """Begin to end as the server wants it: what runs may take as long as it takes."""
+        if self._stop_by is None and manager_id == self.manager_id:
+            log.info("manager %d is drained: it ends when it has nothing left", manager_id)
+            self._begin_to_stop(math.inf)
+
     def _begin_to_stop(self, stop_by: float) -> None:
         if self._stop_by is None:
             self._stop_by = stop_by
             self._give_back_waiting("the manager is stopping")
+        # One that is drained may be told to hurry.
+        self._stop_by = min(self._stop_by, stop_by)
 
     def _give_up(self, reason: str) -> None:
         if self._stop_by is None:
