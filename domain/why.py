@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, TypeVar, assert_never
@@ -211,7 +211,7 @@ def _waiting(record: Record, now: Circumstances) -> Explanation:
     match cause:
         case Cause.programs_suspended:
             near, far = those(Fit.suspended), elsewhere
-            text = _suspended(near[0], now.alive, lane)
+            text = _suspended(near[0], lane, now)
         case Cause.managers_draining:
             near, far = those(Fit.draining), elsewhere
             text = f"Who could take it is draining and claims nothing more: {_named(near)}."
@@ -283,18 +283,19 @@ def _queued(able: Sequence[Nearest], now: Circumstances) -> str:
     return f"It is in the queue, and {before}. {who}{heard}."
 
 
-def _suspended(first: Nearest, alive: Iterable[Seen], lane: Lane) -> str:
-    manager = next(seen.manager for seen in alive if seen.manager.id == first.manager_id)
-    program = max(
-        suspended_of(manager, lane.required_programs),
-        key=lambda name: manager.suspended[name].until,
-    )
+def _suspended(first: Nearest, lane: Lane, now: Circumstances) -> str:
+    manager = next(seen.manager for seen in now.alive if seen.manager.id == first.manager_id)
+    suspended = suspended_of(manager, lane.required_programs)
+    program = max(suspended, key=lambda name: manager.suspended[name].until)
     found = manager.suspended[program]
     what = "tasks without programs" if program == NO_PROGRAM else f"tasks of {program}"
+    until = f"it gets no {what} until {_moment(found.until)}"
+    if found.until <= now.now:
+        until = f"with its next claim it gets one of the {what} to try"
     return (
         "The circuit breaker keeps it from every manager that could take it. The first to try "
-        f"again is {first}: it gets no {what} until {_moment(found.until)}, after "
-        f"{_counted(found.n_failures, 'failure')} in a row, the last by {found.error_type}."
+        f"again is {first}: {until}, after {_counted(found.n_failures, 'failure')} in a row, the "
+        f"last by {found.error_type}."
     )
 
 

@@ -182,7 +182,7 @@ class Explanation(WhyAnswer):
     def __repr__(self) -> str:
         """Return the reason, what would change it, and who is nearest to taking the record."""
         status = self.status or "erased"
-        lines = [f"Record {self.record_id} is {status} ({self.code})", self.text]
+        lines = [f"Record {self.record_id}: {status} ({self.code})", self.text]
         if self.remedy:
             lines.append(f"To change that:  {self.remedy}")
         for each in self.nearest:

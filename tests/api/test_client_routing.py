@@ -49,7 +49,7 @@ def test_why_shows_itself_in_words(client: Client) -> None:
     sentence = f"No manager on tag {tag} offers psi4>=1.9; manager {m7} (m7) on tag cpu does."
     assert str(found) == sentence
     assert repr(found).splitlines() == [
-        f"Record {record_id} is waiting (programs_missing)",
+        f"Record {record_id}: waiting (programs_missing)",
         sentence,
         f"To change that:  recordledger modify {record_id} --new-tag cpu",
         f"  manager {m7} (m7): active, tags cpu",
@@ -67,7 +67,7 @@ def test_why_tells_of_an_erased_record(client: Client) -> None:
     client.delete_records(record_id, soft_delete=False, reason="private")
     found = client.why(record_id)
     assert (found.status, found.code, found.actor) == (None, "erased", "user:ann")
-    assert repr(found).startswith(f"Record {record_id} is erased (erased)\n")
+    assert repr(found).startswith(f"Record {record_id}: erased (erased)\n")
 
 
 def test_the_queue_shows_itself_as_a_table(client: Client) -> None:

@@ -43,6 +43,7 @@ from tests.examples import (
 from .test_matching import manager
 
 NOW = at(1_000)
+EARLY = at(30)
 
 
 def seen(which: Manager, heartbeat_at: datetime | None = None) -> Seen:
@@ -59,10 +60,11 @@ def waiting(
     required_programs: tuple[str, ...] = ("psi4>=1.9",),
     tag: str = "gpu",
     n_before: int = 0,
+    now: datetime = NOW,
 ) -> Explanation:
     """Return why a task of tag gpu that requires psi4>=1.9 waits while these managers are alive."""
     circumstances = Circumstances(
-        now=NOW,
+        now=now,
         alive=[seen(each) for each in managers],
         n_waiting=n_before + 1,
         n_before=n_before,
@@ -156,7 +158,7 @@ def test_the_circuit_breaker_is_told_with_whom_it_lets_try_first() -> None:
     later = manager(1, suspended=["psi4"])
     later = replace(later, suspended={"psi4": replace(later.suspended["psi4"], until=at(2_000))})
     found = waiting(
-        later, manager(2, suspended=["psi4"], name="sick"), manager(3, "cpu", name="m3")
+        later, manager(2, suspended=["psi4"], name="sick"), manager(3, "cpu", name="m3"), now=EARLY
     )
     assert found.code is Cause.programs_suspended
     assert found.text == (
@@ -169,8 +171,15 @@ def test_the_circuit_breaker_is_told_with_whom_it_lets_try_first() -> None:
 
 
 def test_tasks_without_programs_are_suspended_too() -> None:
-    found = waiting(manager(2, suspended=["(none)"]), required_programs=())
+    sick = manager(2, suspended=["(none)"])
+    found = waiting(sick, required_programs=(), now=EARLY)
     assert "it gets no tasks without programs until" in found.text
+
+
+def test_when_the_suspension_is_over_one_task_is_tried() -> None:
+    found = waiting(manager(2, suspended=["psi4"]), now=at(60))
+    assert found.code is Cause.programs_suspended
+    assert "with its next claim it gets one of the tasks of psi4 to try, after 10" in found.text
 
 
 def test_those_that_drain_claim_nothing_more() -> None:

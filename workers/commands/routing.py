@@ -67,7 +67,16 @@ def queue(tag: tuple[str, ...], limit: int, as_json: bool) -> None:
         )
         for each in found
     ]
-    columns = ("tag", "programs", "waiting", "pausing", "running", "oldest", "of (UTC)", "managers")
+    columns = (
+        "tag",
+        "programs",
+        "waiting",
+        "pausing",
+        "running",
+        "oldest",
+        "created (UTC)",
+        "managers",
+    )
     print_table(columns, rows)
     totals = found.totals
     click.echo(
@@ -143,7 +152,7 @@ def show_manager(manager: str, as_json: bool) -> None:
         print_json(plain | {"running": ids[:_RUNNING_MAX], "events": list(history.events)})
         return
     fields: dict[str, Any] = found.model_dump(exclude={"suspended"})
-    more = [f"and more than {_RUNNING_MAX}"] if len(ids) > _RUNNING_MAX else []
+    more = ["and more"] if len(ids) > _RUNNING_MAX else []
     fields["runs"] = [*ids[:_RUNNING_MAX], *more]
     rows = [(name, value) for name, value in fields.items() if value not in (None, [], {})]
     print_table(("", f"manager {found.id}"), rows)
