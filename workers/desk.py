@@ -50,7 +50,14 @@ class Registered:
     retry_s: float = 0.0
 
 
-News: TypeAlias = Claimed | Stale | NotActive | Registered
+@dataclass(frozen=True, slots=True)
+class Draining:
+    """The server gives this manager nothing more; it shall end when it has nothing left."""
+
+    manager_id: int
+
+
+News: TypeAlias = Claimed | Stale | NotActive | Registered | Draining
 
 
 class Desk:
@@ -215,3 +222,5 @@ class Pulse:
             if answer.stale:
                 refs = frozenset((ref.record_id, ref.attempt) for ref in answer.stale)
                 self._tell(Stale(refs))
+            if answer.draining:
+                self._tell(Draining(manager_id))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import platform
 import queue
 import random
@@ -27,7 +28,7 @@ from recordledger.api.schemas import AttemptRef, RegisterAnswer
 
 from .allowlist import AllowList
 from .delivery import Delivered, Delivery, size_bytes
-from .desk import Claimed, Desk, NotActive, Pulse, Registered, Stale
+from .desk import Claimed, Desk, Draining, NotActive, Pulse, Registered, Stale
 from .engines import Engine, EngineFailed, EngineUnavailable, Task, engine_starter
 from .manager_config import ManagerConfig
 from .pace import Pace
@@ -103,7 +104,15 @@ class ProgramsFound:
 
 
 Message: TypeAlias = (
-    Finished | Claimed | Registered | Stale | NotActive | Delivered | ProgramsFound | StopRequested
+    Finished
+    | Claimed
+    | Registered
+    | Stale
+    | NotActive
+    | Draining
+    | Delivered
+    | ProgramsFound
+    | StopRequested
 )
 
 
@@ -399,6 +408,8 @@ class Manager:
                 self._drop(refs)
             case NotActive(manager_id=manager_id):
                 self._start_over(manager_id)
+            case Draining(manager_id=manager_id):
+                self._drain(manager_id)
             case ProgramsFound(programs=programs):
                 self._change_programs(programs)
             case StopRequested(reason=reason):
@@ -576,11 +587,19 @@ class Manager:
             log.warning("ending at once")
             self._stop_by = now
 
+    def _drain(self, manager_id: int) -> None:
+        """Begin to end as the server wants it: what runs may take as long as it takes."""
+        if self._stop_by is None and manager_id == self.manager_id:
+            log.info("manager %d is drained: it ends when it has nothing left", manager_id)
+            self._begin_to_stop(math.inf, "the manager is drained")
+
     def _begin_to_stop(self, stop_by: float, reason: str) -> None:
         if self._stop_by is None:
             self._stop_by = stop_by
             self._stop_reason = reason
             self._give_back_waiting(reason)
+        # One that is drained may be told to hurry.
+        self._stop_by = min(self._stop_by, stop_by)
 
     def _stop_if_idle(self, now: float) -> None:
         """End when there was nothing to do for long enough, if that is wanted."""

@@ -11,7 +11,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 import httpx2
 
 from ..schemas import Include
-from . import calls, manage_calls, manager_calls, operation_calls, token_calls
+from . import calls, manage_calls, manager_calls, operation_calls, routing_calls, token_calls
 from .exchange import TIMEOUT_S, Operation, Outcome, Reply, Send, Session, Sleep, Step
 from .options import closed, fault_of, open_session
 from .results import Record, Records
@@ -132,6 +132,7 @@ class AsyncClient:
 
     managers = _awaited(manager_calls.managers)
     manager = _awaited(manager_calls.manager)
+    manager_history = _awaited(manager_calls.manager_history)
     register_manager = _awaited(manager_calls.register_manager)
     heartbeat = _awaited(manager_calls.heartbeat)
     claim = _awaited(manager_calls.claim)
@@ -141,6 +142,9 @@ class AsyncClient:
     drain_manager = _awaited(manager_calls.drain_manager)
     report_programs = _awaited(manager_calls.report_programs)
     rescues = _awaited(manager_calls.rescues)
+
+    why = _awaited(routing_calls.why)
+    queue = _awaited(routing_calls.queue)
 
     issue_token = _awaited(token_calls.issue_token)
     tokens = _awaited(token_calls.tokens)

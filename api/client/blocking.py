@@ -12,7 +12,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 import httpx2
 
 from ..schemas import Include
-from . import calls, manage_calls, manager_calls, operation_calls, token_calls
+from . import calls, manage_calls, manager_calls, operation_calls, routing_calls, token_calls
 from .exchange import TIMEOUT_S, Operation, Outcome, Reply, Send, Session, Sleep, Step
 from .options import closed, fault_of, open_session
 from .results import Record, Records
@@ -158,6 +158,7 @@ class Client:
 
     managers = _blocking(manager_calls.managers)
     manager = _blocking(manager_calls.manager)
+    manager_history = _blocking(manager_calls.manager_history)
     register_manager = _blocking(manager_calls.register_manager)
     heartbeat = _blocking(manager_calls.heartbeat)
     claim = _blocking(manager_calls.claim)
@@ -167,6 +168,9 @@ class Client:
     drain_manager = _blocking(manager_calls.drain_manager)
     report_programs = _blocking(manager_calls.report_programs)
     rescues = _blocking(manager_calls.rescues)
+
+    why = _blocking(routing_calls.why)
+    queue = _blocking(routing_calls.queue)
 
     issue_token = _blocking(token_calls.issue_token)
     tokens = _blocking(token_calls.tokens)

@@ -21,13 +21,17 @@ from recordledger.api.client import (
     ClientError,
     Connection,
     Counts,
+    Explanation,
     Forbidden,
     History,
     InsertMetadata,
     InvalidArgument,
     Manager,
+    ManagerHistory,
     Managers,
     NotConnected,
+    Queue,
+    QueueLane,
     Record,
     Records,
     RecordsNotFound,
@@ -46,7 +50,7 @@ from recordledger.api.client import (
 from recordledger.api.client.exchange import Fault, Outcome, Reply, Send, Session, Sleep, Step
 from recordledger.api.client.progress import bar
 from recordledger.api.client.results import HistoryEvent
-from recordledger.api.schemas import Refusal
+from recordledger.api.schemas import QueueAnswer, Refusal
 from recordledger.domain.status import Status
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -429,6 +433,33 @@ def event(version: int, topic: str, after_s: float, **data: Any) -> HistoryEvent
     )
 
 
+def explanation(**changes: Any) -> Explanation:
+    fields: dict[str, Any] = dict.fromkeys(Explanation.model_fields)
+    fields |= {"record_id": 411, "status": "waiting", "code": "in_queue", "text": "It waits."}
+    lists = dict.fromkeys(("nearest", "required_programs", "claimed_tags"), ())
+    return Explanation.model_validate({**fields, **lists, "children": {}, **changes})
+
+
+def queue(tag: str) -> Queue:
+    lane = QueueLane(
+        tag=tag,
+        required_programs=[tag],
+        n_waiting=1_200,
+        n_running=0,
+        n_paused=0,
+        oldest_id=411,
+        oldest_created_at=NOW,
+        oldest={},
+        n_managers=0,
+        manager_ids=[],
+        blocked=tag,
+    )
+    totals = QueueAnswer(
+        lanes=[lane], n_lanes=1, n_blocked=0, n_waiting=1_200, n_paused=0, n_managers=2
+    )
+    return Queue([lane], totals)
+
+
 TIMELINE = History(
     411,
     (
@@ -517,6 +548,23 @@ SHOWING_EVIL: list[Any] = [
     Managers([manager(name=EVIL)]),
     History(1, (event(1, "created", 0, function=EVIL, tag=EVIL),)),
     History(1, (event(2, EVIL, 0, text=EVIL, **{EVIL: EVIL}),)),
+    ManagerHistory(1, (event(1, EVIL, 0, name=EVIL),)),
+    queue(EVIL),
+    explanation(code=EVIL, text=EVIL, remedy=EVIL, error_message=EVIL),
+    explanation(
+        nearest=[
+            {
+                "manager_id": 7,
+                "name": EVIL,
+                "state": "active",
+                "tags": [EVIL],
+                "claims_tag": True,
+                "lacks": [{"requirement": EVIL, "is_absent": True, "version": None}],
+                "suspended_until": NOW,
+                "heartbeat_at": NOW,
+            }
+        ]
+    ),
     InsertMetadata([EVIL], [Refusal(idx=0, code=EVIL, message=EVIL)], [None], [], []),
 ]
 

@@ -271,6 +271,59 @@ def test_the_second_signal_ends_it_at_once(site: Site) -> None:
     assert is_gone(pid)
 
 
+def test_a_drained_manager_claims_no_more_finishes_what_runs_and_ends(site: Site) -> None:
+    # Quick ones first, so that it claims more than it can begin.
+    quick = [site.add("echo", n=n) for n in range(100)]
+    running = [site.meeting(name) for name in "ab"]
+    waiting = [site.add("echo", late=n) for n in range(20)]
+    # Whoever is drained is not hurried: the grace period is for signals.
+    process = site.manager_process(grace_s=0.0)
+    site.becomes(quick[-1], "complete")
+    eventually(lambda: site.has_begun("a") and site.has_begun("b"))
+    eventually(lambda: site.client.get_records(waiting[0]).status == "running")
+    (manager,) = site.client.managers()
+    assert site.client.drain_manager(manager.id, "maintenance") == "draining"
+    eventually(lambda: site.client.counts()["waiting"] == 20)
+    before = site.client.manager(manager.id).heartbeat_at
+    late = site.add("echo", n="after")
+    # It lives on while something runs, and takes nothing more.
+    eventually(lambda: site.client.manager(manager.id).heartbeat_at != before)
+    assert process.poll() is None
+    assert {r.status for r in site.client.get_records(running)} == {"running"}
+    for name in "ab":
+        site.may_end(name)
+    said = process.communicate(timeout=30)[1]
+    assert process.returncode == 0, said
+    assert {r.status for r in site.client.get_records(running)} == {"complete"}
+    assert {r.status for r in site.client.get_records([*waiting, late])} == {"waiting"}
+    assert site.events(waiting[0])[-1] == "relinquished"
+    assert site.client.manager(manager.id).state == "inactive"
+
+
+def test_a_drained_manager_without_tasks_ends_at_once(site: Site) -> None:
+    manager = site.manager()
+    site.client.drain_manager(manager.id)
+    eventually(manager.has_ended)
+    assert manager.exit_status == 0
+
+
+def test_a_drained_manager_can_still_be_told_to_hurry(site: Site) -> None:
+    running = site.meeting("a")
+    process = site.manager_process(grace_s=0.3)
+    pid = site.pid_of("a")
+    (manager,) = site.client.managers()
+    site.client.drain_manager(manager.id)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "is drained" in line:
+            break
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert site.client.get_records(running).status == "waiting"
+    assert is_gone(pid)
+
+
 # Being killed
 
 
