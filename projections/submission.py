@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
+from psycopg import Rollback
+
 from recordledger.domain.commands import Create
 from recordledger.domain.events import Kind, Priority
 from recordledger.domain.fingerprint import Specification
@@ -68,23 +70,63 @@ def create_records(
 
     def work(operation: Operation) -> Submitted:
         known = _store_specifications(operation, contents, find_existing=find_existing)
-        ids: list[int] = []
-        existing_idx: list[int] = []
-        n_new = len(contents.keys() - known.keys()) if find_existing else len(entries)
-        new_ids = iter(records.next_ids(operation.db, n_new) if n_new else [])
-        for index, entry in enumerate(entries):
-            digest = entry.specification.payload.digest
-            if find_existing and digest in known:
-                ids.append(known[digest])
-                existing_idx.append(index)
-                continue
-            record = Record(next(new_ids))
-            operation.happen(record, decide(record, _command(operation, entry)))
-            known[digest] = record.id
-            ids.append(record.id)
+        ids, existing_idx = _create(operation, entries, known, find_existing=find_existing)
         return {"operation_id": str(operation.id), "ids": ids, "existing_idx": existing_idx}
 
     return ledger.operate(work, actor=actor, reason=reason, request=request)
+
+
+def find_or_create(
+    operation: Operation, entries: Sequence[NewRecord], *, find_existing: bool
+) -> tuple[list[int], list[int]]:
+    """Return a record for each entry, all of them locked, and the indexes of those that existed.
+
+    Records are locked before payloads are stored, as everywhere. Which ones exist is only known
+    for sure when the payloads are held; if there are more of them then, all is taken anew.
+    """
+    contents = {
+        entry.specification.payload.digest: entry.specification.canonical for entry in entries
+    }
+    found: set[int] = set()
+    if find_existing and contents:
+        found.update(records.existing(operation.db, sorted(contents)).values())
+    while True:
+        with operation.savepoint() as savepoint:
+            if found:
+                operation.lock(found)
+            known = _store_specifications(operation, contents, find_existing=find_existing)
+            complete = found.issuperset(known.values())
+            if not complete:
+                raise Rollback(savepoint)
+        if complete:
+            return _create(operation, entries, known, find_existing=find_existing)
+        found.update(known.values())
+
+
+def _create(
+    operation: Operation,
+    entries: Sequence[NewRecord],
+    known: dict[bytes, int],
+    *,
+    find_existing: bool,
+) -> tuple[list[int], list[int]]:
+    """Create what is not known; return the ids of all, and the indexes of those that were."""
+    ids: list[int] = []
+    existing_idx: list[int] = []
+    digests = {entry.specification.payload.digest for entry in entries}
+    n_new = len(digests - known.keys()) if find_existing else len(entries)
+    new_ids = iter(records.next_ids(operation.db, n_new) if n_new else [])
+    for index, entry in enumerate(entries):
+        digest = entry.specification.payload.digest
+        if find_existing and digest in known:
+            ids.append(known[digest])
+            existing_idx.append(index)
+            continue
+        record = Record(next(new_ids))
+        operation.happen(record, decide(record, _command(operation, entry)))
+        known[digest] = record.id
+        ids.append(record.id)
+    return ids, existing_idx
 
 
 def _store_specifications(
