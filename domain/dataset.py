@@ -251,6 +251,10 @@ class Dataset:
             raise SpecificationNotFound(self.name, (name,))
         return found
 
+    def with_specifications(self, found: Mapping[str, DatasetSpecification]) -> Dataset:
+        """Return the same dataset with these, which it had in an older version."""
+        return replace(self, specifications=found)
+
     def by_number(self, number: int) -> DatasetSpecification | None:
         """Return a specification by number; None if it was removed."""
         return next((each for each in self.specifications.values() if each.number == number), None)

@@ -322,11 +322,12 @@ def unlink(
         dataset = locked(operation, dataset_id, expected_version)
         specifications, entries = selected(operation, dataset, selection)
         numbers = [each.number for each in specifications]
-        datasets.hold_records(operation.db, dataset_id, specifications=numbers, entries=entries)
+        held = None if selection.takes_all_entries else list(entries)
+        datasets.hold_records(operation.db, dataset_id, specifications=numbers, entries=held)
         emptied: dict[int, list[int]] = {}
         for number in numbers:
             emptied[number] = sorted(
-                datasets.linked_entries(operation.db, dataset_id, number, entries)
+                datasets.linked_entries(operation.db, dataset_id, number, held)
             )
         events = d.unlink_records(operation.stamp, emptied)
         dataset = operation.happen_to_dataset(dataset, events)
@@ -379,11 +380,16 @@ class Selection:
     pattern: str | None = None
     attributes: str | None = None
 
+    @property
+    def takes_all_entries(self) -> bool:
+        """Whether no condition is on entries."""
+        return self.entries is None and self.pattern is None and self.attributes is None
+
 
 def selected(
     operation: Operation, dataset: Dataset, selection: Selection
-) -> tuple[list[DatasetSpecification], list[int]]:
-    """Return the specifications and the entries, by number, that are selected.
+) -> tuple[list[DatasetSpecification], dict[int, int]]:
+    """Return the specifications that are selected, and the entries: their sizes by number.
 
     Raises:
         SpecificationNotFound: there is none of one of these names.
@@ -446,7 +452,7 @@ def happen_entries(operation: Operation, dataset: Dataset, entries: Sequence[New
     while start < len(entries):
         end, n_bytes = start, 0
         while end < len(entries) and end - start < CHUNK_MAX and n_bytes < INPUTS_BYTES:
-            n_bytes += sum(map(len, entries[end].content))
+            n_bytes += entries[end].content.size_bytes
             end += 1
         data = datasets.pack_contents([entry.content for entry in entries[start:end]])
         payload = payloads.payload_of(data)

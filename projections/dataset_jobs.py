@@ -41,6 +41,8 @@ SUBMIT: Final = "submit"
 # More cells than this are filled by a job.
 AT_ONCE_MAX: Final = 2_000
 SLICE: Final = 2_000
+# A transaction makes no more arguments of records than this, unless it makes one record.
+SLICE_BYTES: Final = 1 << 26
 _PAGE: Final = 20_000
 
 
@@ -121,7 +123,10 @@ def submit(ledger: Ledger, dataset_id: int, selection: Selection, terms: Terms, 
         for each in specifications:
             linked = datasets.linked_entries(operation.db, dataset_id, each.number)
             cells += [Cell(each.number, entry) for entry in entries if entry not in linked]
-        return _fill_or_begin(operation, dataset, cells, terms, is_new=False)
+        at_once = _fitting(dataset, cells[: AT_ONCE_MAX + 1], entries)
+        if len(cells) > min(at_once, AT_ONCE_MAX):
+            return _begun(operation, dataset, cells, terms)
+        return _filled(operation, dataset, cells, terms, is_new=False)
 
     return operate(ledger, work, who)
 
@@ -181,18 +186,29 @@ def clone(
                     Cell(columns[cell.specification], numbers[cell.entry], cell.record_id)
                     for cell in datasets.cells(db, source.id, at, numbers, columns)
                 ]
-        return _fill_or_begin(operation, new, sorted(cells), None, is_new=True)
+        if len(cells) > AT_ONCE_MAX:
+            return _begun(operation, new, cells, None)
+        return _filled(operation, new, cells, None, is_new=True)
 
     return operate(ledger, work, who)
 
 
 def _copy_entries(operation: Operation, new: Dataset, found: Sequence[Entry]) -> Dataset:
-    contents = datasets.contents_of(operation.db, {entry.inputs for entry in found})
-    entries = [NewEntry(each.name, contents[each.inputs][each.place]) for each in found]
-    return happen_entries(operation, new, entries)
+    start = 0
+    while start < len(found):
+        end, n_bytes = start, 0
+        while end < len(found) and n_bytes < SLICE_BYTES:
+            n_bytes += found[end].size_bytes
+            end += 1
+        part = found[start:end]
+        contents = datasets.contents_of(operation.db, {entry.inputs for entry in part})
+        entries = [NewEntry(each.name, contents[each.inputs][each.place]) for each in part]
+        new = happen_entries(operation, new, entries)
+        start = end
+    return new
 
 
-def _fill_or_begin(
+def _filled(
     operation: Operation,
     dataset: Dataset,
     cells: Sequence[Cell],
@@ -200,35 +216,47 @@ def _fill_or_begin(
     *,
     is_new: bool,
 ) -> Filled:
-    answer = Filled(
+    filling = _fill(operation, dataset, cells, terms, is_new=is_new)
+    return _answer(operation, dataset, len(cells), filling, None)
+
+
+def _answer(
+    operation: Operation, dataset: Dataset, n_selected: int, filling: Filling, job_id: int | None
+) -> Filled:
+    return Filled(
         operation_id=str(operation.id),
         dataset_id=dataset.id,
-        n_selected=len(cells),
-        n_linked=0,
-        n_existing=0,
-        refusals=[],
-        job_id=None,
+        n_selected=n_selected,
+        n_linked=filling.n_linked,
+        n_existing=filling.n_existing,
+        refusals=[(why.code, str(why)) for why in filling.refusals.values()],
+        job_id=job_id,
     )
-    if len(cells) > AT_ONCE_MAX:
-        answer["job_id"] = _begin(operation, dataset.id, cells, terms)
-        return answer
-    filling = _fill(operation, dataset, cells, terms, is_new=is_new)
-    answer["n_linked"], answer["n_existing"] = filling.n_linked, filling.n_existing
-    answer["refusals"] = [(why.code, str(why)) for why in filling.refusals.values()]
-    return answer
 
 
-def _begin(
-    operation: Operation, dataset_id: int, cells: Sequence[Cell], terms: Terms | None
-) -> int:
-    """Let a job begin in the transaction of the operation that it does; return its id."""
+def _fitting(dataset: Dataset, cells: Sequence[Cell], sizes: Mapping[int, int]) -> int:
+    """Return how many of these cells a transaction takes, by the sizes of the entries."""
+    bases = {each.number: each.kwargs.size_bytes for each in dataset.specifications.values()}
+    n_bytes = 0
+    for n_before, cell in enumerate(cells):
+        n_bytes += bases.get(cell.specification, 0) + sizes.get(cell.entry, 0)
+        if n_bytes > SLICE_BYTES:
+            return max(n_before, 1)
+    return len(cells)
+
+
+def _begun(
+    operation: Operation, dataset: Dataset, cells: Sequence[Cell], terms: Terms | None
+) -> Filled:
+    """Let a job begin in the transaction of the operation that it does."""
     submitted = JobSubmitted(
         **_stamped(operation),
         ids=payloads.keep(operation.db, _pack(cells)),
         n_total=len(cells),
-        options={"dataset_id": dataset_id, "terms": None if terms is None else terms.options()},
+        options={"dataset_id": dataset.id, "terms": None if terms is None else terms.options()},
     )
-    return operation.happen_to_job(Job(jobs.next_id(operation.db)), [submitted]).id
+    job = operation.happen_to_job(Job(jobs.next_id(operation.db)), [submitted])
+    return _answer(operation, dataset, len(cells), Filling(), job.id)
 
 
 def _stamped(operation: Operation) -> dict[str, Any]:
@@ -251,9 +279,10 @@ def do_slice(ledger: Ledger, seen: Job) -> None:
         first = ledger.history(db, Stream.job, seen.id)[0].recorded.event
         assert isinstance(first, JobSubmitted)  # noqa: S101 - a job begins with it
         columns = msgpack.unpackb(payloads.load(db, [first.ids.digest])[first.ids.digest])
-    part = slice(seen.n_done, seen.n_done + SLICE)
-    cells = [Cell(*each) for each in zip(*(column[part] for column in columns), strict=True)]
-    dataset_id: int = first.options["dataset_id"]
+        part = slice(seen.n_done, seen.n_done + SLICE)
+        cells = [Cell(*each) for each in zip(*(column[part] for column in columns), strict=True)]
+        dataset_id: int = first.options["dataset_id"]
+        cells = cells[: _n_fitting(db, dataset_id, cells)]
     terms = None if first.options["terms"] is None else Terms.of(first.options["terms"])
 
     def work(operation: Operation) -> None:
@@ -279,6 +308,17 @@ def do_slice(ledger: Ledger, seen: Job) -> None:
 
     intent = Intent(None, operation_id=seen.operation_id)
     ledger.operate(work, actor=seen.actor, reason=seen.reason, intent=intent)
+
+
+def _n_fitting(db: Db, dataset_id: int, cells: Sequence[Cell]) -> int:
+    """Return how many of these cells a slice takes. What an entry says never changes."""
+    try:
+        dataset = datasets.get(db, dataset_id)
+    except DatasetNotFound:
+        return len(cells)
+    entries = datasets.entries_numbered(db, dataset_id, {cell.entry for cell in cells})
+    sizes = {number: entry.size_bytes for number, entry in entries.items()}
+    return _fitting(dataset, cells, sizes)
 
 
 @dataclass(slots=True)

@@ -47,6 +47,11 @@ class Content(NamedTuple):
     attributes: bytes
 
     @property
+    def size_bytes(self) -> int:
+        """How much it is."""
+        return len(self.input) + len(self.attributes)
+
+    @property
     def digest(self) -> bytes:
         """The name of just this content."""
         return digest_of(self.input + b"\0" + self.attributes)
@@ -59,6 +64,7 @@ class Entry(NamedTuple):
     name: str
     inputs: bytes
     place: int
+    size_bytes: int
 
 
 class Cell(NamedTuple):
@@ -145,6 +151,7 @@ def _apply(db: Db, recorded: Recorded, counts: Counter[tuple[int, int, str]]) ->
                 "first": event.first,
                 "names": list(event.names),
                 "contents": [content.digest for content in contents],
+                "sizes": [content.size_bytes for content in contents],
                 "inputs": event.inputs.digest,
                 "attributes": [content.attributes.decode() for content in contents],
             }
@@ -394,8 +401,8 @@ def selected_entries(
     names: Sequence[str] | None,
     pattern: str | None,
     attributes: str | None,
-) -> list[int]:
-    """Return the entries that meet every condition that is not None, by number.
+) -> dict[int, int]:
+    """Return the entries that meet every condition that is not None, and how large they are.
 
     Args:
         db: where.
@@ -410,7 +417,7 @@ def selected_entries(
         "pattern": None if pattern is None else _like(pattern),
         "attributes": attributes,
     }
-    return [row[0] for row in db.execute(_SQL["selected_entries"], parameters, prepare=False)]
+    return dict(db.execute(_SQL["selected_entries"], parameters, prepare=False).fetchall())
 
 
 def referring(db: Db, record_ids: Iterable[int]) -> dict[int, tuple[str, ...]]:

@@ -23,6 +23,15 @@ _LOG_SQL = statements("ledger_events")
 
 
 @dataclass(frozen=True, slots=True)
+class DatasetCells:
+    """Some cells of a dataset, all by number; None for all of them."""
+
+    dataset_id: int
+    specifications: tuple[int, ...] | None = None
+    entries: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RecordFilter:
     """Which records: those that meet every condition that is not None."""
 
@@ -36,6 +45,7 @@ class RecordFilter:
     created_before: datetime | None = None
     modified_after: datetime | None = None
     modified_before: datetime | None = None
+    cells: DatasetCells | None = None
 
 
 # How each condition reads in SQL. A list of one becomes an equality, which an index on
@@ -90,9 +100,11 @@ def select_ids(ledger: Ledger, which: RecordFilter, limit: int) -> list[int]:
     """
     conditions, parameters = _conditions(which)
     where: LiteralString = " AND ".join(conditions) or "true"
-    sql = shipped(_SQL["ids"].format(where=where))
+    sql = shipped(_SQL["ids"].format(source=_source(which.cells, parameters), where=where))
     with ledger.datastore.reading() as db:
-        return [row[0] for row in db.execute(sql, parameters | {"limit": limit})]
+        # Planned for these values, as the pages.
+        rows = db.execute(sql, parameters | {"limit": limit}, prepare=False)
+        return [row[0] for row in rows]
 
 
 class ErrorGroup(NamedTuple):
@@ -137,10 +149,11 @@ def page_sql(
         parameters["before_id"] = before_id
         conditions.append("r.id < %(before_id)s")
     columns: LiteralString = ", ".join("r." + name for name in records.COLUMNS)
+    source = _source(which.cells, parameters)
 
     def page(*more: LiteralString) -> LiteralString:
         where: LiteralString = " AND ".join([*conditions, *more]) or "true"
-        return shipped(_SQL["page"].format(columns=columns, where=where))
+        return shipped(_SQL["page"].format(columns=columns, source=source, where=where))
 
     if not statuses:
         return page(), parameters
@@ -150,6 +163,30 @@ def page_sql(
         parameters[parameter] = status
         pages.append("(" + page("r.status = %(" + parameter + ")s") + ")")
     return shipped(_SQL["merged"].format(pages=" UNION ALL ".join(pages))), parameters
+
+
+def _source(cells: DatasetCells | None, parameters: dict[str, Any]) -> LiteralString:
+    """Return what is read: all records, or those of a dataset in the order of their ids.
+
+    A record that is in several cells is there once. What the page before has left is told to the
+    inner query too, which reads an index from there.
+    """
+    if cells is None:
+        return "records r"
+    parameters["dataset_id"] = cells.dataset_id
+    conditions: list[LiteralString] = [
+        "dataset_id = %(dataset_id)s",
+        "removed_in IS NULL",
+    ]
+    if "before_id" in parameters:
+        conditions.append("record_id < %(before_id)s")
+    if cells.specifications is not None:
+        parameters["specifications"] = list(cells.specifications)
+        conditions.append("specification = ANY(%(specifications)s::integer[])")
+    if cells.entries is not None:
+        parameters["entries"] = list(cells.entries)
+        conditions.append("entry = ANY(%(entries)s::integer[])")
+    return shipped(_SQL["of_dataset"].format(where=" AND ".join(conditions)))
 
 
 def _conditions(which: RecordFilter) -> tuple[list[LiteralString], dict[str, Any]]:

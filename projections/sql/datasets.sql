@@ -58,11 +58,13 @@ SELECT number, name, kind, function, kwargs, kwargs_size_bytes, required_program
  ORDER BY number;
 
 -- name: add_entries
-INSERT INTO dataset_entries (dataset_id, number, added_in, name, content, inputs, place, attributes)
+INSERT INTO dataset_entries (dataset_id, number, added_in, name, content, inputs, place, size_bytes,
+                             attributes)
 SELECT %(id)s, %(first)s + entry.place - 1, %(version)s, entry.name, entry.content, %(inputs)s,
-       entry.place - 1, entry.attributes::jsonb
-  FROM unnest(%(names)s::text[], %(contents)s::bytea[], %(attributes)s::text[])
-       WITH ORDINALITY AS entry (name, content, attributes, place);
+       entry.place - 1, entry.size_bytes, entry.attributes::jsonb
+  FROM unnest(%(names)s::text[], %(contents)s::bytea[], %(sizes)s::bigint[],
+              %(attributes)s::text[])
+       WITH ORDINALITY AS entry (name, content, size_bytes, attributes, place);
 
 -- name: end_entries
 UPDATE dataset_entries
@@ -71,8 +73,10 @@ UPDATE dataset_entries
 
 -- name: rename_entries
 -- The same entries, which end_entries has ended in this version, under their new names.
-INSERT INTO dataset_entries (dataset_id, number, added_in, name, content, inputs, place, attributes)
-SELECT e.dataset_id, e.number, %(version)s, renamed.name, e.content, e.inputs, e.place, e.attributes
+INSERT INTO dataset_entries (dataset_id, number, added_in, name, content, inputs, place, size_bytes,
+                             attributes)
+SELECT e.dataset_id, e.number, %(version)s, renamed.name, e.content, e.inputs, e.place,
+       e.size_bytes, e.attributes
   FROM unnest(%(entries)s::integer[], %(names)s::text[]) AS renamed (number, name)
   JOIN dataset_entries e
     ON e.dataset_id = %(id)s AND e.number = renamed.number AND e.removed_in = %(version)s;
@@ -200,13 +204,13 @@ SELECT name, number, content
  WHERE dataset_id = %(id)s AND name = ANY(%(names)s) AND removed_in IS NULL;
 
 -- name: entries_numbered
-SELECT number, name, inputs, place
+SELECT number, name, inputs, place, size_bytes
   FROM dataset_entries
  WHERE dataset_id = %(id)s AND number = ANY(%(numbers)s::integer[]) AND removed_in IS NULL;
 
 -- name: entries
 -- A page of the entries that a dataset had in a version of its own, by number.
-SELECT number, name, inputs, place
+SELECT number, name, inputs, place, size_bytes
   FROM dataset_entries
  WHERE dataset_id = %(id)s
    AND number > %(after)s
@@ -229,7 +233,7 @@ SELECT d.entry, d.specification, d.record_id, r.status
 
 -- name: selected_entries
 -- Entries by what people say of them; every condition that is not NULL must hold.
-SELECT number
+SELECT number, size_bytes
   FROM dataset_entries
  WHERE dataset_id = %(id)s
    AND removed_in IS NULL

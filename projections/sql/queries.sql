@@ -1,12 +1,17 @@
 -- name: page
-SELECT {columns} FROM records r WHERE {where} ORDER BY r.id DESC LIMIT %(limit)s;
+SELECT {columns} FROM {source} WHERE {where} ORDER BY r.id DESC LIMIT %(limit)s;
 
 -- name: merged
 -- One page out of several, which have nothing in common.
 SELECT r.* FROM ({pages}) AS r ORDER BY r.id DESC LIMIT %(limit)s;
 
 -- name: ids
-SELECT r.id FROM records r WHERE {where} ORDER BY r.id LIMIT %(limit)s;
+SELECT r.id FROM {source} WHERE {where} ORDER BY r.id LIMIT %(limit)s;
+
+-- name: of_dataset
+-- The records of a dataset, instead of all.
+(SELECT DISTINCT record_id FROM dataset_records WHERE {where}) AS d
+       JOIN records r ON r.id = d.record_id;
 
 -- name: error_groups
 -- What records in error say, and how many say the same; of the newest ones only, so that the cost

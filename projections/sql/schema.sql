@@ -272,6 +272,7 @@ CREATE TABLE dataset_entries (
     content    bytea   NOT NULL,
     inputs     bytea   NOT NULL,
     place      integer NOT NULL,
+    size_bytes bigint  NOT NULL,
     attributes jsonb   NOT NULL,
     PRIMARY KEY (dataset_id, number, added_in)
 );
