@@ -16,7 +16,7 @@ import click
 
 from recordledger import __version__
 
-from .commands import looking, managing, routing
+from .commands import collecting, looking, managing, routing
 from .commands.terminal import console, says_what_is_wrong
 from .engine_names import ENGINES, PROCESSES
 
@@ -681,7 +681,12 @@ def _stop_on_signals() -> Event:
     return stop
 
 
-for _command in (*looking.COMMANDS, *managing.COMMANDS, *routing.COMMANDS):
+for _command in (
+    *looking.COMMANDS,
+    *managing.COMMANDS,
+    *routing.COMMANDS,
+    *collecting.COMMANDS,
+):
     main.add_command(_command)
 
 

@@ -12,6 +12,19 @@ from .connection import (
     read_connection,
     write_connection,
 )
+from .dataset_results import (
+    DatasetDetails,
+    DatasetRow,
+    Datasets,
+    DatasetStatus,
+    DatasetSummary,
+    DatasetTable,
+    Entries,
+    EntriesMetadata,
+    Results,
+    SubmitMetadata,
+)
+from .datasets import AsyncDataset, Dataset
 from .errors import (
     ClientError,
     Forbidden,
@@ -59,6 +72,7 @@ from .wire import json_bytes
 
 __all__ = [
     "AsyncClient",
+    "AsyncDataset",
     "AsyncFoundRecords",
     "Attempts",
     "Client",
@@ -67,6 +81,15 @@ __all__ = [
     "Comments",
     "Connection",
     "Counts",
+    "Dataset",
+    "DatasetDetails",
+    "DatasetRow",
+    "DatasetStatus",
+    "DatasetSummary",
+    "DatasetTable",
+    "Datasets",
+    "Entries",
+    "EntriesMetadata",
     "ErrorGroup",
     "ErrorGroups",
     "Explanation",
@@ -94,9 +117,11 @@ __all__ = [
     "Records",
     "RecordsNotFound",
     "Refused",
+    "Results",
     "ReturnMetadata",
     "Server",
     "ServerFault",
+    "SubmitMetadata",
     "Token",
     "Tokens",
     "Unauthorized",

@@ -48,8 +48,8 @@ _COMMON: Final[Mapping[str, Any]] = {
     "retry_delay_s": 0.0,
     "retry_on": (),
 }
-_MOMENTS: Final = frozenset(
-    {"created_after", "created_before", "modified_after", "modified_before"}
+_SINGLE: Final = frozenset(
+    {"created_after", "created_before", "modified_after", "modified_before", "dataset"}
 )
 _PAGE: Final = 250
 _PAGE_MIN: Final = 10
@@ -336,6 +336,9 @@ def query_records(
     created_before: datetime | None = None,
     modified_after: datetime | None = None,
     modified_before: datetime | None = None,
+    dataset: int | str | None = None,
+    specification: str | Iterable[str] | None = None,
+    entry: str | Iterable[str] | None = None,
     include: Include | Iterable[Include] = (),
     limit: int | None = None,
 ) -> Pages:
@@ -356,6 +359,9 @@ def query_records(
         created_before: see above.
         modified_after: when the record's last event was; see above.
         modified_before: see above.
+        dataset: of this dataset, by id or name.
+        specification: of the dataset: one or several, by name.
+        entry: of the dataset: one or several, by name.
         include: which payloads to bring.
         limit: no more than so many records in all; None for no limit.
 
@@ -376,6 +382,9 @@ def query_records(
             "created_before": created_before,
             "modified_after": modified_after,
             "modified_before": modified_before,
+            "dataset": dataset,
+            "specification": specification,
+            "entry": entry,
         }
     )
     request = wire.message(QueryRequest, query=conditions, include=listed(include))
@@ -385,7 +394,7 @@ def query_records(
 def conditions_of(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return conditions on records as the server takes them: lists where several are possible."""
     conditions = {
-        name: value if name in _MOMENTS else listed(value)
+        name: value if name in _SINGLE else listed(value)
         for name, value in given.items()
         if value is not None
     }
