@@ -212,10 +212,8 @@ class Results(list[dict[str, Any]]):
 
     def _table(self) -> tuple[list[str], list[list[str]]]:
         columns = self.as_columns()
-        names = list(columns)
-        return names, [
-            [shown(value) for value in row] for row in zip(*columns.values(), strict=True)
-        ]
+        rows = zip(*columns.values(), strict=True)
+        return list(columns), [[shown(value) for value in row] for row in rows]
 
     def _title(self) -> str:
         return f"{len(self):,} {'result' if len(self) == 1 else 'results'}"

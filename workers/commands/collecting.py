@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -43,7 +44,7 @@ def dataset() -> None:
       recordledger dataset submit water
       recordledger dataset status water
       recordledger dataset results water --output energies.csv
-    """
+    """  # noqa: D301 - click wants the character itself
 
 
 @dataset.command("list")
@@ -448,9 +449,11 @@ def _value(text: str | None) -> Any:
     """Return a cell of a CSV file: a number if it is one, nothing if it is empty, else text."""
     for kind in (int, float):
         try:
-            return kind(text or "")
+            number = kind(text or "")
         except ValueError:
             continue
+        # JSON has no NaN and no infinity: that is what somebody has written there.
+        return number if math.isfinite(number) else text
     return text or None
 
 
@@ -460,8 +463,11 @@ def _write_csv(found: Results, output: Path) -> None:
         writer = csv.writer(file)
         writer.writerow(columns)
         for row in zip(*columns.values(), strict=True):
-            cells = [json.dumps(cell) if isinstance(cell, list | dict) else cell for cell in row]
-            writer.writerow(cells)
+            writer.writerow([_plain(cell) for cell in row])
+
+
+def _plain(cell: Any) -> Any:
+    return json.dumps(cell) if isinstance(cell, list | dict) else cell
 
 
 def _write_json(found: Results, output: Path) -> None:
