@@ -11,9 +11,7 @@ from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Annotated, Final, TypeVar
-
-from pydantic import Field
+from typing import Final, TypeVar
 
 from .errors import (
     DatasetChanged,
@@ -36,11 +34,6 @@ ENTRIES_MAX: Final = 10_000_000
 SPECIFICATIONS_MAX: Final = 1_000
 
 Item = TypeVar("Item")
-
-Number = Annotated[int, Field(ge=1, le=2**31 - 1)]
-Numbers = Annotated[tuple[Number, ...], Field(min_length=1, max_length=CHUNK_MAX)]
-Names = Annotated[tuple[str, ...], Field(min_length=1, max_length=CHUNK_MAX)]
-RecordIds = Annotated[tuple[int, ...], Field(min_length=1, max_length=CHUNK_MAX)]
 
 
 class DatasetCreated(Event):
@@ -81,8 +74,8 @@ class EntriesAdded(Event):
 
     topic = "entries_added"
 
-    first: Number
-    names: Names
+    first: int
+    names: tuple[str, ...]
     inputs: Payload
 
 
@@ -91,8 +84,8 @@ class EntriesRenamed(Event):
 
     topic = "entries_renamed"
 
-    entries: Numbers
-    names: Names
+    entries: tuple[int, ...]
+    names: tuple[str, ...]
 
 
 class EntriesRemoved(Event):
@@ -100,7 +93,7 @@ class EntriesRemoved(Event):
 
     topic = "entries_removed"
 
-    entries: Numbers
+    entries: tuple[int, ...]
 
 
 class SpecificationAdded(Event):
@@ -112,7 +105,7 @@ class SpecificationAdded(Event):
 
     topic = "specification_added"
 
-    specification: Number
+    specification: int
     name: str
     kind: Kind
     function: str
@@ -130,7 +123,7 @@ class SpecificationRemoved(Event):
 
     topic = "specification_removed"
 
-    specification: Number
+    specification: int
 
 
 class RecordsLinked(Event):
@@ -138,9 +131,9 @@ class RecordsLinked(Event):
 
     topic = "records_linked"
 
-    specification: Number
-    entries: Numbers
-    record_ids: RecordIds
+    specification: int
+    entries: tuple[int, ...]
+    record_ids: tuple[int, ...]
 
 
 class RecordsUnlinked(Event):
@@ -148,8 +141,8 @@ class RecordsUnlinked(Event):
 
     topic = "records_unlinked"
 
-    specification: Number
-    entries: Numbers
+    specification: int
+    entries: tuple[int, ...]
 
 
 class VersionLocked(Event):
@@ -157,7 +150,7 @@ class VersionLocked(Event):
 
     topic = "version_locked"
 
-    number: Number
+    number: int
     label: str = ""
     doi: str | None = None
 
@@ -239,17 +232,6 @@ class Dataset:
     def is_live(self) -> bool:
         """Whether it was created, and was not deleted."""
         return self.created_at is not None and self.deleted_at is None
-
-    def specification(self, name: str) -> DatasetSpecification:
-        """Return a specification by name.
-
-        Raises:
-            SpecificationNotFound: it has none of this name.
-        """
-        found = self.specifications.get(name)
-        if found is None:
-            raise SpecificationNotFound(self.name, (name,))
-        return found
 
     def with_specifications(self, found: Mapping[str, DatasetSpecification]) -> Dataset:
         """Return the same dataset with these, which it had in an older version."""

@@ -467,7 +467,7 @@ def _write_csv(found: Results, output: Path) -> None:
 
 
 def _plain(cell: Any) -> Any:
-    return json.dumps(cell) if isinstance(cell, list | dict) else cell
+    return json.dumps(cell) if type(cell) in (list, dict) else cell
 
 
 def _write_json(found: Results, output: Path) -> None:
