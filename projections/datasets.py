@@ -27,6 +27,9 @@ from .statements import statements
 
 _SQL = statements("datasets")
 
+# Statements with long arrays are planned for these values: a plan for any array compares each row
+# with each element, and would not know how many there are.
+
 NEWEST: Final = 2**31 - 1
 """As a version: what the dataset is now."""
 
@@ -158,11 +161,11 @@ def _apply(db: Db, recorded: Recorded, counts: Counter[tuple[int, int, str]]) ->
             db.execute(_SQL["add_entries"], common | entries)
         case d.EntriesRenamed(entries=entries, names=names):
             renamed = common | {"entries": list(entries), "names": list(names)}
-            db.execute(_SQL["end_entries"], renamed)
-            db.execute(_SQL["rename_entries"], renamed)
+            db.execute(_SQL["end_entries"], renamed, prepare=False)
+            db.execute(_SQL["rename_entries"], renamed, prepare=False)
         case d.EntriesRemoved(entries=entries):
             ended = nothing | {"entries": list(entries)}
-            db.execute(_SQL["end_entries"], ended)
+            db.execute(_SQL["end_entries"], ended, prepare=False)
             _count(db, "unlink", ended, counts, -1)
         case d.SpecificationAdded() as event:
             db.execute(_SQL["add_specification"], common | _row_of(d.specification_of(event)))
@@ -345,14 +348,14 @@ def counts_of_all(db: Db, dataset_ids: Sequence[int]) -> dict[int, dict[Status, 
 def entries_named(db: Db, dataset_id: int, names: Iterable[str]) -> dict[str, tuple[int, bytes]]:
     """Return number and content's digest of the entries that have one of these names, by name."""
     parameters = {"id": dataset_id, "names": list(dict.fromkeys(names))}
-    rows = db.execute(_SQL["entries_named"], parameters)
+    rows = db.execute(_SQL["entries_named"], parameters, prepare=False)
     return {name: (number, content) for name, number, content in rows}
 
 
 def entries_numbered(db: Db, dataset_id: int, numbers: Iterable[int]) -> dict[int, Entry]:
     """Return the entries that have these numbers, by number."""
     parameters = {"id": dataset_id, "numbers": list(numbers)}
-    found = [Entry(*row) for row in db.execute(_SQL["entries_numbered"], parameters)]
+    found = [Entry(*row) for row in db.execute(_SQL["entries_numbered"], parameters, prepare=False)]
     return {entry.number: entry for entry in found}
 
 
@@ -378,7 +381,9 @@ def cells(
     }
     return [
         Cell(entry, specification, record_id, None if status is None else Status(status))
-        for entry, specification, record_id, status in db.execute(_SQL["cells"], parameters)
+        for entry, specification, record_id, status in db.execute(
+            _SQL["cells"], parameters, prepare=False
+        )
     ]
 
 

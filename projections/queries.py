@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final, LiteralString, NamedTuple
+from typing import Any, Final, Literal, LiteralString, NamedTuple
 from uuid import UUID
 
 from recordledger.domain.errors import ManagerNotFound, RecordNotFound
@@ -100,7 +100,8 @@ def select_ids(ledger: Ledger, which: RecordFilter, limit: int) -> list[int]:
     """
     conditions, parameters = _conditions(which)
     where: LiteralString = " AND ".join(conditions) or "true"
-    sql = shipped(_SQL["ids"].format(source=_source(which.cells, parameters), where=where))
+    source = _source(which.cells, parameters, "ASC")
+    sql = shipped(_SQL["ids"].format(source=source, where=where))
     with ledger.datastore.reading() as db:
         # Planned for these values, as the pages.
         rows = db.execute(sql, parameters | {"limit": limit}, prepare=False)
@@ -149,7 +150,7 @@ def page_sql(
         parameters["before_id"] = before_id
         conditions.append("r.id < %(before_id)s")
     columns: LiteralString = ", ".join("r." + name for name in records.COLUMNS)
-    source = _source(which.cells, parameters)
+    source = _source(which.cells, parameters, "DESC")
 
     def page(*more: LiteralString) -> LiteralString:
         where: LiteralString = " AND ".join([*conditions, *more]) or "true"
@@ -165,7 +166,9 @@ def page_sql(
     return shipped(_SQL["merged"].format(pages=" UNION ALL ".join(pages))), parameters
 
 
-def _source(cells: DatasetCells | None, parameters: dict[str, Any]) -> LiteralString:
+def _source(
+    cells: DatasetCells | None, parameters: dict[str, Any], direction: Literal["ASC", "DESC"]
+) -> LiteralString:
     """Return what is read: all records, or those of a dataset in the order of their ids.
 
     A record that is in several cells is there once. What the page before has left is told to the
@@ -186,7 +189,8 @@ def _source(cells: DatasetCells | None, parameters: dict[str, Any]) -> LiteralSt
     if cells.entries is not None:
         parameters["entries"] = list(cells.entries)
         conditions.append("entry = ANY(%(entries)s::integer[])")
-    return shipped(_SQL["of_dataset"].format(where=" AND ".join(conditions)))
+    where: LiteralString = " AND ".join(conditions)
+    return shipped(_SQL["of_dataset"].format(where=where, direction=direction))
 
 
 def _conditions(which: RecordFilter) -> tuple[list[LiteralString], dict[str, Any]]:

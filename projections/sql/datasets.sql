@@ -204,9 +204,10 @@ SELECT name, number, content
  WHERE dataset_id = %(id)s AND name = ANY(%(names)s) AND removed_in IS NULL;
 
 -- name: entries_numbered
-SELECT number, name, inputs, place, size_bytes
-  FROM dataset_entries
- WHERE dataset_id = %(id)s AND number = ANY(%(numbers)s::integer[]) AND removed_in IS NULL;
+SELECT e.number, e.name, e.inputs, e.place, e.size_bytes
+  FROM unnest(%(numbers)s::integer[]) AS wanted (number)
+  JOIN dataset_entries e
+    ON e.dataset_id = %(id)s AND e.number = wanted.number AND e.removed_in IS NULL;
 
 -- name: entries
 -- A page of the entries that a dataset had in a version of its own, by number.

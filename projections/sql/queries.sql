@@ -9,8 +9,9 @@ SELECT r.* FROM ({pages}) AS r ORDER BY r.id DESC LIMIT %(limit)s;
 SELECT r.id FROM {source} WHERE {where} ORDER BY r.id LIMIT %(limit)s;
 
 -- name: of_dataset
--- The records of a dataset, instead of all.
-(SELECT DISTINCT record_id FROM dataset_records WHERE {where}) AS d
+-- The records of a dataset, instead of all, in the order of the page: read from an index as far as
+-- the page needs them.
+(SELECT DISTINCT record_id FROM dataset_records WHERE {where} ORDER BY record_id {direction}) AS d
        JOIN records r ON r.id = d.record_id;
 
 -- name: error_groups

@@ -30,6 +30,7 @@ from recordledger.projections.bulk import advance_jobs, cancel_job, refusals_of
 from recordledger.projections.dataset_edits import Who
 from recordledger.projections.dataset_jobs import Terms
 from recordledger.projections.ledger import Ledger
+from recordledger.projections.management import Order
 from recordledger.projections.queries import (
     DatasetCells,
     RecordFilter,
@@ -681,7 +682,7 @@ def test_a_dry_run_over_a_dataset_links_nothing(stage: Stage) -> None:
     water.submit()
     ids = select_ids(stage.ledger, RecordFilter(cells=DatasetCells(water.id)), 10)
     ordered = bulk.order(
-        stage.ledger, bulk.Order(Action.cancel), ids, actor=BOB, dry_run=True, tell_ids=True
+        stage.ledger, Order(Action.cancel), ids, actor=BOB, dry_run=True, tell_ids=True
     )
     assert ordered["n_selected"] == 2
     assert water.counts() == {"hf": {"waiting": 2}}

@@ -374,12 +374,12 @@ HOT: Final[dict[str, tuple[Work, set[str], int]]] = {
     "page of a dataset": (
         page_of(cells=DatasetCells(1)),
         {"dataset_records_page", "records_pkey"},
-        1_500,
+        600,
     ),
     "next page of a dataset": (
         page_of(70_000, cells=DatasetCells(2)),
         {"dataset_records_page", "records_pkey"},
-        1_500,
+        600,
     ),
     "records of some entries of a dataset": (
         page_of(cells=DatasetCells(1, entries=tuple(range(3, 3_000, 30)))),
