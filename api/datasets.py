@@ -29,7 +29,7 @@ from recordledger.projections.queries import DatasetCells
 
 from .errors import refusal_of
 from .rendering import events_out
-from .schemas import CellsRequest, EntryIn, RecordQuery, SpecificationIn
+from .schemas import EntryIn, RecordQuery, SpecificationIn, WhichCells
 
 # A cell's arguments are made from these anew for every entry.
 KWARGS_BYTES_MAX: Final = 1 << 20
@@ -64,7 +64,7 @@ def cells_of(ledger: Ledger, query: RecordQuery) -> DatasetCells | None:
     return DatasetCells(dataset.id, numbers, entries)
 
 
-def selection_of(asked: CellsRequest) -> Selection:
+def selection_of(asked: WhichCells) -> Selection:
     """Return which cells a request is about.
 
     Raises:
@@ -259,4 +259,4 @@ def history_out(ledger: Ledger, placed: Sequence[Placed]) -> list[dict[str, Any]
 
 def no_condition(asked: BaseModel) -> bool:
     """Return whether a request says nothing about which cells it means."""
-    return all(getattr(asked, name) is None for name in CellsRequest.model_fields)
+    return all(getattr(asked, name) is None for name in WhichCells.model_fields)

@@ -553,7 +553,7 @@ class RemoveSpecificationsRequest(EditDatasetRequest):
     names: list[Text] = Field(min_length=1, max_length=1_000)
 
 
-class CellsRequest(Message):
+class WhichCells(Message):
     """Which cells of a dataset: those that meet every condition that is given."""
 
     specifications: list[Text] | None = Field(
@@ -571,7 +571,7 @@ class CellsRequest(Message):
     )
 
 
-class SubmitRequest(CellsRequest):
+class SubmitRequest(WhichCells):
     """Cells that are to get a record, if they have none."""
 
     find_existing: bool = True
@@ -582,7 +582,7 @@ class SubmitRequest(CellsRequest):
     reason: Text | None = None
 
 
-class UnlinkRequest(CellsRequest):
+class UnlinkRequest(WhichCells):
     """Cells to be emptied; their records are as they were."""
 
     all: bool = Field(default=False, description="Must be true if there is no condition.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -51,13 +52,14 @@ from .dataset_results import (
     Results,
     SubmitMetadata,
 )
-from .errors import ClientError, InvalidArgument, NotFound
-from .exchange import AnswerT, Operation, Session
+from .errors import ClientError, InvalidArgument, NotFound, WaitTimeout
+from .exchange import AnswerT, Operation, Session, Sleep
 from .manage_calls import refusals_of, wait_for_job
 from .progress import bar
 from .results import HistoryEvent
 
 _PAGE: Final = 1_000
+_POLL_S: Final = (0.1, 2.0)
 _FIELDS: Final = frozenset({"name", "input", "attributes"})
 
 
@@ -464,6 +466,37 @@ def unlink_records(
 def status(within: Within) -> Operation[DatasetStatus]:
     """Return how far the dataset is: its cells by specification and by their records' statuses."""
     return (yield from exchange.get(within.session, within.path("status"), DatasetStatus))
+
+
+def wait(within: Within, *, timeout_s: float | None = None) -> Operation[DatasetStatus]:
+    """Wait until no record of the dataset waits or runs; return how far it is then.
+
+    Complete is finished, and so are error, held and the others: look at the `counts`.
+
+    Args:
+        within: the dataset's.
+        timeout_s: for how long at most, in seconds; None waits for as long as it takes.
+
+    Raises:
+        WaitTimeout: time is up.
+    """
+    give_up_at = None if timeout_s is None else time.monotonic() + timeout_s
+    pause_s, n_before = _POLL_S[0], 0
+    found = yield from status(within)
+    with bar(within.session.progress, sum(found.counts.values()), "waiting") as progress:
+        while True:
+            progress.update(sum(found.counts.values()) - found.n_open - n_before)
+            n_before = sum(found.counts.values()) - found.n_open
+            if not found.n_open:
+                return found
+            if give_up_at is not None and time.monotonic() >= give_up_at:
+                raise WaitTimeout(
+                    f"{found.n_open:,} records of dataset {found.name!r} still wait or run. They "
+                    "go on; wait again to see them end, or see managers() for who could run them"
+                )
+            yield Sleep(pause_s)
+            pause_s = min(1.5 * pause_s, _POLL_S[1])
+            found = yield from status(within)
 
 
 def table(

@@ -114,10 +114,14 @@ class DatasetStatus(DatasetStatusAnswer):
     model_config = _FROZEN
 
     @property
+    def n_open(self) -> int:
+        """How many cells have a record that waits or runs."""
+        return self.counts.get(Status.waiting, 0) + self.counts.get(Status.running, 0)
+
+    @property
     def is_finished(self) -> bool:
         """Whether every cell has a record, and none of these waits or runs."""
-        is_open = self.counts.get(Status.waiting, 0) or self.counts.get(Status.running, 0)
-        return not self.n_missing and not is_open
+        return not self.n_missing and not self.n_open
 
     def __repr__(self) -> str:
         """Return a line for each specification, and one for all."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from threading import Event, Thread
 from typing import Any
 from uuid import uuid4
@@ -21,6 +21,7 @@ from recordledger.api.client import (
     NotFound,
     Refused,
     Results,
+    WaitTimeout,
 )
 from recordledger.api.client.dataset_results import DatasetStatus
 from recordledger.api.client.errors import ClientError
@@ -75,7 +76,7 @@ def compute(client: Client, tag: str, results: list[Any], limit: int = 100) -> N
 
 
 @contextlib.contextmanager
-def working(service: Service) -> Iterator[None]:
+def working(service: Service) -> Generator[None]:
     """Let the server's job do operations on many records meanwhile."""
     stop = Event()
 
@@ -97,13 +98,17 @@ def test_a_dataset_goes_from_entries_to_results(client: Client) -> None:
     submitted = dataset.submit(specifications="hf", reason="first")
     assert (submitted.n_selected, submitted.n_linked, submitted.is_done) == (3, 3, True)
     assert not dataset.status().is_finished
+    with pytest.raises(WaitTimeout, match="3 records of dataset"):
+        dataset.wait(timeout_s=0)
     compute(client, tag, [{"energy": -1.5 * n, "steps": n} for n in range(3)])
+    assert dataset.wait(timeout_s=10).counts == {"complete": 3}
     results = dataset.results()
     assert [(row["entry"], row["specification"], row["result"]) for row in results] == [
         (f"m{n}", "hf", {"energy": -1.5 * n, "steps": n}) for n in range(3)
     ]
     assert results[0]["status"] is Status.complete
-    assert results[0]["record_id"] == client.get_records(results[0]["record_id"]).id
+    record_id: int = results[0]["record_id"]
+    assert client.get_records(record_id).status is Status.complete
     dataset.submit()
     assert dataset.results(specifications="mp2") == []
     waiting = dataset.results(specifications=["mp2"], status=None, include=["kwargs"])
@@ -191,12 +196,13 @@ def test_people_who_edit_at_once_are_told(client: Client) -> None:
     parts = [{"name": f"e{n}"} for n in range(90)]
     added = dataset.add_entries(parts, expected_version=version)
     assert added.version == version + 3
-    for edit in (
+    edits: list[Callable[[], object]] = [
         lambda: dataset.add_entries({"late": {}}, expected_version=version),
         lambda: dataset.rename_entries({"e1": "e100"}, expected_version=version),
         lambda: dataset.remove_entries("e1", expected_version=version),
         lambda: dataset.rename("other", expected_version=version),
-    ):
+    ]
+    for edit in edits:
         with pytest.raises(Refused) as refused:
             edit()
         assert refused.value.code == "dataset_changed"

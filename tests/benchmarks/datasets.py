@@ -51,13 +51,13 @@ def measure(client: Client, n_entries: int, name: str = "benchmark") -> dict[str
         dataset.submit()
     for _ in range(N_READS):
         with timed("status").call(1):
-            status = dataset.status()
+            counts = dataset.status().counts
+        if counts != {"waiting": n_cells}:
+            raise RuntimeError(f"the status is {counts}")
         with timed("page of 250 of its table").call(250):
             dataset.table(limit=250)
         with timed("page of 250 of its records").call(250):
             dataset.records(limit=250).all()
-    if status.counts != {"waiting": n_cells}:
-        raise RuntimeError(f"the status is {status.counts}")
     with timed("cancel one specification").call(n_entries):
         dataset.cancel_records(specification="hf")
     manager_id = client.register_manager("benchmark", ["benchmark"]).manager_id

@@ -157,7 +157,7 @@ def test_destroying_spares_children_with_another_parent_and_all_parents() -> Non
 
 def test_what_something_else_refers_to_is_spared_with_what_it_needs() -> None:
     edges = [(1, 10), (1, 11), (10, 100), (11, 100), (11, 110)]
-    statuses = dict.fromkeys((1, 10, 11, 100, 110), C)
+    statuses: dict[int, Status] = dict.fromkeys((1, 10, 11, 100, 110), C)
     assert set(after(Action.erase, 1, edges, statuses)) == {10, 11, 100, 110}
     assert set(after(Action.erase, 1, edges, statuses, spared={10})) == {11, 110}
 
