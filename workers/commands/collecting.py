@@ -8,7 +8,7 @@ import math
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO, cast
 
 import click
 
@@ -403,7 +403,7 @@ def delete(name: str, yes: bool, reason: str | None, as_json: bool) -> None:
 def _chosen(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return options as the client takes them: what was not given is None."""
     return {
-        name: (list(value) or None) if isinstance(value, tuple) else value
+        name: (list(cast("tuple[Any, ...]", value)) or None) if isinstance(value, tuple) else value
         for name, value in given.items()
     }
 
@@ -462,8 +462,8 @@ def _write_csv(found: Results, output: Path) -> None:
     with output.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
-        for row in zip(*columns.values(), strict=True):
-            writer.writerow([_plain(cell) for cell in row])
+        rows: Iterator[tuple[Any, ...]] = zip(*columns.values(), strict=True)
+        writer.writerows([_plain(cell) for cell in row] for row in rows)
 
 
 def _plain(cell: Any) -> Any:
