@@ -248,6 +248,22 @@ def test_what_was_removed_while_a_job_runs_is_refused_and_the_rest_is_done(stage
 
 
 @pytest.mark.usefixtures("small")
+def test_a_job_leaves_alone_what_got_a_record_since_it_was_ordered(stage: Stage) -> None:
+    water = Collection.made(stage, 8)
+    job_id = water.submit()["job_id"]
+    assert job_id is not None
+    assert water.submit(entries=("m2", "m7"))["n_linked"] == 2
+    before = water.cells()
+    run_jobs(stage)
+    assert water.cells().items() >= before.items()
+    with stage.ledger.datastore.reading() as db:
+        job = jobs.get(db, job_id)
+    assert (job.n_done, job.n_updated, job.n_refused) == (8, 6, 0)
+    assert stage.ask("SELECT count(*) FROM records") == [(8,)]
+    stage.require_equal()
+
+
+@pytest.mark.usefixtures("small")
 def test_a_cancelled_submission_stops_and_what_it_has_made_stays(stage: Stage) -> None:
     water = Collection.made(stage, N_SMALL)
     job_id = water.submit()["job_id"]
