@@ -27,6 +27,10 @@ N_DONE: Final = 30_000
 N_ALL: Final = 130_000
 """The rest waits."""
 N_LANES: Final = 8
+N_SMALL_LANES: Final = 1_000
+"""Lanes of a few tasks each, beside those that are deep."""
+N_PLANS: Final = 2
+"""For the values that are given, and for any."""
 BUSY: Final = 1
 """The manager that has done everything that is done, and runs 50 tasks."""
 LARGE: Final = frozenset(
@@ -50,6 +54,14 @@ FILL: Final[tuple[LiteralString, ...]] = (
               CASE WHEN n <= 29500 OR n BETWEEN 29951 AND 30000 THEN 1 END, now(), 0, 0,
               CASE WHEN n > 129950 THEN now() + n * interval '1 h' - interval '129960 h' END
          FROM generate_series(1, 130000) AS n""",
+    """INSERT INTO lanes (tag, required_programs)
+       SELECT 'small' || n, '{}' FROM generate_series(1, 1000) AS n""",
+    """INSERT INTO records (id, version, status, prior, kind, spec, spec_size_bytes, function,
+                            lane_id, tag, priority, owner, created_at, modified_at, attempt,
+                            retries, retries_used)
+       SELECT 200000 + n, 1, 'waiting', '{}', 'task', sha256((200000 + n)::text::bytea), 100, 'psi4',
+              9 + n % 1000, 'small' || 1 + n % 1000, n % 3, 'user:20', now(), now(), 0, 0, 0
+         FROM generate_series(1, 30000) AS n""",
     "INSERT INTO claim_queue SELECT lane_id, -priority, id FROM records WHERE status = 'waiting'"
     " AND not_before IS NULL",
     "INSERT INTO payload_references SELECT spec, id, 1 FROM records",
@@ -124,7 +136,7 @@ class Explained:
 
 def is_select(query: str) -> bool:
     code = re.sub(r"--.*", "", query).split()
-    return code[0] == "SELECT"
+    return code[0] in ("SELECT", "WITH") and not {"INSERT", "DELETE"} & set(code)
 
 
 def nodes_of(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -152,6 +164,15 @@ def claim_of(*lane_ids: int, limit: int = 20) -> Work:
     return work
 
 
+def claim_by_tags(*lane_ids: int, limit: int = 20) -> Work:
+    def work(stage: Stage, db: Any) -> object:
+        taken = claim_queue.take(db, [[id_] for id_ in lane_ids], limit, stage.ledger.lanes)
+        assert len(taken) == limit
+        return taken
+
+    return work
+
+
 def page_of(before_id: int | None = None, **which: Any) -> Work:
     def work(_: Stage, db: Any) -> object:
         text, parameters = page_sql(RecordFilter(**which), 250, before_id)
@@ -166,7 +187,10 @@ def of_ids(read: Callable[..., object], n: int) -> Work:
 
 
 def find_existing(_: Stage, db: Any) -> object:
-    digests = [row[0] for row in db._db.execute("SELECT spec FROM records WHERE id % 1300 = 0")]
+    digests = [
+        row[0]
+        for row in db._db.execute("SELECT spec FROM records WHERE id % 1300 = 0 AND id <= 130000")
+    ]
     payloads.lock(db, digests)
     payloads.load(db, digests)
     found = records.existing(db, digests)
@@ -199,11 +223,26 @@ def read_history(_: Stage, db: Any) -> object:
 # What is done, the indexes that it goes through, and how many pages at the most: a few for each
 # row, and not one for each row that is passed over.
 HOT: Final[dict[str, tuple[Work, set[str], int]]] = {
-    "claim from one lane": (claim_of(1), {"claim_queue_pkey", "records_pkey"}, 400),
+    "claim from one lane": (claim_of(1), {"claim_queue_pkey"}, 400),
     "claim from all lanes": (
         claim_of(*range(1, N_LANES + 1)),
-        {"claim_queue_pkey", "records_pkey"},
+        {"claim_queue_pkey"},
         500,
+    ),
+    "claim anything from a thousand lanes": (
+        claim_of(*range(1, N_LANES + N_SMALL_LANES + 1)),
+        {"claim_queue_pkey"},
+        5 * (N_LANES + N_SMALL_LANES) * N_PLANS,
+    ),
+    "claim many of anything from a thousand lanes": (
+        claim_of(*range(1, N_LANES + N_SMALL_LANES + 1), limit=200),
+        {"claim_queue_pkey"},
+        40_000,
+    ),
+    "claim by a hundred tags": (
+        claim_by_tags(*range(N_LANES + 1, N_LANES + 101)),
+        {"claim_queue_pkey"},
+        1_500,
     ),
     "lock one": (of_ids(records.lock, 1), {"records_pkey"}, 20),
     "lock many": (of_ids(records.lock, 200), {"records_pkey"}, 3_000),
