@@ -59,7 +59,7 @@ FILL: Final[tuple[LiteralString, ...]] = (
     """INSERT INTO records (id, version, status, prior, kind, spec, spec_size_bytes, function,
                             lane_id, tag, priority, owner, created_at, modified_at, attempt,
                             retries, retries_used)
-       SELECT 200000 + n, 1, 'waiting', '{}', 'task', sha256((200000 + n)::text::bytea), 100, 'psi4',
+       SELECT 200000 + n, 1, 'waiting', '{}', 'task', sha256((200000 + n)::text::bytea), 100, 'f',
               9 + n % 1000, 'small' || 1 + n % 1000, n % 3, 'user:20', now(), now(), 0, 0, 0
          FROM generate_series(1, 30000) AS n""",
     "INSERT INTO claim_queue SELECT lane_id, -priority, id FROM records WHERE status = 'waiting'"
