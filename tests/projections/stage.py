@@ -305,6 +305,15 @@ class Stage:
         """Return how many events the log has."""
         return int(self.ask("SELECT count(*) FROM ledger_events")[0][0])
 
+    def newest(self) -> int:
+        """Return the newest position of the log."""
+        return int(self.ask("SELECT coalesce(max(notification_id), 0) FROM ledger_events")[0][0])
+
+    def n_deadlocks(self) -> int:
+        """Return how many deadlocks this database has had."""
+        question = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+        return int(self.ask(question)[0][0])
+
     def require_equal(self) -> None:
         """Fail, with the differences, unless the tables are what the log says."""
         report = check_replay(self.ledger)
