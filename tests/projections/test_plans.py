@@ -85,7 +85,7 @@ FILL: Final[tuple[LiteralString, ...]] = (
     "INSERT INTO status_counts SELECT lane_id, status, count(*) FROM records GROUP BY 1, 2",
     # What lanes leave behind that are empty now, and managers that have ended.
     """INSERT INTO status_counts
-       SELECT 1000 + n, status, 0
+       SELECT 2000 + n, status, 0
          FROM generate_series(1, 10000) AS n, unnest('{waiting,running}'::text[]) AS status""",
     "INSERT INTO dependencies SELECT 29960, n * 1000 FROM generate_series(1, 130) AS n",
     "INSERT INTO dependencies SELECT n, n + 1 FROM generate_series(100001, 120000) AS n",
@@ -255,9 +255,9 @@ def read_history(_: Stage, db: Any) -> object:
 
 def waiting_lanes(_: Stage, db: Any) -> object:
     found = routing.waiting_lanes(db)
-    assert [(lane_id, n_running) for lane_id, _, n_running in found] == [
-        (lane_id, 7 if lane_id in (1, 8) else 6) for lane_id in range(1, N_LANES + 1)
-    ]
+    deep = [(lane_id, 7 if lane_id in (1, 8) else 6) for lane_id in range(1, N_LANES + 1)]
+    small = [(N_LANES + n, None) for n in range(1, N_SMALL_LANES + 1)]
+    assert [(lane_id, n_running) for lane_id, _, n_running in found] == deep + small
     return found
 
 
@@ -358,7 +358,11 @@ HOT: Final[dict[str, tuple[Work, set[str], int]]] = {
     "page of a tag": (page_of(tag=("tag3",)), {"records_tag"}, 1_200),
     "page of an owner": (page_of(owner=("user:7",)), {"records_owner"}, 1_200),
     "page of a manager": (page_of(manager_id=(BUSY,)), {"records_manager"}, 200),
-    "lanes that wait": (waiting_lanes, {"claim_queue_pkey", "status_counts_pkey"}, 300),
+    "lanes that wait": (
+        waiting_lanes,
+        {"claim_queue_pkey", "status_counts_pkey"},
+        12 * (N_LANES + N_SMALL_LANES) * N_PLANS,
+    ),
     "oldest tasks of the lanes": (oldest_tasks, {"claim_queue_pkey", "records_pkey"}, 500),
     "tasks that pause, by lane": (paused_tasks, {"records_not_before"}, 120),
     "tasks before one": (tasks_before, {"claim_queue_pkey"}, 400),
