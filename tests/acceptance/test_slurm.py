@@ -91,6 +91,10 @@ class Job:
         """Let this come over the job."""
         (self.folder / what).touch()
 
+    def has_said(self, what: str) -> bool:
+        """Whether it has written this so far."""
+        return what in (self.folder / "log").read_text()
+
     def status(self) -> int:
         """Wait for the end; return the job's exit status."""
         self._sbatch.wait(timeout=60)
@@ -119,6 +123,7 @@ def test_what_a_pilot_job_cannot_finish_is_given_back_and_is_no_error(
     job = Job(site, "--grace-s=19", "--cores=2", "--time-min=5", manager=("--workers=2",))
     site.begin("ab")
     job.has(what)
+    site.eventually(lambda: job.has_said(reason), "the manager was warned")
     # The first ends within the grace. The second does not, and nothing else is begun.
     site.may_end("a")
     assert job.status() == 0

@@ -76,6 +76,7 @@ Held = dict[int, int]
 """Attempt numbers by record id."""
 
 OK: Final = b'{"energy":-76.4}'
+MESSAGE: Final = b"no convergence"
 TRACEBACK: Final = b"Traceback (most recent call last): ..."
 
 
@@ -105,7 +106,7 @@ def good(result: bytes = OK) -> tuple[Outcome, dict[bytes, bytes]]:
 
 
 def bad(
-    error_type: str = "ValueError", message: bytes = b"no convergence"
+    error_type: str = "ValueError", message: bytes = MESSAGE
 ) -> tuple[Outcome, dict[bytes, bytes]]:
     """Return the outcome of an attempt that went wrong, and its contents by digest."""
     said, ref = payload_of(message), payload_of(TRACEBACK)

@@ -18,13 +18,19 @@ class Cluster(Protocol):
         is_ours: the workers are on this machine, were started by us, and are replaced when they
             end; so their processes may be looked at.
         may_kill: and a worker may be killed for the sake of the task that it runs.
-        loses_all: when one worker dies, the executor fails all tasks and kills all workers.
     """
 
     name: str
     is_ours: bool
     may_kill: bool
-    loses_all: bool
+
+    @property
+    def generation(self) -> int | None:
+        """Return None, or, where all workers end when one dies, how often there were new ones.
+
+        It changes in `submit` only.
+        """
+        ...
 
     def start(self, folder: Path) -> None:
         """Start it, or connect to it; what it writes belongs into the folder."""
@@ -58,7 +64,7 @@ class GivenExecutor:
     name = "the executor"
     is_ours = False
     may_kill = False
-    loses_all = False
+    generation = None
 
     def __init__(self, executor: Executor, n_workers: int) -> None:
         self._executor = executor

@@ -38,7 +38,7 @@ class DaskCluster:
     """
 
     name = "Dask"
-    loses_all = False
+    generation = None
 
     def __init__(self, address: str | None, n_workers: int) -> None:
         self.is_ours = self.may_kill = address is None

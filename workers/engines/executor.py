@@ -54,6 +54,7 @@ class _Item:
     future: Future[Report]
     ticket: int = 0
     handed_at: float = 0.0
+    generation: int | None = None
     n_false_starts: int = 0
     n_restarts: int = 0
     is_killed: bool = False
@@ -112,6 +113,7 @@ class ExecutorEngine:
         self._dead: dict[Future[Report], Report] = {}
         self._has_news = threading.Event()
         self._judge_at = 0.0
+        self._judged: int | None = None
         self._started_at = time.monotonic()
         for work in (self._hand_out, self._check, self._watch):
             threading.Thread(target=self._run, args=(work,), daemon=True).start()
@@ -288,6 +290,7 @@ class ExecutorEngine:
                 self._n_in_executor -= 1
             self._lost(item, item.ticket, f"{type(error).__name__}: {error}", was_taken=False)
         else:
+            item.generation = self._cluster.generation
             inner.add_done_callback(partial(self._done, item, item.ticket))
         finally:
             self._busy_since = None
@@ -381,13 +384,13 @@ class ExecutorEngine:
         """Return whether a task is lost only because its executor ends all workers if one dies.
 
         It tells of that before it ends them, so those that live are innocent. One that is dying may
-        take a moment, for which one waits once, not for each of them.
+        take a moment, for which one waits once in each generation, not for each of its tasks.
         """
-        if not self._cluster.loses_all or item.n_restarts >= RESTARTS_MAX:
+        if item.generation is None or item.n_restarts >= RESTARTS_MAX:
             return False
-        now = time.monotonic()
-        if now > self._judge_at + 10 * DYING_S_MAX:
-            self._judge_at = now + DYING_S_MAX
+        if item.generation != self._judged:
+            self._judged = item.generation
+            self._judge_at = time.monotonic() + DYING_S_MAX
         while begun.lives():
             if time.monotonic() >= self._judge_at:
                 return True

@@ -29,7 +29,7 @@ class IpyparallelCluster:
     """
 
     name = "IPython Parallel"
-    loses_all = False
+    generation = None
 
     def __init__(self, address: str | None, n_workers: int) -> None:
         self.is_ours = self.may_kill = address is None

@@ -25,7 +25,7 @@ class ParslCluster:
     """
 
     name = "Parsl"
-    loses_all = False
+    generation = None
 
     def __init__(self, config: str | None, n_workers: int) -> None:
         self.is_ours = self.may_kill = config is None

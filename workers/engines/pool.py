@@ -29,9 +29,9 @@ class PoolCluster:
     name = "the process pool"
     is_ours = True
     may_kill = False
-    loses_all = True
 
     def __init__(self, n_workers: int) -> None:
+        self.generation: int | None = 0
         self._n_workers = n_workers
         self._lock = threading.Lock()
         self._is_closed = False
@@ -46,6 +46,7 @@ class PoolCluster:
     def _make(self) -> ProcessPoolExecutor:
         if self._is_closed:
             raise RuntimeError("the process pool is closed")
+        self.generation = (self.generation or 0) + 1
         self._context = _RememberingContext()
         self._pool = ProcessPoolExecutor(
             self._n_workers, mp_context=self._context, initializer=_end_with_parent
