@@ -138,7 +138,7 @@ class Tally:
     )
 
 
-class SimulatedManager:
+class Player:
     """A manager whose tasks take no time: claims, returns, gives signs of life."""
 
     def __init__(self, part: Part, client: AsyncClient, done: Flag) -> None:
@@ -251,7 +251,7 @@ def _simulate(
 
     async def all_of_them() -> list[Tally]:
         async with AsyncClient(url, token, progress=False) as client:
-            managers = [SimulatedManager(part, client, done) for part in parts]
+            managers = [Player(part, client, done) for part in parts]
             await asyncio.gather(*(manager.run() for manager in managers))
             return [manager.tally for manager in managers]
 
