@@ -143,7 +143,7 @@ def contend(url: str, *, seconds: float, n_people: int, n_records: int, seed: in
             for operation, ids in person.changed.items():
                 assert ids <= logged.get(operation, set()), "an answered change is not in the log"
         assert set(codes) <= KNOWN_CODES | {"circular_family", "wrong_kind"}, codes
-        stage.require_equal()
+        stage.require_sound(but=["services"])  # Nobody waits for children here.
         n_done = sum(person.n_done for person in people)
         return f"{n_done} requests, {stage.head()} events, refusals: {dict(codes)}"
 

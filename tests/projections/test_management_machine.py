@@ -26,7 +26,6 @@ from hypothesis.stateful import (
 from recordledger.domain.errors import CircularFamily, OperationNotFound
 from recordledger.domain.events import Kind, Priority
 from recordledger.domain.propagation import Action
-from recordledger.domain.record import fold
 from recordledger.domain.status import Status
 from recordledger.projections.management import Order, manage
 from recordledger.projections.queries import get_records
@@ -449,14 +448,8 @@ class Management(RuleBasedStateMachine):
         self.stage.require_equal()
 
     def teardown(self) -> None:
-        with self.stage.ledger.datastore.reading() as db:
-            histories = self.stage.ledger.histories(db, list(self.piles))
-        found = get_records(self.stage.ledger, self.piles)
-        for id_ in self.piles:
-            folded = fold(id_, histories[id_])
-            assert found.get(id_, folded) == folded
-            assert folded.exists == (id_ in found)
-            assert folded.version == len(histories[id_])
+        # Services end here whenever chance wants it; it is not the ledger that ends them.
+        self.stage.require_sound(but=["services"])
 
 
 def test_the_ledger_does_what_the_model_does(stage: Stage) -> None:
