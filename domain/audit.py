@@ -32,12 +32,16 @@ Judge: TypeAlias = Callable[[Life, Place, Any], None]
 
 @dataclass(slots=True)
 class Known:
-    """What all checks know: the records, and the other aggregates as they are."""
+    """What all checks know: the records, and the other aggregates as they are.
+
+    Of a stream in `lost` an event could not be read, so nobody knows what it is since.
+    """
 
     lives: dict[int, Life] = field(default_factory=dict[int, Life])
     managers: dict[int, Manager] = field(default_factory=dict[int, Manager])
     jobs: dict[int, Job] = field(default_factory=dict[int, Job])
     tokens: dict[int, Token] = field(default_factory=dict[int, Token])
+    lost: set[tuple[Stream, int]] = field(default_factory=set[tuple[Stream, int]])
 
 
 class Contiguous:
@@ -334,9 +338,16 @@ class Liveness:
                     f"manager {place.number} ended and kept record {number}", [began, place]
                 )
 
+    def lose(self, number: int, life: Life) -> None:
+        """Forget who has a record."""
+        if life.holder is not None:
+            self._running.get(life.holder, set()).discard(number)
+
     def _begins(self, life: Life, place: Place, event: e.Claimed) -> None:
         self._finding.n_checked += 1
-        self._ends(life, place, event)
+        self.lose(place.number, life)
+        if (Stream.manager, event.manager_id) in self._known.lost:
+            return
         manager = self._known.managers.get(event.manager_id)
         if manager is None or not manager.is_alive:
             state = manager.state if manager else "not there"
@@ -345,12 +356,11 @@ class Liveness:
         self._running.setdefault(event.manager_id, set()).add(place.number)
 
     def _ends(self, life: Life, place: Place, event: Event) -> None:
-        if life.holder is not None:
-            self._running.get(life.holder, set()).discard(place.number)
+        self.lose(place.number, life)
 
     def _lost(self, life: Life, place: Place, event: e.LeaseExpired | e.ManagerLost) -> None:
         self._finding.n_checked += 1
-        self._ends(life, place, event)
+        self.lose(place.number, life)
         ends_at = None if life.holder is None else life.lease_ends_at
         if ends_at is not None and event.timestamp < ends_at:
             self._finding.report(
@@ -434,6 +444,7 @@ class Audit:
         self._known = Known()
         self._strands: dict[tuple[Stream, int], Strand] = {}
         found = self._finding
+        self._readable = found("readable", "every event can be read")
         self._contiguous = Contiguous(found("contiguous", "versions of a stream are 1, 2, 3, ..."))
         self._ordered = Ordered(found("ordered", "positions grow, and time in each stream"))
         self._legal = LegalTransition(
@@ -475,6 +486,9 @@ class Audit:
     def feed(self, position: int, stream: Stream, number: int, version: int, event: Event) -> None:
         """Take the next event of the log."""
         self.n_events += 1
+        self._readable.n_checked += 1
+        if self._known.lost and (stream, number) in self._known.lost:
+            return
         place = Place(position, stream, number, version)
         self._order.next_operation(event.operation_id)
         if stream is Stream.record:
@@ -482,9 +496,29 @@ class Audit:
         else:
             self._feed_other(place, event)
 
+    def unreadable(self, place: Place | None, why: str) -> None:
+        """Take the next event of the log, which cannot be read, with its place if there is one.
+
+        What its stream was after it cannot be known: what comes later in it is not judged.
+        """
+        self.n_events += 1
+        self._readable.n_checked += 1
+        if place is None:
+            self._readable.report(why)
+            return
+        self._readable.report(why, [place])
+        self._known.lost.add((place.stream, place.number))
+        if place.stream is Stream.manager:
+            self._known.managers.pop(place.number, None)
+        elif place.stream is Stream.record and place.number in self._known.lives:
+            self._liveness.lose(place.number, self._known.lives.pop(place.number))
+            self._order.queue.leave(place.number)
+
     def end(self) -> None:
         """Judge what the last operation has left."""
         self._order.judge()
+        if self._known.lost:
+            self._readable.note = f"{len(self._known.lost):,} streams not judged from there on"
 
     def _feed_record(self, place: Place, event: Event) -> None:
         number = place.number

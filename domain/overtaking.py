@@ -113,11 +113,10 @@ class Queue:
 
     def put(self, record_id: int, life: Life) -> None:
         """Bring the place of a record to what it is now."""
-        old = self._entries.get(record_id)
         if not life.is_claimable or life.lane is None:
-            if old is not None:
-                self._remove(old)
+            self.leave(record_id)
             return
+        old = self._entries.get(record_id)
         entry = _Entry(self.lane_id(life.lane), -life.priority, record_id, life.version)
         if old is not None:
             if old[:2] == entry[:2]:
@@ -126,6 +125,12 @@ class Queue:
         self._entries[record_id] = entry
         heappush(self._heaps[entry.lane_id], entry)
         self._n_alive[entry.lane_id] += 1
+
+    def leave(self, record_id: int) -> None:
+        """Take a record out, if it is there."""
+        entry = self._entries.get(record_id)
+        if entry is not None:
+            self._remove(entry)
 
     def head(self, lane_id: int) -> _Entry | None:
         """Return the task of a lane that should be claimed next."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
-import msgpack
 from psycopg import Connection, IsolationLevel
 from psycopg.rows import TupleRow, tuple_row
 
 from recordledger.domain.audit import Audit
-from recordledger.domain.errors import ImpossibleHistory
+from recordledger.domain.errors import ImpossibleHistory, UnknownEvent, UnreadableEvent
 from recordledger.domain.events import Event
 from recordledger.domain.findings import Finding, Place
 from recordledger.domain.streams import Stream, stream_number, stream_uuid
@@ -105,8 +104,6 @@ def audit(
         breaches_max: how many breaches of each invariant are kept; all are counted.
 
     Raises:
-        ImpossibleHistory: an event cannot be read at all.
-        UnknownEvent: the log has an event that this version does not know.
         StoreUnavailable: the database does not answer.
     """
     checks = Audit(tolerance_s=tolerance_s, breaches_max=breaches_max)
@@ -143,8 +140,9 @@ def _read(
     with connection.cursor("audit", row_factory=tuple_row) as rows:
         rows.itersize = _ROWS
         rows.execute(_LOG["read_log"], {"after": 0, "upto": report.position}, binary=True)
-        for place, event in _events(ledger, rows):
-            checks.feed(*place, event)
+        for row in _events(ledger, rows, checks.unreadable):
+            if row is not None:
+                checks.feed(*row[0], row[1])
             if checks.n_events % _ROWS == 0 and progress:
                 progress(checks.n_events, report.n_all)
             if stop_at_first and checks.is_broken:
@@ -156,24 +154,32 @@ def _read(
         progress(report.n_events, report.n_all)
 
 
-def _events(ledger: Ledger, rows: Iterable[Any]) -> Iterator[Row]:
-    """Give each event with its place. What many records share is read once."""
+def _events(
+    ledger: Ledger, rows: Iterable[Any], unreadable: Callable[[Place | None, str], None]
+) -> Iterator[Row | None]:
+    """Give each event with its place, or None for one that cannot be read.
+
+    What many records share is read once.
+    """
     event_of = ledger.event_mapper.event_of
     seen: tuple[str, bytes] = ("", b"")
     event: Event | None = None
     for position, originator_id, version, topic, state in rows:
         try:
             stream, number = stream_number(originator_id)
-            if event is None or seen != (topic, state):
+        except ValueError:
+            unreadable(None, f"position {position}: {originator_id} is no stream")
+            yield None
+            continue
+        place = Place(position, stream, number, version)
+        if event is None or seen != (topic, state):
+            try:
                 event, seen = event_of(topic, state), (topic, state)
-        except (ValueError, TypeError, msgpack.UnpackException) as error:
-            reason = str(error).splitlines()[0]
-            raise ImpossibleHistory(
-                f"stream {originator_id} at position {position}",
-                version,
-                f"it is unreadable: {reason}",
-            ) from error
-        yield Place(position, stream, number, version), event
+            except (UnknownEvent, UnreadableEvent) as error:
+                unreadable(place, str(error))
+                yield None
+                continue
+        yield place, event
 
 
 def _erasure(
@@ -201,9 +207,10 @@ def _named_by(ledger: Ledger, db: Db, record_ids: Sequence[int]) -> dict[bytes, 
     ids = [stream_uuid(Stream.record, record_id) for record_id in record_ids]
     rows = db.execute(_SQL["histories"], {"ids": ids}).fetchall()
     return {
-        payload.digest: place
-        for place, event in _events(ledger, rows)
-        for payload in payloads.named_by(event)
+        payload.digest: row[0]
+        for row in _events(ledger, rows, lambda _place, _why: None)
+        if row is not None
+        for payload in payloads.named_by(row[1])
     }
 
 
@@ -214,7 +221,7 @@ def _compare(ledger: Ledger, breaches_max: int) -> list[Finding]:
     replay = Finding("replay", "rebuilt tables equal the live ones", breaches_max=breaches_max)
     try:
         found = check_replay(ledger, differences_max=breaches_max)
-    except ImpossibleHistory as error:
+    except (ImpossibleHistory, UnknownEvent, UnreadableEvent) as error:
         replay.report(f"the log cannot be folded: {error}")
         atomic.unchecked = counters.unchecked = "the log cannot be folded"
         return [atomic, counters, replay]

@@ -420,6 +420,46 @@ def test_a_manager_that_has_not_registered_changes_nothing_else() -> None:
     assert Log().manager(ManagerDraining(**said(1, 1))).found() == {"legal-transition": [(1,)]}
 
 
+# What cannot be read
+
+
+def test_what_cannot_be_read_is_found_and_its_stream_not_judged_from_there_on() -> None:
+    written = log().record(created(), claimed(1))
+    written.position += 1
+    written.audit.unreadable(Place(6, Stream.record, R, 3), "no msgpack")
+    # Whatever comes now: nobody knows what the record is.
+    written.versions[Stream.record, R] = 3
+    written.record(DONE, claimed(1, attempt=9)).manager(ManagerDeactivated(**said(1, 9)))
+    assert written.found() == {"readable": [(6,)]}
+    [finding] = [each for each in written.audit.findings if each.name == "readable"]
+    assert finding.n_checked == written.audit.n_events == 9
+    assert finding.note == "1 streams not judged from there on"
+
+
+def test_a_record_that_cannot_be_read_neither_waits_nor_keeps_a_service_from_its_end() -> None:
+    written = claims("gpu").submit(1, tag="gpu")
+    service(written, 1, 2)
+    written.audit.unreadable(Place(90, Stream.record, 1, 2), "no msgpack")
+    written.audit.unreadable(Place(91, Stream.record, 2, 1), "no msgpack")
+    written.position = 91
+    written.record(completed(), number=900)
+    assert passed_over(written, 10, 25, 41).found() == {"readable": [(90,), (91,)]}
+
+
+def test_what_a_manager_that_cannot_be_read_does_is_not_judged() -> None:
+    written = claims("gpu").submit(1, 2)
+    written.audit.unreadable(Place(4, Stream.manager, M, 2), "no msgpack")
+    written.position = 4
+    assert written.claim(2, 1).found() == {"readable": [(4,)]}
+
+
+def test_what_belongs_to_no_stream_is_found() -> None:
+    audit = Audit()
+    audit.unreadable(None, "position 1: no stream")
+    assert Log(audit).found() == {"readable": [()]}
+    assert audit.findings[0].note == ""
+
+
 # Liveness
 
 

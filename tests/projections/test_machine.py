@@ -9,7 +9,7 @@ import contextlib
 import os
 import random
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, settings
