@@ -2,7 +2,7 @@
 # assumed: everything else goes into .venv, in the versions of constraints.txt.
 #
 #   make demo    install, compute potential energy curves with a ledger of their own, and draw them
-#   make test    install, and run the tests                        ARGS="-k claim" goes to pytest
+#   make test    install, and run the tests, in JOBS=2 processes    ARGS="-k claim" goes to pytest
 #   make lint    formatting, lint, import contracts, and both type checkers
 #   make format  let ruff rewrite what it can
 #   make bench   measure the whole stack                           SIZE=10000 JSON=bench.json
@@ -12,6 +12,7 @@
 # PYTHON=/path/to/python3 chooses the interpreter that .venv is made with.
 
 VENV := .venv
+JOBS := 2
 BIN := $(VENV)/bin
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 
@@ -42,7 +43,7 @@ demo: $(FOR_DEMO)
 	$(BIN)/recordledger demo $(ARGS)
 
 test: $(FOR_TEST)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadfile $(ARGS)
 
 lint: export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 lint: $(FOR_TEST)

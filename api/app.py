@@ -18,7 +18,16 @@ from recordledger.projections.ledger import Ledger
 
 from . import auth, errors, openapi
 from .desk import Desk
-from .routes import management, managers, operations, records, server, services, tokens
+from .routes import (
+    management,
+    managers,
+    operations,
+    records,
+    routing,
+    server,
+    services,
+    tokens,
+)
 from .settings import Settings
 
 log = logging.getLogger(__name__)
@@ -29,6 +38,7 @@ _CLIENT_GONE: Final = 499
 _ROUTERS: Final = (
     management.router,
     records.router,
+    routing.router,
     operations.router,
     services.router,
     managers.router,

@@ -10,6 +10,7 @@ from typing import Any, Final, cast
 from pydantic import BaseModel
 from pydantic_core import from_json
 
+from recordledger.domain.attempts import Attempt, attempts
 from recordledger.domain.errors import TooLarge
 from recordledger.domain.events import Commented, Erased, Event, Outcome, Payload
 from recordledger.domain.record import Record
@@ -17,7 +18,7 @@ from recordledger.projections import queries
 from recordledger.projections.ledger import Ledger, Placed
 from recordledger.projections.payloads import said
 
-from .schemas import Include
+from .schemas import AttemptInclude, Include
 
 # What a record looks like whose payloads were not asked for.
 _NO_PAYLOADS: Final[dict[str, Any]] = {
@@ -28,6 +29,9 @@ _NO_PAYLOADS: Final[dict[str, Any]] = {
     "traceback": None,
     "provenance": None,
 }
+
+
+_NO_OUTCOME: Final = {name: None for name in _NO_PAYLOADS if name != "kwargs"}
 
 
 def payload_of(record: Record, name: Include) -> Payload | None:
@@ -141,6 +145,57 @@ def _payload_out(name: Include, data: bytes) -> Any:
             return from_json(data)
         case "stdout" | "stderr" | "traceback":
             return data.decode("utf-8", "backslashreplace")
+
+
+def attempts_out(
+    ledger: Ledger, history: Sequence[Placed], include: Collection[AttemptInclude], bytes_max: int
+) -> list[dict[str, Any]]:
+    """Return the attempts in a history as `AttemptOut` has them, with the payloads wanted.
+
+    Raises:
+        TooLarge: there are several, and their payloads are more than an answer can hold.
+    """
+    found = list(attempts(placed.recorded.event for placed in history).values())
+    outcomes = {each.number: each.outcome for each in found if each.outcome is not None}
+    wanted: dict[tuple[int, AttemptInclude], Payload] = {
+        (number, name): payload
+        for number, outcome in outcomes.items()
+        for name in include
+        if (payload := getattr(outcome, name)) is not None
+    }
+    n_bytes = sum(payload.size_bytes for payload in wanted.values())
+    if len(outcomes) > 1 and n_bytes > bytes_max:
+        what = f"the answer (the payloads of {len(outcomes)} attempts; ask for less of each)"
+        raise TooLarge(what, n_bytes, bytes_max, "answer_bytes_max")
+    messages = _digests(outcome.error_message for outcome in outcomes.values())
+    if isinstance(history[-1].recorded.event, Erased):
+        messages.clear()
+        wanted.clear()
+    digests = messages.union(payload.digest for payload in wanted.values())
+    contents = queries.payload_contents(ledger, digests)
+    texts = {digest: contents[digest].decode() for digest in messages & contents.keys()}
+    rows = {each.number: _attempt_out(each, texts) for each in found}
+    for (number, name), payload in wanted.items():
+        if (data := contents.get(payload.digest)) is not None:
+            rows[number][name] = _payload_out(name, data)
+    return list(rows.values())
+
+
+def _attempt_out(attempt: Attempt, texts: Mapping[bytes, str]) -> dict[str, Any]:
+    outcome = attempt.outcome
+    return {
+        "number": attempt.number,
+        "manager_id": attempt.manager_id,
+        "started_at": attempt.started_at,
+        "ended_at": attempt.ended_at,
+        "ended_by": attempt.ended_by,
+        "late": attempt.late,
+        "compute_s": outcome and outcome.compute_s,
+        "cores": outcome and outcome.cores,
+        "error_type": outcome and outcome.error_type,
+        "error_message": outcome and said(outcome.error_message, texts),
+        **_NO_OUTCOME,
+    }
 
 
 def events_out(ledger: Ledger, history: Iterable[Placed]) -> list[dict[str, Any]]:

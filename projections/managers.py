@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from psycopg.types.json import Jsonb
 
 from recordledger.domain.errors import ManagerNotActive, ManagerNotFound
 from recordledger.domain.manager import Manager, ManagerState, Suspension
+from recordledger.domain.matching import Seen
 
 from .database import Db
 from .statements import statements
 
 _SQL = statements("managers")
-
-
-class ManagerOnPage(NamedTuple):
-    """A manager, and when it last gave a sign of life (None once it has ended)."""
-
-    manager: Manager
-    heartbeat_at: datetime | None
 
 
 def next_id(db: Db) -> int:
@@ -64,10 +58,25 @@ def get(db: Db, manager_id: int, how: Literal["get", "lock"] = "get") -> Manager
     return from_row(row)
 
 
-def page(db: Db, after: int, limit: int, state: ManagerState | None) -> list[ManagerOnPage]:
-    """Return the managers with ids above `after`, at most `limit`."""
-    rows = db.execute(_SQL["page"], {"after": after, "limit": limit, "state": state})
-    return [ManagerOnPage(from_row(row[:-1]), row[-1]) for row in rows]
+def page(
+    db: Db, after: int, limit: int, states: Collection[ManagerState] | None = None
+) -> list[Seen]:
+    """Return the managers with ids above `after`, at most `limit`; only in these states."""
+    wanted = None if states is None else [str(state) for state in states]
+    rows = db.execute(_SQL["page"], {"after": after, "limit": limit, "states": wanted})
+    return [Seen(from_row(row[:-2]), *row[-2:]) for row in rows]
+
+
+def alive(db: Db) -> list[Seen]:
+    """Return all managers that have a lease, by id."""
+    rows = db.execute(_SQL["alive"], prepare=True)
+    return [Seen(from_row(row[:-2]), *row[-2:]) for row in rows]
+
+
+def one(db: Db, manager_id: int) -> Seen | None:
+    """Return a manager and its signs of life; None if there is none with this id."""
+    found = page(db, manager_id - 1, 1)
+    return found[0] if found and found[0].manager.id == manager_id else None
 
 
 def first_beat(db: Db, manager: Manager) -> None:

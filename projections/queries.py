@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Final, LiteralString, NamedTuple
 from uuid import UUID
 
-from recordledger.domain.errors import RecordNotFound
+from recordledger.domain.errors import ManagerNotFound, RecordNotFound
 from recordledger.domain.record import Record
 from recordledger.domain.status import Status
 from recordledger.domain.streams import Stream
@@ -182,6 +182,20 @@ def history(ledger: Ledger, record_id: int) -> list[Placed]:
         placed = ledger.history(db, Stream.record, record_id)
     if not placed:
         raise RecordNotFound(record_id)
+    return placed
+
+
+def manager_history(ledger: Ledger, manager_id: int) -> list[Placed]:
+    """Return every event of a manager with its position, oldest first.
+
+    Raises:
+        ManagerNotFound: it has none.
+        StoreUnavailable: the database does not answer.
+    """
+    with ledger.datastore.reading() as db:
+        placed = ledger.history(db, Stream.manager, manager_id)
+    if not placed:
+        raise ManagerNotFound(manager_id)
     return placed
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 
 PAUSE_MIN_S: Final = 0.2
 PAUSE_MAX_S: Final = 15.0
+POSTPONE_S: Final = 60.0
 IN_MEMORY_MAX: Final = 16
 TOO_LARGE: Final = "ResultTooLarge"
 REFUSED: Final = "ResultRefused"
@@ -71,6 +73,8 @@ class Delivery:
         self._spool = spool
         self._tell = tell
         self._batches = deque[Batch]()
+        self._postponed = deque[tuple[float, Batch]]()
+        self._unsaved: dict[Batch, int] = {}
         self._condition = threading.Condition()
         self._n_open = 0
         self._ended = threading.Event()
@@ -83,11 +87,19 @@ class Delivery:
     def put(self, batch: Batch) -> None:
         """Deliver this batch after those before it."""
         with self._condition:
-            if len(self._batches) >= IN_MEMORY_MAX:
+            if batch.path is None:
+                self._unsaved[batch] = sum(map(size_bytes, batch.results()))
+            elif len(self._batches) >= IN_MEMORY_MAX:
                 batch.forget()
             self._batches.append(batch)
             self._n_open += 1
             self._condition.notify_all()
+
+    @property
+    def unsaved_bytes(self) -> int:
+        """About how many bytes of results are in memory only: the disk does not take them."""
+        with self._condition:
+            return sum(self._unsaved.values())
 
     def drain(self, timeout_s: float) -> int:
         """Wait until all is delivered, or the time is up; return how many batches are left."""
@@ -105,22 +117,36 @@ class Delivery:
     def _run(self) -> None:
         while (batch := self._next()) is not None:
             try:
-                self._deliver(batch)
+                is_over = self._deliver(batch)
             except Exception:
                 if self._ended.is_set():
                     return  # a client that is closed in the middle of a request may raise anything
                 log.exception("a batch of results cannot be delivered")
                 self._set_aside(batch, "this is a fault in recordledger; please report it")
+                is_over = True
+            if not is_over:
+                self._postponed.append((time.monotonic() + POSTPONE_S, batch))
+                continue
             with self._condition:
+                self._unsaved.pop(batch, None)
                 self._n_open -= 1
                 self._condition.notify_all()
 
     def _next(self) -> Batch | None:
         with self._condition:
-            self._condition.wait_for(lambda: self._batches or self._ended.is_set())
-            return None if self._ended.is_set() else self._batches.popleft()
+            while not self._ended.is_set():
+                left_s = None
+                if self._postponed:
+                    left_s = self._postponed[0][0] - time.monotonic()
+                    if left_s <= 0:
+                        return self._postponed.popleft()[1]
+                if self._batches:
+                    return self._batches.popleft()
+                self._condition.wait(left_s)
+            return None
 
-    def _deliver(self, batch: Batch) -> None:
+    def _deliver(self, batch: Batch) -> bool:
+        """Return whether this is over, and not to be tried again after the others."""
         pause_s = PAUSE_MIN_S
         while not self._ended.is_set():
             try:
@@ -128,24 +154,37 @@ class Delivery:
                 n_accepted = self._send(batch.manager_id, results)
             except (OSError, NotConnected, ServerFault, Unauthorized, Forbidden) as error:
                 if self._ended.is_set():
-                    return
-                refused = isinstance(error, Refused)
-                pause_s = PAUSE_MAX_S if refused else min(2 * pause_s, PAUSE_MAX_S)
-                level = logging.ERROR if refused else logging.WARNING
+                    return False
+                pause_s = min(2 * pause_s, PAUSE_MAX_S)
+                level = logging.ERROR if isinstance(error, Refused) else logging.WARNING
                 log.log(level, "results wait to be returned: %s", error)
-                self._spool.retry(batch)
+                self._save()
                 batch.forget()
+                if isinstance(error, Forbidden) and error.code in _NOT_OURS:
+                    return False
                 self._ended.wait(pause_s * random.uniform(0.5, 1))  # noqa: S311
             except ClientError as error:
                 self._set_aside(batch, str(error))
-                return
+                return True
             except ValueError as error:
                 self._set_aside(batch, str(error), damaged=True)
-                return
+                return True
             else:
                 self._spool.done(batch)
                 self._tell(Delivered(batch.refs, n_accepted))
+                return True
+        return False
+
+    def _save(self) -> None:
+        """Write to disk what is in memory only, as far as there is room now."""
+        with self._condition:
+            unsaved = list(self._unsaved)
+        for batch in unsaved:
+            if not self._spool.retry(batch):
                 return
+            batch.forget()
+            with self._condition:
+                self._unsaved.pop(batch, None)
 
     def _send(self, manager_id: int, results: list[Result]) -> int:
         """Return results, in halves where a whole is refused; return how many were accepted."""

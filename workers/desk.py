@@ -6,16 +6,16 @@ import logging
 import queue
 import random
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from recordledger.api.client import Client, ClientError, Refused
-from recordledger.api.schemas import AttemptRef, TaskOut
+from recordledger.api.client import Client, ClientError, Refused, Unauthorized
+from recordledger.api.schemas import AttemptRef, RegisterAnswer, TaskOut
 
 log = logging.getLogger(__name__)
 
-_NOT_ACTIVE: Final = frozenset({"manager_not_active", "manager_not_found"})
+_NOT_ACTIVE: Final = frozenset({"manager_not_active", "manager_not_found", "not_your_manager"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +42,41 @@ class NotActive:
     manager_id: int
 
 
-News: TypeAlias = Claimed | Stale | NotActive
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """The server answered a registration; None if it did not, or refused."""
+
+    answer: RegisterAnswer | None
+    retry_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Draining:
+    """The server gives this manager nothing more; it shall end when it has nothing left."""
+
+    manager_id: int
+
+
+News: TypeAlias = Claimed | Stale | NotActive | Registered | Draining
 
 
 class Desk:
-    """The thread that claims tasks, and gives them back."""
+    """The thread that claims tasks, gives them back, and registers the manager anew.
 
-    def __init__(self, client: Client, tell: Callable[[News], None]) -> None:
+    Args:
+        client: closed by `end`, so it must be of no other use.
+        register: registers the manager through a client.
+        tell: called with what the server answers.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        register: Callable[[Client], RegisterAnswer],
+        tell: Callable[[News], None],
+    ) -> None:
         self._client = client
+        self._register_by = register
         self._tell = tell
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._ended = threading.Event()
@@ -68,6 +95,14 @@ class Desk:
     def claim(self, manager_id: int, limit: int) -> None:
         """Claim tasks; the answer is told."""
         self._jobs.put(lambda: self._claim(manager_id, limit))
+
+    def register(self) -> None:
+        """Register the manager; the answer is told."""
+        self._jobs.put(self._register)
+
+    def report_programs(self, manager_id: int, programs: Mapping[str, str | None]) -> None:
+        """Say which programs there are now."""
+        self._jobs.put(lambda: self._report_programs(manager_id, programs))
 
     def relinquish(self, manager_id: int, refs: Iterable[tuple[int, int]], reason: str) -> None:
         """Give attempts back."""
@@ -89,10 +124,29 @@ class Desk:
             elif not self._ended.is_set():
                 # A client that is closed in the middle of a request may raise anything.
                 log.warning("cannot claim: %s: %s", type(error).__name__, error)
-                retry_s = random.uniform(5, 15) if isinstance(error, Refused) else 1.0  # noqa: S311
+                retry_s = _retry_s(error)
             self._tell(Claimed(manager_id, limit, None, retry_s))
         else:
             self._tell(Claimed(manager_id, limit, tasks))
+
+    def _register(self) -> None:
+        try:
+            answer = self._register_by(self._client)
+        except Exception as error:  # noqa: BLE001, RUF100 - whatever it was, the manager goes on
+            if not self._ended.is_set():
+                log.warning("cannot register: %s: %s", type(error).__name__, error)
+            self._tell(Registered(None, _retry_s(error)))
+        else:
+            self._tell(Registered(answer))
+
+    def _report_programs(self, manager_id: int, programs: Mapping[str, str | None]) -> None:
+        try:
+            self._client.report_programs(manager_id, programs)
+        except Exception as error:  # noqa: BLE001, RUF100
+            if isinstance(error, ClientError) and error.code in _NOT_ACTIVE:
+                self._tell(NotActive(manager_id))  # It registers anew, with what there is now.
+            elif not self._ended.is_set():
+                log.warning("cannot report programs: %s: %s", type(error).__name__, error)
 
     def _relinquish(self, manager_id: int, attempts: list[AttemptRef], reason: str) -> None:
         try:
@@ -104,6 +158,17 @@ class Desk:
             log.warning(
                 "cannot give %d tasks back: %s: %s", len(attempts), type(error).__name__, error
             )
+
+
+def _retry_s(error: Exception) -> float:
+    """Return when to try again, in seconds: what is refused may be so for long."""
+    match error:
+        case Unauthorized():  # a token is being replaced
+            return random.uniform(1, 4)  # noqa: S311
+        case Refused():
+            return random.uniform(5, 15)  # noqa: S311
+        case _:
+            return random.uniform(0.5, 1.5)  # noqa: S311
 
 
 class Pulse:
@@ -157,3 +222,5 @@ class Pulse:
             if answer.stale:
                 refs = frozenset((ref.record_id, ref.attempt) for ref in answer.stale)
                 self._tell(Stale(refs))
+            if answer.draining:
+                self._tell(Draining(manager_id))

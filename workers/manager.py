@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import platform
 import queue
 import random
@@ -23,15 +24,17 @@ from types import FrameType
 from typing import Any, Final, TypeAlias
 
 from recordledger.api.client import Client, ClientError, Refused, Server
-from recordledger.api.schemas import AttemptRef
+from recordledger.api.schemas import AttemptRef, RegisterAnswer
 
 from .allowlist import AllowList
 from .delivery import Delivered, Delivery, size_bytes
-from .desk import Claimed, Desk, NotActive, Pulse, Stale
-from .engines import Engine, EngineFailed, ProcessEngine, Task
+from .desk import Claimed, Desk, Draining, NotActive, Pulse, Registered, Stale
+from .engines import Engine, EngineFailed, EngineUnavailable, Task, engine_starter
 from .manager_config import ManagerConfig
 from .pace import Pace
+from .programs import Programs, Surveyor, survey
 from .running import Report, WorkerSettings
+from .slurm import stop_reasons
 from .spool import Spool
 
 __all__ = ["Manager", "ManagerConfig", "run_manager"]
@@ -39,8 +42,12 @@ __all__ = ["Manager", "ManagerConfig", "run_manager"]
 log = logging.getLogger(__name__)
 
 RETRIES_S: Final = 10.0
+# It comes again anyway, and then writes to disk what is in memory only.
+DELIVERY_RETRIES_S: Final = 4.0
 SHORT_RETRIES_S: Final = 2.0
+TIMEOUT_S: Final = 30.0
 SHORT_TIMEOUT_S: Final = 10.0
+PULSE_TIMEOUT_S_MIN: Final = 0.5
 HELD_MAX: Final = 100_000
 # Beside the result, a request has room for output and traceback.
 _BODY_RESERVE_BYTES: Final = 3 * 1024 * 1024
@@ -54,7 +61,7 @@ def run_manager(config: ManagerConfig) -> int:
     """
     try:
         return Manager(config).run()
-    except (ClientError, ValueError) as error:
+    except (ClientError, EngineUnavailable, ValueError) as error:
         log.error("the manager cannot begin: %s", error)  # noqa: TRY400
         return 1
 
@@ -86,8 +93,27 @@ class Finished:
 class StopRequested:
     """Somebody wants the manager to end; the second time, at once."""
 
+    reason: str
 
-Message: TypeAlias = Finished | Claimed | Stale | NotActive | Delivered | StopRequested
+
+@dataclass(frozen=True, slots=True)
+class ProgramsFound:
+    """There are other programs on this machine than before."""
+
+    programs: Programs
+
+
+Message: TypeAlias = (
+    Finished
+    | Claimed
+    | Registered
+    | Stale
+    | NotActive
+    | Draining
+    | Delivered
+    | ProgramsFound
+    | StopRequested
+)
 
 
 class Manager:
@@ -95,7 +121,11 @@ class Manager:
 
     Args:
         config: what it is told.
-        start_engine: makes the engine from the settings of its workers; None for processes.
+        start_engine: makes the engine from the settings of its workers; None for what the
+            configuration says.
+
+    Raises:
+        EngineUnavailable: there is no engine as the configuration says.
     """
 
     def __init__(
@@ -105,9 +135,17 @@ class Manager:
     ) -> None:
         self.manager_id: int | None = None
         self._config = config
-        self._start_engine = start_engine or self._process_engine
-        allowed = AllowList(config.allow)
-        self._programs = {**allowed.programs, **config.programs}
+        self._start_engine = start_engine or engine_starter(
+            config.engine,
+            n_workers=config.n_workers,
+            n_workers_min=config.n_workers_min,
+            address=config.engine_address,
+            shared_folder=config.engine_folder,
+            threads_per_worker=config.threads_per_worker,
+            tasks_per_worker_max=config.tasks_per_worker_max,
+            silence_s_max=config.engine_silence_s,
+        )
+        self._programs = self._survey()
         # Unlike Queue, a SimpleQueue may be put to from a signal handler.
         self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._held: dict[tuple[int, int], Held] = {}
@@ -116,8 +154,12 @@ class Manager:
         self._finished: dict[int, list[dict[str, Any]]] = {}
         self._flush_at: float | None = None
         self._is_claiming = False
+        self._is_registering = False
+        self._is_overfull = False
         self._n_stops = 0
         self._stop_by: float | None = None
+        self._stop_reason = "the manager has ended"
+        self._worked_at = time.monotonic()
         self._exit_status = 0
         self._register_at = 0.0
         self._pace = Pace(
@@ -131,19 +173,20 @@ class Manager:
         self._heartbeat_s = 30.0
         self._summary_at = time.monotonic() + config.summary_s
 
-    def _process_engine(self, settings: WorkerSettings) -> Engine:
-        return ProcessEngine(
-            self._config.n_workers,
-            settings,
-            threads_per_worker=self._config.threads_per_worker,
-            tasks_per_worker_max=self._config.tasks_per_worker_max,
-        )
-
     # The life of a manager
 
-    def stop(self) -> None:
-        """Ask the manager to end: gracefully the first time, at once the second. Never waits."""
-        self._inbox.put(StopRequested())
+    def stop(self, reason: str = "the manager was told to stop") -> None:
+        """Ask the manager to end: gracefully the first time, at once the second. Never waits.
+
+        Args:
+            reason: why; it stands in the history of what is given back.
+        """
+        self._inbox.put(StopRequested(reason))
+
+    def _survey(self) -> Programs:
+        """Return what this machine can run. Threads may call this."""
+        found = survey(self._config.wanted)
+        return {**AllowList(self._config.allow).programs, **found}
 
     def run(self) -> int:
         """Run until told to stop, by `stop` or by SIGTERM or SIGINT; return the exit status.
@@ -151,32 +194,23 @@ class Manager:
         Raises:
             Refused: the server does not take this manager at all.
         """
-        config = self._config
         with contextlib.ExitStack() as stack:
             stack.enter_context(_signals(self.stop))
-            self._control = stack.enter_context(
-                Client(
-                    config.url,
-                    config.token,
-                    timeout_s=SHORT_TIMEOUT_S,
-                    retries_s=SHORT_RETRIES_S,
-                    progress=False,
-                )
-            )
-            server = self._reach_server()
-            if server is None:
+            self._control = stack.enter_context(self._client(SHORT_RETRIES_S, SHORT_TIMEOUT_S))
+            found = self._reach_server()
+            if found is None:
                 return 0
-            self._begin(server, stack)
+            self._begin(*found, stack)
             while not self._is_over():
                 self._step()
             return self._end()
 
-    def _reach_server(self) -> Server | None:
-        """Wait until the server answers; return None if told to stop meanwhile."""
+    def _reach_server(self) -> tuple[Server, RegisterAnswer] | None:
+        """Wait until the server knows this manager; return None if told to stop meanwhile."""
         pause_s = self._config.poll_min_s
         while True:
             try:
-                return self._control.server()
+                return self._control.server(), self._register(self._control)
             except Refused:
                 raise
             except ClientError as error:
@@ -187,7 +221,9 @@ class Manager:
                 if isinstance(message, StopRequested):
                     return None
 
-    def _begin(self, server: Server, stack: contextlib.ExitStack) -> None:
+    def _begin(
+        self, server: Server, registered: RegisterAnswer, stack: contextlib.ExitStack
+    ) -> None:
         config, limits = self._config, server.limits
         settings = WorkerSettings(
             patterns=config.allow,
@@ -202,13 +238,25 @@ class Manager:
         self._claim_max = limits.claim_per_request
         self._spool = Spool(config.state_dir / "spool", server.ledger_id)
         stack.callback(self._spool.close)
-        self._register()
-        self._delivery = Delivery(self._client(), self._spool, limits.body_bytes, self._inbox.put)
+        self._take_registered(registered)
+        self._delivery = Delivery(
+            self._client(DELIVERY_RETRIES_S), self._spool, limits.body_bytes, self._inbox.put
+        )
         stack.callback(self._delivery.end)
-        self._desk = Desk(self._client(), self._inbox.put)
+        self._desk = Desk(self._client(timeout_s=SHORT_TIMEOUT_S), self._register, self._inbox.put)
         stack.callback(self._desk.end)
-        self._pulse = Pulse(self._client(SHORT_RETRIES_S), self._heard_of, self._inbox.put)
+        # A heartbeat that gets no answer must leave time for others before the lease is over.
+        pulse_timeout_s = min(SHORT_TIMEOUT_S, max(PULSE_TIMEOUT_S_MIN, registered.lease_s / 4))
+        pulse_client = self._client(SHORT_RETRIES_S, pulse_timeout_s)
+        self._pulse = Pulse(pulse_client, self._heard_of, self._inbox.put)
         stack.callback(self._pulse.end)
+        surveyor = Surveyor(
+            self._survey,
+            lambda programs: self._inbox.put(ProgramsFound(programs)),
+            config.survey_s,
+            self._programs,
+        )
+        stack.callback(surveyor.end)
         # The last to come and the first to go: what it leaves is given back by the others.
         self._engine = self._start_engine(settings)
         stack.callback(self._engine.shutdown)
@@ -218,47 +266,47 @@ class Manager:
         self._delivery.start()
         self._desk.start()
         self._pulse.start()
+        surveyor.start()
+        self._worked_at = time.monotonic()
 
-    def _client(self, retries_s: float = RETRIES_S) -> Client:
+    def _client(self, retries_s: float = RETRIES_S, timeout_s: float = TIMEOUT_S) -> Client:
         config = self._config
-        return Client(config.url, config.token, retries_s=retries_s, progress=False)
+        return Client(
+            config.url,
+            config.token,
+            token_file=config.token_file,
+            timeout_s=timeout_s,
+            retries_s=retries_s,
+            progress=False,
+        )
 
-    def _register(self) -> bool:
-        """Get an id; return whether that worked.
-
-        Raises:
-            Refused: the server does not take this manager.
-        """
+    def _register(self, client: Client) -> RegisterAnswer:
+        """Get an id from the server. Threads may call this."""
         config = self._config
-        try:
-            answer = self._control.register_manager(
-                config.name,
-                config.tags,
-                self._programs,
-                hostname=platform.node() or "localhost",
-                lease_s=config.lease_s,
-                heartbeat_s=config.heartbeat_s,
-            )
-        except Refused:
-            raise
-        except ClientError as error:
-            log.warning("cannot register: %s", error)
-            self._register_at = time.monotonic() + random.uniform(0.5, 2.0)  # noqa: S311
-            return False
+        return client.register_manager(
+            config.name,
+            config.tags,
+            self._programs,
+            hostname=platform.node() or "localhost",
+            lease_s=config.lease_s,
+            heartbeat_s=config.heartbeat_s,
+        )
+
+    def _take_registered(self, answer: RegisterAnswer) -> None:
+        config = self._config
         self.manager_id = answer.manager_id
         self._heartbeat_s = answer.heartbeat_s
         self._spool.own(answer.manager_id)
         log.info(
-            "manager %d (%s): tags %s; %d at a time; lease %g s, heartbeat every %g s; programs %s",
+            "manager %d (%s): tags %s; engine %s; lease %g s, heartbeat every %g s; programs %s",
             answer.manager_id,
             config.name,
             ", ".join(config.tags),
-            config.n_workers,
+            config.engine,
             answer.lease_s,
             answer.heartbeat_s,
-            ", ".join(f"{name} {found or '?'}" for name, found in self._programs.items()) or "none",
+            _listed(self._programs),
         )
-        return True
 
     def _is_over(self) -> bool:
         if self._stop_by is None:
@@ -278,10 +326,15 @@ class Manager:
         n_left = self._delivery.drain(0.5 if self._n_stops > 1 else self._config.deliver_s)
         if n_left:
             log.warning("%d batches of results stay on disk for the next manager here", n_left)
+        if unsaved_bytes := self._delivery.unsaved_bytes:
+            log.error(
+                "about %d bytes of results are lost: neither the server nor the disk takes them",
+                unsaved_bytes,
+            )
         self._pulse.end()
         if self.manager_id is not None:
             try:
-                requeued = self._control.deactivate_manager(self.manager_id, "stopped")
+                requeued = self._control.deactivate_manager(self.manager_id, self._stop_reason)
             except ClientError as error:
                 log.warning("could not say good-bye; the lease will run out: %s", error)
                 return 1
@@ -301,11 +354,15 @@ class Manager:
         now = time.monotonic()
         if self._flush_at is not None and now >= self._flush_at:
             self._flush()
+        if self._engine.failure is not None:
+            self._give_up(self._engine.failure)
         if self._stop_by is None:
-            if self.manager_id is None and now >= self._register_at:
-                self._register()
+            if self.manager_id is None and not self._is_registering and now >= self._register_at:
+                self._is_registering = True
+                self._desk.register()
             self._give_back_if_stuck(now)
             self._claim_if_room(now)
+            self._stop_if_idle(now)
         if now >= self._summary_at:
             self._summarize(now)
 
@@ -336,6 +393,11 @@ class Manager:
                 self._take_report(held)
             case Claimed():
                 self._take_claimed(message)
+            case Registered(answer=answer, retry_s=retry_s):
+                self._is_registering = False
+                self._register_at = time.monotonic() + retry_s
+                if answer is not None:
+                    self._take_registered(answer)
             case Delivered(refs=refs, n_accepted=n_accepted):
                 with self._held_lock:
                     for ref in refs:
@@ -346,8 +408,12 @@ class Manager:
                 self._drop(refs)
             case NotActive(manager_id=manager_id):
                 self._start_over(manager_id)
-            case StopRequested():
-                self._stop_requested()
+            case Draining(manager_id=manager_id):
+                self._drain(manager_id)
+            case ProgramsFound(programs=programs):
+                self._change_programs(programs)
+            case StopRequested(reason=reason):
+                self._stop_requested(reason)
 
     def _heard_of(self) -> tuple[int | None, float, list[AttemptRef]]:
         """Return what a heartbeat says: who, how often, and what is held."""
@@ -368,9 +434,25 @@ class Manager:
     def _claim_if_room(self, now: float) -> None:
         if self.manager_id is None or self._is_claiming or now < self._pace.claim_at:
             return
-        if (room := self._room()) > 0:
+        if self._has_too_much():
+            self._pace.claim_at = now + self._config.poll_max_s
+        elif (room := self._room()) > 0:
             self._is_claiming = True
             self._desk.claim(self.manager_id, min(room, self._claim_max))
+
+    def _has_too_much(self) -> bool:
+        """Return whether there are as many results as can be held; say so when that changes."""
+        unsaved_bytes = self._delivery.unsaved_bytes
+        is_overfull = unsaved_bytes > self._config.unsaved_bytes_max or len(self._held) >= HELD_MAX
+        if is_overfull and not self._is_overfull:
+            log.error(
+                "claiming nothing until the server takes results: %d wait, and about %d bytes of "
+                "them are in memory only",
+                len(self._held) - len(self._in_engine),
+                unsaved_bytes,
+            )
+        self._is_overfull = is_overfull
+        return is_overfull
 
     def _take_claimed(self, claimed: Claimed) -> None:
         self._is_claiming = False
@@ -383,7 +465,7 @@ class Manager:
             log.debug("claimed %d tasks, of at most %d", len(claimed.tasks), claimed.limit)
         if self._stop_by is not None or claimed.manager_id != self.manager_id:
             refs = [(task.record_id, task.attempt) for task in claimed.tasks]
-            self._desk.relinquish(claimed.manager_id, refs, "the manager is stopping")
+            self._desk.relinquish(claimed.manager_id, refs, self._stop_reason)
             return
         for task in claimed.tasks:
             held = Held(claimed.manager_id, task.record_id, task.attempt, now)
@@ -490,30 +572,55 @@ class Manager:
 
     # Stopping
 
-    def _stop_requested(self) -> None:
+    def _stop_requested(self, reason: str) -> None:
         self._n_stops += 1
         now = time.monotonic()
         if self._n_stops == 1:
             log.info(
-                "stopping: waiting up to %g s for %d running tasks; once more to end at once",
+                "stopping: waiting up to %g s for %d running tasks (%s); once more to end at once",
                 self._config.grace_s,
                 min(len(self._in_engine), self._engine.n_slots),
+                reason,
             )
-            self._begin_to_stop(now + self._config.grace_s)
+            self._begin_to_stop(now + self._config.grace_s, reason)
         else:
             log.warning("ending at once")
             self._stop_by = now
 
-    def _begin_to_stop(self, stop_by: float) -> None:
+    def _drain(self, manager_id: int) -> None:
+        """Begin to end as the server wants it: what runs may take as long as it takes."""
+        if self._stop_by is None and manager_id == self.manager_id:
+            log.info("manager %d is drained: it ends when it has nothing left", manager_id)
+            self._begin_to_stop(math.inf, "the manager is drained")
+
+    def _begin_to_stop(self, stop_by: float, reason: str) -> None:
         if self._stop_by is None:
             self._stop_by = stop_by
-            self._give_back_waiting("the manager is stopping")
+            self._stop_reason = reason
+            self._give_back_waiting(reason)
+        # One that is drained may be told to hurry.
+        self._stop_by = min(self._stop_by, stop_by)
+
+    def _stop_if_idle(self, now: float) -> None:
+        """End when there was nothing to do for long enough, if that is wanted."""
+        limit_s = self._config.end_when_idle_s
+        if self._held:
+            self._worked_at = now
+        elif limit_s is not None and now - self._worked_at > limit_s and not self._is_claiming:
+            log.info("there was nothing to do for %g s", limit_s)
+            self._begin_to_stop(now, "the manager had nothing to do")
+
+    def _change_programs(self, programs: Programs) -> None:
+        log.info("programs are now: %s", _listed(programs))
+        self._programs = programs
+        if self.manager_id is not None:
+            self._desk.report_programs(self.manager_id, programs)
 
     def _give_up(self, reason: str) -> None:
         if self._stop_by is None:
             log.error("the manager ends: %s", reason)
             self._exit_status = 1
-            self._begin_to_stop(time.monotonic() + self._config.grace_s)
+            self._begin_to_stop(time.monotonic() + self._config.grace_s, reason)
 
     def _summarize(self, now: float) -> None:
         self._summary_at = now + self._config.summary_s
@@ -526,18 +633,23 @@ class Manager:
         )
 
 
+def _listed(programs: Programs) -> str:
+    return ", ".join(f"{name} {found or '?'}" for name, found in programs.items()) or "none"
+
+
 @contextlib.contextmanager
-def _signals(stop: Callable[[], None]) -> Generator[None]:
-    """Let SIGTERM and SIGINT stop the manager, if this is the thread that gets signals."""
+def _signals(stop: Callable[[str], None]) -> Generator[None]:
+    """Let SIGTERM, SIGINT and SIGUSR1 stop the manager, if this is the thread that gets them."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
-        del number, frame
-        stop()
+        del frame
+        stop(reasons[signal.Signals(number)])
 
-    numbers = (signal.SIGTERM, signal.SIGINT)
+    reasons = stop_reasons()
+    numbers = tuple(reasons)
     before = [signal.signal(number, handle) for number in numbers]
     try:
         yield

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from recordledger.api.client import home_folder
 
-from .engines import processor_count
+from .engine_names import PROCESSES
+from .programs import KNOWN_DISTRIBUTIONS, KNOWN_EXECUTABLES, Wanted
 
 log = logging.getLogger(__name__)
 
@@ -23,12 +24,22 @@ class ManagerConfig:
     Attributes:
         url: the server's address; None finds it as every client does.
         token: likewise.
+        token_file: a file with the token, which may be replaced while the manager runs.
         name: as people know it.
         tags: what to claim, in this order; `*` is everything.
-        n_workers: how many tasks to run at the same time.
+        n_workers: how many tasks to run at the same time; None for the processors, or for as many
+            as the cluster at `engine_address` has workers.
+        n_workers_min: how many processes to keep when there is less to do; None for all.
+        engine: what runs the tasks, one of `engine_names.ENGINES`; see `docs/engines.md`.
+        engine_address: of a cluster that runs, as the engine understands it; None starts one here.
+        engine_folder: a folder that this machine and the workers of that cluster see.
+        engine_silence_s: how long the engine may show no sign of life before the manager ends.
         threads_per_worker: for numerical libraries; None divides the processors.
-        programs: what tasks may require, name to version; what provides the allowed entry points
-            is added.
+        programs: what tasks may require, name to version; what is found is added, and so is what
+            provides the allowed entry points.
+        distributions: patterns of installed Python packages that are offered as programs.
+        executables: programs, and the commands that print their versions.
+        survey_s: how often to look which programs there are.
         allow: `module:function` patterns of what may be run besides entry points.
         state_dir: where results are until they are acknowledged.
         lease_s, heartbeat_s: None for the server's defaults.
@@ -39,19 +50,31 @@ class ManagerConfig:
         results_per_return: at most.
         prefetch_s: how much work to have ready, in seconds of computing.
         prefetch_max: at most so many tasks beyond those that run.
+        unsaved_bytes_max: claim nothing while more bytes of results than that are in memory only,
+            because the disk is full and the server does not take them.
         hold_s: give tasks back that did not begin within this time, when nothing moves.
         output_bytes_max: how much of stdout, and of stderr, to keep.
         tasks_per_worker_max: give a slot a new process after so many tasks; None for never.
+        end_when_idle_s: end when there was nothing to do for so long; None for never.
         summary_s: how often to log what was done.
     """
 
     url: str | None = None
     token: str | None = field(default=None, repr=False)
+    token_file: Path | None = None
     name: str = field(default_factory=platform.node)
     tags: tuple[str, ...] = ("*",)
-    n_workers: int = field(default_factory=processor_count)
+    n_workers: int | None = None
+    engine: str = PROCESSES
+    engine_address: str | None = None
+    engine_folder: Path | None = None
+    engine_silence_s: float = 30.0
     threads_per_worker: int | None = None
+    n_workers_min: int | None = None
     programs: Mapping[str, str | None] = field(default_factory=dict[str, str | None])
+    distributions: tuple[str, ...] = KNOWN_DISTRIBUTIONS
+    executables: Mapping[str, str] = field(default_factory=lambda: dict(KNOWN_EXECUTABLES))
+    survey_s: float = 600.0
     allow: tuple[str, ...] = ()
     state_dir: Path = field(default_factory=lambda: home_folder() / "manager")
     lease_s: float | None = None
@@ -64,10 +87,17 @@ class ManagerConfig:
     results_per_return: int = 200
     prefetch_s: float = 0.5
     prefetch_max: int = 500
+    unsaved_bytes_max: int = 256 * 1024 * 1024
     hold_s: float = 15.0
     output_bytes_max: int = 1024 * 1024
     tasks_per_worker_max: int | None = None
+    end_when_idle_s: float | None = None
     summary_s: float = 60.0
+
+    @property
+    def wanted(self) -> Wanted:
+        """Which programs to look for."""
+        return Wanted(self.programs, self.distributions, self.executables)
 
 
 def parse_program(text: str) -> tuple[str, str | None]:

@@ -36,6 +36,7 @@ class Report(TypedDict):
     stderr: NotRequired[str]
     provenance: NotRequired[dict[str, Any]]
     compute_s: NotRequired[float]
+    cores: NotRequired[int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +103,8 @@ class TaskRunner:
                 report.update(describe(error))
         _add_output(report, streams)
         report["provenance"] = self._provenance(found)
+        if (cores := _cores()) is not None:
+            report["cores"] = cores
         return report
 
     def _provenance(self, found: Found | None) -> dict[str, Any]:
@@ -121,6 +124,13 @@ def _host() -> dict[str, Any]:
         "python": platform.python_version(),
         "threads": os.environ.get("OMP_NUM_THREADS"),
     }
+
+
+@cache
+def _cores() -> int | None:
+    """Return how many cores numerical libraries were told to use here, if they were."""
+    told = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return int(told) if told.isascii() and told.isdigit() and int(told) > 0 else None
 
 
 @cache

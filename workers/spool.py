@@ -30,6 +30,7 @@ _REFUSED: Final = ".refused"
 _LOCK: Final = "lock"
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,100}", re.ASCII)
 _FULL_LOG_S: Final = 30.0
+_OWN_S_MAX: Final = 5.0
 
 
 class Batch:
@@ -84,15 +85,28 @@ class Spool:
     def own(self, manager_id: int) -> None:
         """Make a manager's folder, and tell others that it is in use while this process lives."""
         folder = self._folder / str(manager_id)
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._locks[manager_id] = _locked(folder)
-        except OSError as error:
-            self._say_full(error)
+        deadline = time.monotonic() + _OWN_S_MAX
+        while True:
+            try:
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._locks[manager_id] = _locked(folder)
+            except (BlockingIOError, FileNotFoundError) as error:
+                # Another manager looks whether the folder is in use, and may have removed it.
+                if time.monotonic() >= deadline:
+                    self._say_full(error)
+                    return
+                time.sleep(0.01)
+            except OSError as error:
+                self._say_full(error)
+                return
+            else:
+                return
 
     def keep(self, manager_id: int, results: Sequence[dict[str, Any]]) -> Batch:
         """Write a batch to disk; if that fails, say so, and keep it in memory only."""
         batch = Batch(manager_id, results)
+        if manager_id not in self._locks:
+            self.own(manager_id)  # the disk was full when it began
         path = self._folder / str(manager_id) / f"{next(self._numbers):012d}{_SUFFIX}"
         try:
             _write(path, results)
@@ -102,10 +116,11 @@ class Spool:
             batch.path = path
         return batch
 
-    def retry(self, batch: Batch) -> None:
-        """Write a batch that is in memory only, if there is room on the disk now."""
+    def retry(self, batch: Batch) -> bool:
+        """Write a batch that is in memory only; return whether there was room on the disk."""
         if batch.path is None:
             batch.path = self.keep(batch.manager_id, batch.results()).path
+        return batch.path is not None
 
     def done(self, batch: Batch) -> None:
         """Forget a batch that the server has acknowledged."""
@@ -198,12 +213,17 @@ def _locked(folder: Path) -> IO[bytes] | None:
         return None
     import fcntl
 
-    file = (folder / _LOCK).open("ab")
+    path = folder / _LOCK
+    file = path.open("ab")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        is_replaced = not os.path.samestat(os.fstat(file.fileno()), path.stat())
     except BaseException:
         file.close()
         raise
+    if is_replaced:  # somebody has just removed the folder
+        file.close()
+        raise BlockingIOError(f"{path} was replaced")
     return file
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
 import httpx2
 
 from ..schemas import Include
-from . import calls, manage_calls, manager_calls, operation_calls, token_calls
+from . import calls, manage_calls, manager_calls, operation_calls, routing_calls, token_calls
 from .exchange import TIMEOUT_S, Operation, Outcome, Reply, Send, Session, Sleep, Step
 from .options import closed, fault_of, open_session
 from .results import Record, Records
@@ -57,12 +58,13 @@ class AsyncClient:
         url: str | None = None,
         token: str | None = None,
         *,
+        token_file: str | Path | None = None,
         timeout_s: float = TIMEOUT_S,
         retries_s: float | None = None,
         progress: bool | None = None,
     ) -> None:
         """Find the server; nothing is sent yet. The arguments are those of `Client`."""
-        self.session, options = open_session(url, token, timeout_s, retries_s, progress)
+        self.session, options = open_session(url, token, token_file, timeout_s, retries_s, progress)
         self._http = httpx2.AsyncClient(**options)
 
     @property
@@ -96,6 +98,7 @@ class AsyncClient:
     add_records = _awaited(calls.add_records)
     query_records = _querying(calls.query_records)
     history = _awaited(calls.history)
+    attempts = _awaited(calls.attempts)
     wait = _awaited(calls.wait)
 
     reset_records = _awaited(manage_calls.reset_records)
@@ -129,6 +132,7 @@ class AsyncClient:
 
     managers = _awaited(manager_calls.managers)
     manager = _awaited(manager_calls.manager)
+    manager_history = _awaited(manager_calls.manager_history)
     register_manager = _awaited(manager_calls.register_manager)
     heartbeat = _awaited(manager_calls.heartbeat)
     claim = _awaited(manager_calls.claim)
@@ -138,6 +142,9 @@ class AsyncClient:
     drain_manager = _awaited(manager_calls.drain_manager)
     report_programs = _awaited(manager_calls.report_programs)
     rescues = _awaited(manager_calls.rescues)
+
+    why = _awaited(routing_calls.why)
+    queue = _awaited(routing_calls.queue)
 
     issue_token = _awaited(token_calls.issue_token)
     tokens = _awaited(token_calls.tokens)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
 import httpx2
 
 from ..schemas import Include
-from . import calls, manage_calls, manager_calls, operation_calls, token_calls
+from . import calls, manage_calls, manager_calls, operation_calls, routing_calls, token_calls
 from .exchange import TIMEOUT_S, Operation, Outcome, Reply, Send, Session, Sleep, Step
 from .options import closed, fault_of, open_session
 from .results import Record, Records
@@ -56,6 +58,7 @@ class Client:
         url: str | None = None,
         token: str | None = None,
         *,
+        token_file: str | Path | None = None,
         timeout_s: float = TIMEOUT_S,
         retries_s: float | None = None,
         progress: bool | None = None,
@@ -65,6 +68,8 @@ class Client:
         Args:
             url: its address; None for RECORDLEDGER_URL, or what `recordledger up` has written.
             token: as `url`, from RECORDLEDGER_TOKEN.
+            token_file: a file with the token, instead of it; None for RECORDLEDGER_TOKEN_FILE. It
+                is read again when the server refuses the token, so that it can be replaced.
             timeout_s: for how long one request may be unanswered, in seconds.
             retries_s: for how long to try again when there is no answer, in seconds; every
                 request may be sent twice without harm. None: 60 s, and 5 s as long as the server
@@ -74,9 +79,11 @@ class Client:
         Raises:
             NotConnected: nothing says where the server is.
         """
-        self.session, options = open_session(url, token, timeout_s, retries_s, progress)
+        self.session, options = open_session(url, token, token_file, timeout_s, retries_s, progress)
         self._http = httpx2.Client(**options)
         self._closing = threading.Event()
+        self._n_sending = 0
+        self._sending = threading.Lock()
 
     @property
     def url(self) -> str:
@@ -101,15 +108,23 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Give the connections back; calls that wait to try again end with `NotConnected`."""
+        """Give the connections back; calls that wait to try again end with `NotConnected`.
+
+        Where another thread waits for an answer, it closes the connections when it has it: one
+        that were opened just now would stay open otherwise.
+        """
         self._closing.set()
-        self._http.close()
+        with self._sending:
+            is_idle = not self._n_sending
+        if is_idle:
+            self._http.close()
 
     server = _blocking(calls.server)
     counts = _blocking(calls.counts)
     add_records = _blocking(calls.add_records)
     query_records = _querying(calls.query_records)
     history = _blocking(calls.history)
+    attempts = _blocking(calls.attempts)
     wait = _blocking(calls.wait)
 
     reset_records = _blocking(manage_calls.reset_records)
@@ -143,6 +158,7 @@ class Client:
 
     managers = _blocking(manager_calls.managers)
     manager = _blocking(manager_calls.manager)
+    manager_history = _blocking(manager_calls.manager_history)
     register_manager = _blocking(manager_calls.register_manager)
     heartbeat = _blocking(manager_calls.heartbeat)
     claim = _blocking(manager_calls.claim)
@@ -152,6 +168,9 @@ class Client:
     drain_manager = _blocking(manager_calls.drain_manager)
     report_programs = _blocking(manager_calls.report_programs)
     rescues = _blocking(manager_calls.rescues)
+
+    why = _blocking(routing_calls.why)
+    queue = _blocking(routing_calls.queue)
 
     issue_token = _blocking(token_calls.issue_token)
     tokens = _blocking(token_calls.tokens)
@@ -217,15 +236,29 @@ class Client:
                     raise closed(self.session)
                 return None
             case Send():
-                if self._closing.is_set():
-                    raise closed(self.session)
-                try:
-                    response = self._http.request(
-                        step.method, step.path, content=step.body or None, headers=step.headers
-                    )
-                except httpx2.TransportError as error:
-                    return fault_of(error)
-                return Reply(response.status_code, response.headers, response.content)
+                with self._in_flight():
+                    try:
+                        response = self._http.request(
+                            step.method, step.path, content=step.body or None, headers=step.headers
+                        )
+                    except httpx2.TransportError as error:
+                        return fault_of(error)
+                    return Reply(response.status_code, response.headers, response.content)
+
+    @contextlib.contextmanager
+    def _in_flight(self) -> Generator[None]:
+        with self._sending:
+            if self._closing.is_set():
+                raise closed(self.session)
+            self._n_sending += 1
+        try:
+            yield
+        finally:
+            with self._sending:
+                self._n_sending -= 1
+                is_last = self._closing.is_set() and not self._n_sending
+            if is_last:
+                self._http.close()
 
 
 class FoundRecords:

@@ -13,6 +13,8 @@ from recordledger.domain.status import Status
 
 from ..schemas import (
     Answer,
+    AttemptInclude,
+    AttemptOut,
     CountsAnswer,
     CreateAnswer,
     CreateRequest,
@@ -27,6 +29,7 @@ from .errors import ClientError, InvalidArgument, RecordsNotFound, Refused, Wait
 from .exchange import Operation, Session, Sleep
 from .progress import bar
 from .results import (
+    Attempts,
     Counts,
     History,
     HistoryEvent,
@@ -89,6 +92,11 @@ class _GotAnswer(Answer):
 class _PageAnswer(Answer):
     records: list[Record]
     next_cursor: str | None
+
+
+class _AttemptsAnswer(Answer):
+    record_id: int
+    attempts: list[AttemptOut]
 
 
 class _HistoryAnswer(Answer):
@@ -216,6 +224,26 @@ def history(session: Session, record_id: int) -> Operation[History]:
     path = f"/v1/records/{wire.record_id(record_id)}/events"
     answer = yield from exchange.get(session, path, _HistoryAnswer)
     return History(answer.record_id, tuple(answer.events))
+
+
+def attempts(
+    session: Session, record_id: int, include: AttemptInclude | Iterable[AttemptInclude] = ()
+) -> Operation[Attempts]:
+    """Return every attempt of a record, each with its own outcome, output and error.
+
+    Args:
+        session: the client's.
+        record_id: whose.
+        include: what shall come with them: `result`, `stdout`, `stderr`, `traceback`, `provenance`.
+
+    Raises:
+        NotFound: there is no such record.
+    """
+    names = [include] if isinstance(include, str) else list(include)
+    query = "&".join(f"include={name}" for name in names)
+    path = f"/v1/records/{wire.record_id(record_id)}/attempts" + (f"?{query}" if query else "")
+    answer = yield from exchange.get(session, path, _AttemptsAnswer)
+    return Attempts(answer.record_id, tuple(answer.attempts))
 
 
 def wait(

@@ -1,6 +1,8 @@
 """Which server a client talks to, and with which token: by argument, environment or file.
 
-`recordledger up` writes the file, so that a client on the same machine needs no argument.
+`recordledger up` writes the file, so that a client on the same machine needs no argument. A token
+that came from a file is read again when the server refuses it, so that it can be replaced while
+programs run.
 """
 
 from __future__ import annotations
@@ -9,7 +11,9 @@ import contextlib
 import json
 import os
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
@@ -20,6 +24,7 @@ from .errors import InvalidArgument, NotConnected
 
 URL_VARIABLE: Final = "RECORDLEDGER_URL"
 TOKEN_VARIABLE: Final = "RECORDLEDGER_TOKEN"  # noqa: S105  # the name of a variable
+TOKEN_FILE_VARIABLE: Final = "RECORDLEDGER_TOKEN_FILE"  # noqa: S105
 HOME_VARIABLE: Final = "RECORDLEDGER_HOME"
 FILE_NAME: Final = "connection.json"
 
@@ -28,10 +33,17 @@ _LOOPBACK: Final = ("localhost", "::1")
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """A server's address and the token for it; None where the request will go without."""
+    """A server's address and the token for it; None where the request will go without.
+
+    Attributes:
+        url: the address.
+        token: the token, as it was when it was looked for.
+        read_token: returns it as it is now; None where it cannot change.
+    """
 
     url: str
     token: str | None = field(repr=False)
+    read_token: Callable[[], str | None] | None = field(default=None, repr=False, compare=False)
 
     @property
     def is_local(self) -> bool:
@@ -94,30 +106,59 @@ def read_connection(home: Path | None = None) -> Connection | None:
     raise NotConnected(f"{path} is damaged; restart `recordledger up`, or pass Client(url, token)")
 
 
-def find_connection(url: str | None = None, token: str | None = None) -> Connection:
+def find_connection(
+    url: str | None = None, token: str | None = None, token_file: str | Path | None = None
+) -> Connection:
     """Return the connection to use; what is not given comes from the environment, then the file.
 
     The file's token goes to the file's server only, whatever other address is named.
 
+    Args:
+        url: the server's address.
+        token: the token.
+        token_file: a file that holds nothing but the token, instead of it.
+
     Raises:
-        NotConnected: nothing says where the server is.
-        InvalidArgument: the address or the token cannot be one.
+        NotConnected: nothing says where the server is, or a file cannot be read.
+        InvalidArgument: the address or the token cannot be one, or there are two tokens.
     """
+    if token and token_file:
+        raise InvalidArgument("say the token, or the file that it is in, but not both")
     url = url or os.environ.get(URL_VARIABLE) or None
-    token = token or os.environ.get(TOKEN_VARIABLE) or None
+    if not token and not token_file:
+        token = os.environ.get(TOKEN_VARIABLE) or None
+        token_file = None if token else os.environ.get(TOKEN_FILE_VARIABLE) or None
+    read_token: Callable[[], str | None] | None = None
+    if token_file:
+        read_token = partial(_read_token, Path(token_file))
+        token = read_token()
     if url is not None:
         url = clean_url(url)
-    if url is None or token is None:
+    if url is None or not token:
         kept = read_connection()
         if kept is not None and url in (None, kept.url):
-            url, token = kept.url, token or kept.token
+            url = kept.url
+            if not token:
+                token, read_token = kept.token, partial(_kept_token, url)
     if url is None:
         raise NotConnected(
             "no server is known: start one on this machine with `recordledger up`, or name one "
             f"by Client(url, token) or by {URL_VARIABLE} and {TOKEN_VARIABLE} "
             f"(there is no {home_folder() / FILE_NAME})"
         )
-    return Connection(url, None if token is None else clean_token(token))
+    return Connection(url, None if token is None else clean_token(token), read_token)
+
+
+def _read_token(path: Path) -> str:
+    try:
+        return clean_token(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise NotConnected(f"cannot read a token from {path}: {error}") from error
+
+
+def _kept_token(url: str) -> str | None:
+    kept = read_connection()
+    return clean_token(kept.token or "") if kept is not None and kept.url == url else None
 
 
 def clean_url(url: str) -> str:

@@ -7,11 +7,12 @@ a `Sleep` and is resumed when the time has passed; it returns its result. `Clien
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import time
-from collections.abc import Generator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, TypeAlias, TypeVar
 from uuid import uuid4
@@ -31,6 +32,7 @@ FIRST_RETRIES_S: Final = 5.0
 _DELAY_MIN_S: Final = 0.1
 _DELAY_MAX_S: Final = 5.0
 _WARN_AFTER_S: Final = 3.0
+_UNAUTHORIZED: Final = 401
 _TRY_AGAIN: Final = frozenset({429, 502, 503, 504})
 
 _log = logging.getLogger(__name__)
@@ -88,11 +90,23 @@ Operation: TypeAlias = Generator[Step, Outcome, T]
 
 @dataclass(slots=True)
 class Session:
-    """What the operations of one client share. Threads may write the same thing twice, no more."""
+    """What the operations of one client share. Threads may write the same thing twice, no more.
+
+    Attributes:
+        url: the server's address.
+        retries_s: for how long to try again, in seconds; None for the default.
+        progress: whether to show bars; None where a person may see them.
+        token: with which requests are sent; it changes when the server refuses it.
+        read_token: returns the token as it is now; None where it cannot change.
+        has_answered: whether the server ever did.
+        server: what it said of itself.
+    """
 
     url: str
     retries_s: float | None = None
     progress: bool | None = None
+    token: str | None = field(default=None, repr=False)
+    read_token: Callable[[], str | None] | None = field(default=None, repr=False)
     has_answered: bool = field(default=False, init=False)
     server: Server | None = field(default=None, init=False)
 
@@ -102,6 +116,14 @@ class Session:
         if self.retries_s is not None:
             return self.retries_s
         return RETRIES_S if self.has_answered else FIRST_RETRIES_S
+
+    def renew_token(self, refused: str | None) -> bool:
+        """Return whether there is another token than the one that was refused, and use it."""
+        if self.read_token is not None and self.token == refused:
+            # The file may just be being replaced.
+            with contextlib.suppress(ClientError):
+                self.token = self.read_token() or refused
+        return self.token != refused
 
 
 def get(
@@ -155,11 +177,15 @@ def _exchange(session: Session, send: Send, give_up_at: float | None) -> Operati
     clients which lost their server together do not come back together.
     """
     started_at = time.monotonic()
-    bound_s, warned = _DELAY_MIN_S, False
+    bound_s, warned, renewed = _DELAY_MIN_S, False, False
     while True:
-        outcome = yield send
+        token = session.token
+        outcome = yield _signed(send, token)
         session.has_answered |= isinstance(outcome, Reply)
         if isinstance(outcome, Reply) and outcome.status not in _TRY_AGAIN:
+            if outcome.status == _UNAUTHORIZED and not renewed and session.renew_token(token):
+                renewed = True
+                continue
             return _good(session, outcome)
         now = time.monotonic()
         end = started_at + session.patience_s
@@ -172,6 +198,13 @@ def _exchange(session: Session, send: Send, give_up_at: float | None) -> Operati
             warned = True
             _log.warning("%s (trying for another %.0f s)", _complaint(session, outcome), left_s)
         yield Sleep(min(pause_s, left_s))
+
+
+def _signed(send: Send, token: str | None) -> Send:
+    """Return the request as this token's bearer sends it."""
+    if token is None:
+        return send
+    return replace(send, headers={**send.headers, "Authorization": f"Bearer {token}"})
 
 
 def _is_final(send: Send, outcome: Outcome) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+from urllib.parse import urlencode
 
 from recordledger.domain.manager import ManagerState
 
@@ -29,11 +30,11 @@ from ..schemas import (
     ReturnAnswer,
 )
 from . import exchange, wire
-from .calls import moved, tell_what_was_done
+from .calls import listed, moved, tell_what_was_done
 from .errors import ClientError, InvalidArgument
 from .exchange import Operation, Session
 from .progress import bar
-from .results import Manager, Managers, ReturnMetadata
+from .results import HistoryEvent, Manager, ManagerHistory, Managers, ReturnMetadata
 
 
 class _ManagersAnswer(Answer):
@@ -41,12 +42,27 @@ class _ManagersAnswer(Answer):
     next_cursor: str | None
 
 
-def managers(session: Session) -> Operation[Managers]:
-    """Return all managers, oldest first, whether or not they are still active."""
+class _HistoryAnswer(Answer):
+    manager_id: int
+    events: list[HistoryEvent]
+
+
+def managers(
+    session: Session, state: ManagerState | str | Iterable[ManagerState | str] | None = None
+) -> Operation[Managers]:
+    """Return managers, oldest first: all, whether or not they are still active, or some.
+
+    Args:
+        session: the client's.
+        state: only those in this state, or in one of several: "active", "draining", "inactive",
+            "lost".
+    """
+    query: list[tuple[str, str]] = [("state", str(each)) for each in listed(state) or ()]
     found = Managers()
     cursor: str | None = None
     while True:
-        path = "/v1/managers" + ("" if cursor is None else f"?cursor={cursor}")
+        page = query if cursor is None else [*query, ("cursor", cursor)]
+        path = f"/v1/managers?{urlencode(page)}".rstrip("?")
         answer = yield from exchange.get(session, path, _ManagersAnswer)
         found += answer.managers
         cursor = answer.next_cursor
@@ -61,6 +77,16 @@ def manager(session: Session, manager_id: int) -> Operation[Manager]:
         NotFound: there is no such manager.
     """
     return (yield from exchange.get(session, _path(manager_id), Manager))
+
+
+def manager_history(session: Session, manager_id: int) -> Operation[ManagerHistory]:
+    """Return every event of a manager, oldest first; signs of life are not among them.
+
+    Raises:
+        NotFound: there is no such manager.
+    """
+    answer = yield from exchange.get(session, _path(manager_id, "events"), _HistoryAnswer)
+    return ManagerHistory(answer.manager_id, tuple(answer.events))
 
 
 def register_manager(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from importlib.metadata import version
+from pathlib import Path
 from typing import TypedDict
 
 import httpx2
@@ -32,13 +33,15 @@ class HttpOptions(TypedDict):
 def open_session(
     url: str | None,
     token: str | None,
+    token_file: str | Path | None,
     timeout_s: float,
     retries_s: float | None,
     progress: bool | None,
 ) -> tuple[Session, HttpOptions]:
     """Return what the operations share, and how to send their requests."""
-    connection = find_connection(url, token)
-    return Session(connection.url, retries_s, progress), _http_options(connection, timeout_s)
+    connection = find_connection(url, token, token_file)
+    session = Session(connection.url, retries_s, progress, connection.token, connection.read_token)
+    return session, _http_options(connection, timeout_s)
 
 
 def fault_of(error: httpx2.TransportError) -> Fault:
@@ -66,8 +69,6 @@ def _http_options(connection: Connection, timeout_s: float) -> HttpOptions:
         "Accept-Encoding": "identity" if connection.is_local else "zstd, gzip",
         "User-Agent": f"recordledger/{version('recordledger')}",
     }
-    if connection.token is not None:
-        headers["Authorization"] = f"Bearer {connection.token}"
     return {
         "base_url": connection.url,
         "headers": headers,

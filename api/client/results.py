@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, Final, Generic, TypeVar, overload
@@ -15,6 +15,7 @@ from recordledger.domain.status import Status
 
 from ..schemas import (
     Answer,
+    AttemptOut,
     CommentOut,
     Conflict,
     ErrorGroupOut,
@@ -24,12 +25,15 @@ from ..schemas import (
     OperationAnswer,
     OperationOut,
     PoliciesAnswer,
+    QueueAnswer,
+    QueueLaneOut,
     RecordOut,
     Refusal,
     ServerAnswer,
     TokenOut,
+    WhyAnswer,
 )
-from .tables import html_fields, html_table, shown, text_table
+from .tables import html_fields, html_table, printable, shown, text_table
 
 OPEN: Final = frozenset({Status.waiting, Status.running})
 
@@ -169,6 +173,81 @@ class Managers(Table[Manager]):
 
     noun = "managers"
     columns = ("id", "state", "name", "hostname", "tags", "programs", "heartbeat_at")
+
+
+class Explanation(WhyAnswer):
+    """Why a record was where it was when it was asked for. `str` of it is the reason in words."""
+
+    model_config = _FROZEN
+
+    def __repr__(self) -> str:
+        """Return the reason, what would change it, and who is nearest to taking the record."""
+        status = self.status or "erased"
+        lines = [f"Record {self.record_id}: {status} ({self.code})", self.text]
+        if self.remedy:
+            lines.append(f"To change that:  {self.remedy}")
+        for each in self.nearest:
+            who = (
+                f"  manager {each.manager_id} ({each.name}): {each.state}, tags {shown(each.tags)}"
+            )
+            if each.lacks:
+                who += f", lacks {', '.join(lack.requirement for lack in each.lacks)}"
+            if each.suspended_until is not None:
+                who += f", suspended until {shown(each.suspended_until)}"
+            lines.append(who)
+        return "\n".join(map(printable, lines))
+
+    def __str__(self) -> str:
+        """Return the reason in words."""
+        return printable(self.text)
+
+    def _repr_html_(self) -> str:
+        fields = {
+            name: shown(value, _LONG)
+            for name, value in self
+            if name not in ("record_id", "nearest") and value not in (None, [], {})
+        }
+        return html_fields(fields, title=f"Record {self.record_id}")
+
+
+class QueueLane(QueueLaneOut):
+    """Tasks of one tag that require the same programs, and who could take them."""
+
+    model_config = _FROZEN
+
+
+class Queue(Table[QueueLane]):
+    """What waits, by tag and programs: first what nobody can take, then the deepest.
+
+    Attributes:
+        totals: of all lanes, those that are left out too: `n_lanes`, `n_blocked`, `n_waiting`,
+            `n_paused`, and `n_managers` that are alive.
+    """
+
+    noun = "lanes"
+    columns = (
+        "tag",
+        "required_programs",
+        "n_waiting",
+        "n_running",
+        "n_paused",
+        "oldest_id",
+        "oldest_created_at",
+        "n_managers",
+        "blocked",
+    )
+
+    def __init__(self, lanes: Iterable[QueueLane], totals: QueueAnswer) -> None:
+        super().__init__(lanes)
+        self.totals = totals
+
+    def _title(self) -> str:
+        totals = self.totals
+        blocked = f", {totals.n_blocked:,} of them blocked" if totals.n_blocked else ""
+        return (
+            f"{totals.n_waiting:,} records wait in {totals.n_lanes:,} lanes{blocked}; "
+            f"{totals.n_managers:,} managers are alive"
+        )
 
 
 class Tokens(Table[Token]):
@@ -503,11 +582,59 @@ class HistoryEvent(EventOut):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class History(Sequence[HistoryEvent]):
-    """Every event of a record, oldest first; shows itself as a timeline."""
+class Attempts(Sequence[AttemptOut]):
+    """Every attempt of a record, in order; shows itself as a table."""
 
     record_id: int
+    attempts: tuple[AttemptOut, ...]
+
+    @overload
+    def __getitem__(self, index: int) -> AttemptOut: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[AttemptOut, ...]: ...
+    def __getitem__(self, index: int | slice) -> AttemptOut | tuple[AttemptOut, ...]:
+        """Return an attempt by its place, from 0."""
+        return self.attempts[index]
+
+    def __len__(self) -> int:
+        """Return the number of attempts."""
+        return len(self.attempts)
+
+    def __repr__(self) -> str:
+        """Return a table in text, times in UTC."""
+        return text_table(_ATTEMPT_COLUMNS, self._rows(), title=f"Record {self.record_id}")
+
+    def _repr_html_(self) -> str:
+        return html_table(_ATTEMPT_COLUMNS, self._rows(), title=f"Record {self.record_id}")
+
+    def _rows(self) -> list[list[str]]:
+        rows: list[list[str]] = []
+        for each in self.attempts:
+            took = ""
+            if each.ended_at is not None:
+                took = _duration((each.ended_at - each.started_at).total_seconds())
+            ended = "runs" if each.ended_by is None else each.ended_by.replace("_", " ")
+            error = f"{each.error_type}: {each.error_message}" if each.error_type else ""
+            rows.append(
+                [
+                    str(each.number),
+                    "" if each.manager_id is None else str(each.manager_id),
+                    each.started_at.strftime("%Y-%m-%d %H:%M:%S"),
+                    took,
+                    ended + (", result late" if each.late else ""),
+                    shown(error, 100),
+                ]
+            )
+        return rows
+
+
+class Timeline(Sequence[HistoryEvent]):
+    """Events, oldest first; shows itself as a table."""
+
     events: tuple[HistoryEvent, ...]
+
+    def _title(self) -> str:
+        raise NotImplementedError
 
     @overload
     def __getitem__(self, index: int) -> HistoryEvent: ...
@@ -523,10 +650,10 @@ class History(Sequence[HistoryEvent]):
 
     def __repr__(self) -> str:
         """Return the timeline in text, times in UTC."""
-        return text_table(_HISTORY_COLUMNS, self._rows(), title=f"Record {self.record_id}")
+        return text_table(_HISTORY_COLUMNS, self._rows(), title=self._title())
 
     def _repr_html_(self) -> str:
-        return html_table(_HISTORY_COLUMNS, self._rows(), title=f"Record {self.record_id}")
+        return html_table(_HISTORY_COLUMNS, self._rows(), title=self._title())
 
     def _rows(self) -> list[list[str]]:
         rows: list[list[str]] = []
@@ -548,6 +675,29 @@ class History(Sequence[HistoryEvent]):
         return rows
 
 
+@dataclass(frozen=True, repr=False)
+class History(Timeline):
+    """Every event of a record, oldest first; shows itself as a timeline."""
+
+    record_id: int
+    events: tuple[HistoryEvent, ...]
+
+    def _title(self) -> str:
+        return f"Record {self.record_id}"
+
+
+@dataclass(frozen=True, repr=False)
+class ManagerHistory(Timeline):
+    """Every event of a manager, oldest first; shows itself as a timeline."""
+
+    manager_id: int
+    events: tuple[HistoryEvent, ...]
+
+    def _title(self) -> str:
+        return f"Manager {self.manager_id}"
+
+
+_ATTEMPT_COLUMNS: Final = ("attempt", "manager", "started (UTC)", "took", "ended by", "error")
 _HISTORY_COLUMNS: Final = ("#", "when (UTC)", "after", "what", "by", "")
 
 # What a timeline has no room for: digests, and what stands elsewhere in the row.

@@ -13,16 +13,17 @@ from recordledger.domain.access import Permission
 from recordledger.domain.errors import InvalidInput, ManagerNotFound
 from recordledger.domain.lanes import parse_programs, parse_tag
 from recordledger.domain.manager import ManagerState
+from recordledger.domain.matching import Seen
 from recordledger.domain.streams import ID_MAX, Stream
 from recordledger.projections import dispatch, managers, queries
 from recordledger.projections.dispatch import Registration
-from recordledger.projections.managers import ManagerOnPage
 
 from ..auth import Visitor, allowed
 from ..claims import give
 from ..cursors import cursor_of, last_id_of
 from ..desk import Call, desk_of
 from ..openapi import gives, takes
+from ..rendering import events_out
 from ..returns import take
 from ..schemas import (
     PAGE_MAX,
@@ -33,6 +34,7 @@ from ..schemas import (
     DrainRequest,
     HeartbeatAnswer,
     HeartbeatRequest,
+    ManagerHistoryAnswer,
     ManagerOut,
     ManagersAnswer,
     ProgramsAnswer,
@@ -238,11 +240,11 @@ async def rescues(request: Request, visitor: Reader) -> Response:
 async def list_managers(
     request: Request,
     visitor: Reader,
-    state: ManagerState | None = None,
+    state: Annotated[list[ManagerState] | None, Query(max_length=4)] = None,
     limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 250,
     cursor: Annotated[str | None, Query(max_length=200)] = None,
 ) -> Response:
-    """Get one page of the managers, oldest first."""
+    """Get one page of the managers, oldest first; `state` may be repeated."""
 
     def work(call: Call) -> Reply:
         desk = call.desk
@@ -264,10 +266,24 @@ async def get_manager(request: Request, visitor: Reader, manager_id: ManagerIdIn
 
     def work(call: Call) -> Reply:
         with call.desk.ledger.datastore.reading() as db:
-            found = managers.page(db, manager_id - 1, 1, None)
-        if not found or found[0].manager.id != manager_id:
+            found = managers.one(db, manager_id)
+        if found is None:
             raise ManagerNotFound(manager_id)
-        return _manager_out(found[0])
+        return _manager_out(found)
+
+    return await desk_of(request).answer(request, visitor, work)
+
+
+@router.get("/managers/{manager_id}/events", response_model=ManagerHistoryAnswer)
+async def get_manager_history(
+    request: Request, visitor: Reader, manager_id: ManagerIdInPath
+) -> Response:
+    """Get every event of a manager, oldest first. Signs of life are not among them."""
+
+    def work(call: Call) -> Reply:
+        ledger = call.desk.ledger
+        placed = queries.manager_history(ledger, manager_id)
+        return {"manager_id": manager_id, "events": events_out(ledger, placed)}
 
     return await desk_of(request).answer(request, visitor, work)
 
@@ -298,7 +314,7 @@ def _register(call: Call) -> Reply:
     return RegisterAnswer(manager_id=manager_id, lease_s=lease_s, heartbeat_s=heartbeat_s)
 
 
-def _manager_out(each: ManagerOnPage) -> dict[str, Any]:
+def _manager_out(each: Seen) -> dict[str, Any]:
     manager = each.manager
     return {
         "id": manager.id,
@@ -317,4 +333,5 @@ def _manager_out(each: ManagerOnPage) -> dict[str, Any]:
         "registered_at": manager.registered_at,
         "modified_at": manager.modified_at,
         "heartbeat_at": each.heartbeat_at,
+        "lease_expires_at": each.lease_expires_at,
     }

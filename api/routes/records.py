@@ -20,8 +20,10 @@ from ..auth import Visitor, allowed
 from ..cursors import cursor_of, last_id_of
 from ..desk import Call, desk_of
 from ..openapi import gives, takes
-from ..rendering import events_out, fitting, rendered, require_room
+from ..rendering import attempts_out, events_out, fitting, rendered, require_room
 from ..schemas import (
+    AttemptInclude,
+    AttemptsAnswer,
     CountsAnswer,
     CreateAnswer,
     CreateRequest,
@@ -128,6 +130,24 @@ async def get_history(request: Request, visitor: Reader, record_id: RecordIdInPa
     def work(call: Call) -> Reply:
         placed = queries.history(call.desk.ledger, record_id)
         return {"record_id": record_id, "events": events_out(call.desk.ledger, placed)}
+
+    return await desk_of(request).answer(request, visitor, work)
+
+
+@router.get("/records/{record_id}/attempts", response_model=AttemptsAnswer)
+async def get_attempts(
+    request: Request,
+    visitor: Reader,
+    record_id: RecordIdInPath,
+    include: Annotated[list[AttemptInclude] | None, Query()] = None,
+) -> Response:
+    """Get every attempt of a record, with its own outcome; `include` as of a record."""
+
+    def work(call: Call) -> Reply:
+        desk = call.desk
+        placed = queries.history(desk.ledger, record_id)
+        found = attempts_out(desk.ledger, placed, include or [], desk.settings.answer_bytes_max)
+        return {"record_id": record_id, "attempts": found}
 
     return await desk_of(request).answer(request, visitor, work)
 

@@ -30,13 +30,24 @@ SELECT m.id, m.version, m.state, m.name, m.hostname, m.tags, m.programs, m.lease
 -- name: page
 SELECT m.id, m.version, m.state, m.name, m.hostname, m.tags, m.programs, m.lease_s,
        m.heartbeat_s, m.owner, m.registered_at, m.modified_at, m.suspended,
-       h.heartbeat_at
+       h.heartbeat_at, h.lease_expires_at
   FROM managers m
   LEFT JOIN manager_heartbeats h ON h.manager_id = m.id
  WHERE m.id > %(after)s
-   AND (%(state)s::text IS NULL OR m.state = %(state)s)
+   AND (%(states)s::text[] IS NULL OR m.state = ANY(%(states)s))
  ORDER BY m.id
  LIMIT %(limit)s;
+
+-- name: alive
+-- The managers that have a lease. Only they have signs of life, so that it does not matter how many
+-- there ever were.
+SELECT m.id, m.version, m.state, m.name, m.hostname, m.tags, m.programs, m.lease_s,
+       m.heartbeat_s, m.owner, m.registered_at, m.modified_at, m.suspended,
+       h.heartbeat_at, h.lease_expires_at
+  FROM managers m
+  JOIN manager_heartbeats h ON h.manager_id = m.id
+ WHERE m.state IN ('active', 'draining')
+ ORDER BY m.id;
 
 -- name: first_beat
 -- Every active manager has one row, from its registration to its end.

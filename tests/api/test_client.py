@@ -42,9 +42,11 @@ from recordledger.api.schemas import AttemptRef, ClaimAnswer, ResultIn
 from recordledger.domain.access import Role
 from recordledger.domain.status import Status
 from recordledger.projections.gate import issue_token
+from tests.acceptance.proxy import Fault
+from tests.acceptance.proxy import Proxy as TcpProxy
 from tests.postgres import new_database
 
-from .service import serving
+from .service import eventually, serving
 
 FUNCTION = "package.module:function"
 RECORDS_PER_REQUEST = 40
@@ -886,6 +888,19 @@ def test_a_closed_client_says_so(connect: Connect, server: Running) -> None:
     client.close()
     with pytest.raises(NotConnected, match="was closed"):
         client.counts()
+
+
+def test_closing_leaves_a_call_its_answer_and_no_connection_open(server: Running) -> None:
+    port = int(server.url.rpartition(":")[2])
+    with TcpProxy(port) as proxy, ThreadPoolExecutor(1) as pool:
+        client = Client(proxy.url, server.token, retries_s=0, progress=False)
+        with proxy.failing(Fault.delay, "/counts") as failing:
+            call = pool.submit(client.counts)
+            failing.wait_until_fired()
+            client.close()
+            assert call.result(timeout=20).total >= 0
+        # The proxy serves a connection until it is closed.
+        eventually(lambda: not proxy.n_open)
 
 
 def test_closing_ends_a_call_that_waits_to_try_again(proxy: Proxy) -> None:

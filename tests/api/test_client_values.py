@@ -19,14 +19,19 @@ import zstandard
 from recordledger import AsyncClient, Client
 from recordledger.api.client import (
     ClientError,
+    Connection,
     Counts,
+    Explanation,
     Forbidden,
     History,
     InsertMetadata,
     InvalidArgument,
     Manager,
+    ManagerHistory,
     Managers,
     NotConnected,
+    Queue,
+    QueueLane,
     Record,
     Records,
     RecordsNotFound,
@@ -45,7 +50,7 @@ from recordledger.api.client import (
 from recordledger.api.client.exchange import Fault, Outcome, Reply, Send, Session, Sleep, Step
 from recordledger.api.client.progress import bar
 from recordledger.api.client.results import HistoryEvent
-from recordledger.api.schemas import Refusal
+from recordledger.api.schemas import QueueAnswer, Refusal
 from recordledger.domain.status import Status
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -58,7 +63,7 @@ EVIL = "<script>alert('x')</script>\x1b[2J"
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A data folder of the test's own, and an environment that names no server."""
-    for name in ("RECORDLEDGER_URL", "RECORDLEDGER_TOKEN"):
+    for name in ("RECORDLEDGER_URL", "RECORDLEDGER_TOKEN", "RECORDLEDGER_TOKEN_FILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("RECORDLEDGER_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
@@ -101,6 +106,29 @@ def test_the_token_of_the_file_goes_to_no_other_server(home: Path) -> None:
     write_connection(home, "http://127.0.0.1:7420", "secret")
     assert find_connection("http://127.0.0.1:7420/").token == "secret"  # noqa: S105
     assert find_connection("http://elsewhere.example").token is None
+
+
+def test_a_token_may_be_in_a_file_of_its_own(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_connection(home, "http://file", "file")
+    file = tmp_path / "token"
+    file.write_text("rotated\n")
+    assert find_connection("http://a", token_file=file).token == "rotated"  # noqa: S105
+    monkeypatch.setenv("RECORDLEDGER_TOKEN_FILE", str(file))
+    assert find_connection().token == "rotated"  # noqa: S105
+    monkeypatch.setenv("RECORDLEDGER_TOKEN", "environment")
+    assert find_connection().token == "environment"  # noqa: S105
+    assert find_connection(token_file=file).token == "rotated"  # noqa: S105
+    with pytest.raises(InvalidArgument, match="not both"):
+        find_connection(token="a", token_file=file)  # noqa: S106
+    for text in ("", "to ken", "ü"):
+        file.write_text(text)
+        with pytest.raises(NotConnected, match="cannot read a token from"):
+            find_connection(token_file=file)
+    file.unlink()
+    with pytest.raises(NotConnected, match="cannot read a token from"):
+        find_connection(token_file=file)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"url": 1, "token": "a"}', "\ud800"])
@@ -241,6 +269,53 @@ def test_what_has_no_key_is_sent_again_only_if_nothing_can_have_happened(
             play(operation, outcome)
 
 
+REFUSED = Reply(401, {}, b"")
+
+
+def session_of(connection: Connection) -> Session:
+    return Session(connection.url, token=connection.token, read_token=connection.read_token)
+
+
+def shown(steps: list[Step]) -> list[str]:
+    """Return the tokens with which requests were sent."""
+    return [step.headers["Authorization"] for step in steps if isinstance(step, Send)]
+
+
+@pytest.mark.parametrize("is_kept", [False, True])
+def test_a_refused_token_is_read_again_from_its_file(
+    tmp_path: Path, home: Path, is_kept: bool
+) -> None:
+    file = tmp_path / "token"
+
+    def write(token: str) -> None:
+        file.write_text(token)
+        write_connection(home, "http://kept", token)
+
+    write("old")
+    session = session_of(find_connection(token_file=None if is_kept else file))
+    write("new")
+    steps, found = play(exchange.server(session), REFUSED, reply(SERVER))
+    assert shown(steps) == ["Bearer old", "Bearer new"]
+    assert found.user == "alice"
+    steps, _ = play(exchange.get(session, "/v1/server", Server), reply(SERVER))
+    assert shown(steps) == ["Bearer new"]
+
+
+def test_a_token_is_refused_for_good_if_its_file_has_no_other(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("old")
+    session = session_of(find_connection("http://a", token_file=file))
+    for text in ("old", ""):
+        file.write_text(text)
+        with pytest.raises(ServerFault, match="401"):
+            play(exchange.server(session), REFUSED)
+    file.write_text("new")
+    with pytest.raises(ServerFault, match="401"):
+        play(exchange.server(session), REFUSED, REFUSED)
+    with pytest.raises(ServerFault, match="401"):
+        play(exchange.server(Session("http://a", token="fixed")), REFUSED)  # noqa: S106
+
+
 def test_each_part_has_its_own_key_and_keeps_it() -> None:
     session = Session("http://a", retries_s=60)
     operation = calls.add_records(session, "f", [{"n": n} for n in range(3)])
@@ -358,6 +433,33 @@ def event(version: int, topic: str, after_s: float, **data: Any) -> HistoryEvent
     )
 
 
+def explanation(**changes: Any) -> Explanation:
+    fields: dict[str, Any] = dict.fromkeys(Explanation.model_fields)
+    fields |= {"record_id": 411, "status": "waiting", "code": "in_queue", "text": "It waits."}
+    lists = dict.fromkeys(("nearest", "required_programs", "claimed_tags"), ())
+    return Explanation.model_validate({**fields, **lists, "children": {}, **changes})
+
+
+def queue(tag: str) -> Queue:
+    lane = QueueLane(
+        tag=tag,
+        required_programs=[tag],
+        n_waiting=1_200,
+        n_running=0,
+        n_paused=0,
+        oldest_id=411,
+        oldest_created_at=NOW,
+        oldest={},
+        n_managers=0,
+        manager_ids=[],
+        blocked=tag,
+    )
+    totals = QueueAnswer(
+        lanes=[lane], n_lanes=1, n_blocked=0, n_waiting=1_200, n_paused=0, n_managers=2
+    )
+    return Queue([lane], totals)
+
+
 TIMELINE = History(
     411,
     (
@@ -446,6 +548,23 @@ SHOWING_EVIL: list[Any] = [
     Managers([manager(name=EVIL)]),
     History(1, (event(1, "created", 0, function=EVIL, tag=EVIL),)),
     History(1, (event(2, EVIL, 0, text=EVIL, **{EVIL: EVIL}),)),
+    ManagerHistory(1, (event(1, EVIL, 0, name=EVIL),)),
+    queue(EVIL),
+    explanation(code=EVIL, text=EVIL, remedy=EVIL, error_message=EVIL),
+    explanation(
+        nearest=[
+            {
+                "manager_id": 7,
+                "name": EVIL,
+                "state": "active",
+                "tags": [EVIL],
+                "claims_tag": True,
+                "lacks": [{"requirement": EVIL, "is_absent": True, "version": None}],
+                "suspended_until": NOW,
+                "heartbeat_at": NOW,
+            }
+        ]
+    ),
     InsertMetadata([EVIL], [Refusal(idx=0, code=EVIL, message=EVIL)], [None], [], []),
 ]
 

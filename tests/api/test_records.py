@@ -238,3 +238,28 @@ def test_only_payloads_can_be_included(ann: Visit, include: str) -> None:
     (record_id,) = ann.create(task())
     answer = ann.get(f"/v1/records/{record_id}", params={"include": include})
     is_problem(answer, 422, "invalid_input")
+
+
+def test_each_attempt_has_its_own_outcome_output_and_error(ann: Visit) -> None:
+    tag = f"t{secrets.token_hex(6)}"
+    (record_id,) = ann.create(task(tag=tag, retries=1))
+    manager_id = ann.register(tag)
+    outcomes: list[dict[str, Any]] = [
+        {"error_type": "OSError", "error_message": "no space", "stdout": "one", "cores": 4},
+        {"result": {"y": 2}, "stdout": "two", "compute_s": 1.5},
+    ]
+    for number, outcome in enumerate(outcomes, start=1):
+        (held,) = ann.claim(manager_id)
+        assert held["attempt"] == number
+        results = [{"record_id": record_id, "attempt": number, **outcome}]
+        ann.post(f"/v1/managers/{manager_id}/results", {"results": results})
+    answer = ann.get(f"/v1/records/{record_id}/attempts?include=stdout&include=result").json()
+    first, second = answer["attempts"]
+    assert (first["error_type"], first["error_message"]) == ("OSError", "no space")
+    assert (first["stdout"], first["result"], first["cores"]) == ("one", None, 4)
+    assert (first["manager_id"], first["ended_by"], first["late"]) == (manager_id, "errored", False)
+    assert (second["stdout"], second["result"], second["compute_s"]) == ("two", {"y": 2}, 1.5)
+    assert (second["error_type"], second["ended_by"]) == (None, "completed")
+    bare = ann.get(f"/v1/records/{record_id}/attempts").json()["attempts"]
+    assert [each["stdout"] for each in bare] == [None, None]
+    assert ann.get("/v1/records/999999/attempts").status_code == 404

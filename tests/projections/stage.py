@@ -78,6 +78,7 @@ Held = dict[int, int]
 """Attempt numbers by record id."""
 
 OK: Final = b'{"energy":-76.4}'
+MESSAGE: Final = b"no convergence"
 TRACEBACK: Final = b"Traceback (most recent call last): ..."
 
 
@@ -107,7 +108,7 @@ def good(result: bytes = OK) -> tuple[Outcome, dict[bytes, bytes]]:
 
 
 def bad(
-    error_type: str = "ValueError", message: bytes = b"no convergence"
+    error_type: str = "ValueError", message: bytes = MESSAGE
 ) -> tuple[Outcome, dict[bytes, bytes]]:
     """Return the outcome of an attempt that went wrong, and its contents by digest."""
     said, ref = payload_of(message), payload_of(TRACEBACK)
@@ -306,6 +307,15 @@ class Stage:
     def head(self) -> int:
         """Return how many events the log has."""
         return int(self.ask("SELECT count(*) FROM ledger_events")[0][0])
+
+    def newest(self) -> int:
+        """Return the newest position of the log."""
+        return int(self.ask("SELECT coalesce(max(notification_id), 0) FROM ledger_events")[0][0])
+
+    def n_deadlocks(self) -> int:
+        """Return how many deadlocks this database has had."""
+        question = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+        return int(self.ask(question)[0][0])
 
     def require_equal(self) -> None:
         """Fail, with the differences, unless the tables are what the log says."""

@@ -60,8 +60,8 @@ def test_every_registration_is_a_new_manager(stage: Stage) -> None:
     ids: list[int] = together(*[stage.manager] * 4)
     assert len(set(ids)) == 4
     with stage.ledger.datastore.reading() as db:
-        page = managers.page(db, after=0, limit=3, state=ManagerState.active)
-        rest = managers.page(db, after=page[-1].manager.id, limit=3, state=None)
+        page = managers.page(db, after=0, limit=3, states=[ManagerState.active])
+        rest = managers.page(db, after=page[-1].manager.id, limit=3)
     assert [each.manager.id for each in page + rest] == sorted(ids)
     assert all(each.heartbeat_at is not None for each in page)
 

@@ -15,7 +15,8 @@ from recordledger.domain.events import Priority
 from recordledger.domain.record import Record
 from recordledger.domain.status import Status
 from recordledger.domain.streams import Stream, stream_uuid
-from recordledger.projections import claim_queue, payloads, records
+from recordledger.domain.why import BEFORE_MAX
+from recordledger.projections import claim_queue, managers, payloads, records, routing
 from recordledger.projections.database import Db
 from recordledger.projections.queries import RecordFilter, page_sql
 from recordledger.projections.statements import statements
@@ -30,8 +31,20 @@ N_LANES: Final = 8
 BUSY: Final = 1
 """The manager that has done everything that is done, and runs 50 tasks."""
 LARGE: Final = frozenset(
-    {"records", "claim_queue", "ledger_events", "payloads", "payload_references"}
+    {
+        "records",
+        "claim_queue",
+        "ledger_events",
+        "payloads",
+        "payload_references",
+        "dependencies",
+        "managers",
+        "status_counts",
+    }
 )
+N_ALIVE: Final = 20
+PARENT: Final = 29_960
+"""A service, so to say: 130 records are its children."""
 
 # What a ledger of this size has in its tables, as far as plans depend on it.
 FILL: Final[tuple[LiteralString, ...]] = (
@@ -57,6 +70,20 @@ FILL: Final[tuple[LiteralString, ...]] = (
     """INSERT INTO ledger_events (originator_id, originator_version, topic, state)
        SELECT (lpad('1', 16, '0') || lpad(to_hex(id), 16, '0'))::uuid, 1, 'created', 'x'
          FROM records""",
+    "INSERT INTO status_counts SELECT lane_id, status, count(*) FROM records GROUP BY 1, 2",
+    # What lanes leave behind that are empty now, and managers that have ended.
+    """INSERT INTO status_counts
+       SELECT 1000 + n, status, 0
+         FROM generate_series(1, 10000) AS n, unnest('{waiting,running}'::text[]) AS status""",
+    "INSERT INTO dependencies SELECT 29960, n * 1000 FROM generate_series(1, 130) AS n",
+    "INSERT INTO dependencies SELECT n, n + 1 FROM generate_series(100001, 120000) AS n",
+    """INSERT INTO managers (id, version, state, name, hostname, tags, programs, lease_s,
+                             heartbeat_s, owner, registered_at, modified_at)
+       SELECT n, 1, CASE WHEN n % 1000 = 0 THEN 'active' ELSE 'inactive' END, 'node', 'node',
+              '{*}', '{}', 120, 30, 'user:bob', now(), now()
+         FROM generate_series(1, 20000) AS n""",
+    """INSERT INTO manager_heartbeats
+       SELECT id, now(), now() + interval '120 s' FROM managers WHERE state = 'active'""",
     "ANALYZE",
 )
 
@@ -86,18 +113,24 @@ class Explained:
         self.n_pages = 0
 
     def execute(
-        self, query: LiteralString, parameters: Mapping[str, Any], *, prepare: bool | None = None
+        self,
+        query: LiteralString,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        prepare: bool | None = None,
     ) -> Any:
         """Explain the statement, and execute it."""
+        parameters = parameters or {}
         used = [name for name in parameters if f"%({name})" in query]
         numbers = {name: number for number, name in enumerate(used, start=1)}
         text = re.sub(r"%\((\w+)\)[bs]", lambda found: f"${numbers[found[1]]}", query)
         self._db.execute(f"PREPARE explained AS {text}".encode())
-        values = SQL(", ").join(Literal(parameters[name]) for name in used)
+        given = SQL(", ").join(Literal(parameters[name]) for name in used)
+        values = SQL("({})").format(given) if used else SQL("")
         # What writes is not executed more often than it should be.
         analyze: LiteralString = "ANALYZE, BUFFERS, " if is_select(query) else ""
         execute = SQL(analyze).join(
-            [SQL("EXPLAIN ("), SQL("FORMAT JSON) EXECUTE explained({})").format(values)]
+            [SQL("EXPLAIN ("), SQL("FORMAT JSON) EXECUTE explained{}").format(values)]
         )
         for mode in ("force_custom_plan", "force_generic_plan")[: 1 if prepare is False else 2]:
             self._db.execute(SQL("SET LOCAL plan_cache_mode = {}").format(Identifier(mode)))
@@ -196,6 +229,45 @@ def read_history(_: Stage, db: Any) -> object:
     return db.execute(sql, {"id": stream_uuid(Stream.record, 411)}).fetchall()
 
 
+def waiting_lanes(_: Stage, db: Any) -> object:
+    found = routing.waiting_lanes(db)
+    assert [(lane_id, n_running) for lane_id, _, n_running in found] == [
+        (lane_id, 7 if lane_id in (1, 8) else 6) for lane_id in range(1, N_LANES + 1)
+    ]
+    return found
+
+
+def oldest_tasks(_: Stage, db: Any) -> object:
+    found = routing.oldest(db, list(range(1, N_LANES + 1)))
+    assert [len(each) for each in found.values()] == [3] * N_LANES
+    return found
+
+
+def paused_tasks(_: Stage, db: Any) -> object:
+    found = routing.paused_by_lane(db)
+    assert sum(found.values()) == 50
+    return found
+
+
+def tasks_before(_: Stage, db: Any) -> object:
+    last = Record(N_ALL, priority=Priority.low)
+    found = routing.tasks_before(db, 1, last)
+    assert found == BEFORE_MAX + 1
+    return found
+
+
+def children_by_status(_: Stage, db: Any) -> object:
+    found = routing.children_by_status(db, PARENT)
+    assert sum(found.values()) == 130
+    return found
+
+
+def alive_managers(_: Stage, db: Any) -> object:
+    found = managers.alive(db)
+    assert len(found) == N_ALIVE
+    return found
+
+
 # What is done, the indexes that it goes through, and how many pages at the most: a few for each
 # row, and not one for each row that is passed over.
 HOT: Final[dict[str, tuple[Work, set[str], int]]] = {
@@ -247,6 +319,12 @@ HOT: Final[dict[str, tuple[Work, set[str], int]]] = {
     "page of a tag": (page_of(tag=("tag3",)), {"records_tag"}, 1_200),
     "page of an owner": (page_of(owner=("user:7",)), {"records_owner"}, 1_200),
     "page of a manager": (page_of(manager_id=(BUSY,)), {"records_manager"}, 200),
+    "lanes that wait": (waiting_lanes, {"claim_queue_pkey", "status_counts_pkey"}, 300),
+    "oldest tasks of the lanes": (oldest_tasks, {"claim_queue_pkey", "records_pkey"}, 500),
+    "tasks that pause, by lane": (paused_tasks, {"records_not_before"}, 120),
+    "tasks before one": (tasks_before, {"claim_queue_pkey"}, 400),
+    "children by status": (children_by_status, {"dependencies_pkey", "records_pkey"}, 1_200),
+    "managers that are alive": (alive_managers, {"managers_state"}, 300),
     "page of ids": (page_of(ids=tuple(range(1, 100))), {"records_pkey"}, 900),
 }
 

@@ -19,7 +19,20 @@ from recordledger.projections.payloads import payload_of, store
 from recordledger.projections.queries import payload_contents
 from recordledger.projections.submission import NewRecord, Submitted, create_records
 
-from .stage import ALICE, BOB, OK, TRACEBACK, Stage, bad, entry, good, result, spec, together
+from .stage import (
+    ALICE,
+    BOB,
+    MESSAGE,
+    OK,
+    TRACEBACK,
+    Stage,
+    bad,
+    entry,
+    good,
+    result,
+    spec,
+    together,
+)
 
 # How a record gets into each status, from waiting.
 INTO: Final[dict[Status, tuple[type[Event], ...]]] = {
@@ -201,7 +214,10 @@ def test_a_record_refers_to_all_that_its_history_names(stage: Stage) -> None:
     stage.hand_in(manager_id, {two: 1}, good(b"late"))
     expected = {
         (payload_of(content).digest, record_id)
-        for record_id, contents in {one: (OK, TRACEBACK), two: (b"late",)}.items()
+        for record_id, contents in {
+            one: (OK, MESSAGE, TRACEBACK),
+            two: (b"late",),
+        }.items()
         for content in contents
     }
     for record_id in held:

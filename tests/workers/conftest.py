@@ -39,7 +39,9 @@ from recordledger.workers.manager import ManagerConfig, run_manager
 
 config = json.loads(sys.argv[1])
 config |= {name: tuple(config[name]) for name in ("tags", "allow")}
-sys.exit(run_manager(ManagerConfig(**config | {"state_dir": Path(config["state_dir"])})))
+folders = {name: Path(config[name]) for name in ("state_dir", "engine_folder") if name in config}
+if __name__ == "__main__":  # workers that are spawned import this
+    sys.exit(run_manager(ManagerConfig(**config | folders)))
 """
 
 
@@ -92,6 +94,8 @@ class Site:
             "allow": [f"{TASKS}:*"],
             "tags": ["*"],
             "state_dir": str(self.folder / "state"),
+            "distributions": (),
+            "executables": {},
             "poll_max_s": 0.2,
             "heartbeat_s": 0.2,
             "lease_s": 60.0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -139,3 +140,35 @@ def test_a_token_that_is_refused_costs_no_results(site: Site, sender: Sender) ->
     assert files(site) == [".results"]
     sender.delivery.put(batch)
     eventually(lambda: statuses(site, sender)[0] == "complete")
+
+
+def test_what_the_disk_did_not_take_is_written_when_there_is_room(
+    site: Site, sender: Sender
+) -> None:
+    state = site.folder / "state"
+    shutil.rmtree(state)
+    state.write_text("no folder can be made here")
+    site.stop_server()
+    for number in range(3):
+        sender.delivery.put(sender.spool.keep(sender.manager_id, [sender.result(number)]))
+    assert sender.delivery.unsaved_bytes > 3 * 500
+    state.unlink()
+    eventually(lambda: sender.delivery.unsaved_bytes == 0)
+    assert files(site) == [".results"] * 3
+    site.start_server()
+    assert sender.delivery.drain(30) == 0
+    assert statuses(site, sender)[:4] == ["complete"] * 3 + ["running"]
+
+
+def test_results_of_somebody_elses_manager_hold_up_no_others(site: Site, sender: Sender) -> None:
+    token = site.client.issue_token("bob", "compute").secret
+    with Client(site.url, token, progress=False) as bob:
+        manager_id = bob.register_manager("bob", ["*"]).manager_id
+    strange = sender.spool.keep(manager_id, [sender.result(0)])
+    sender.delivery.put(strange)
+    sender.delivery.put(sender.spool.keep(sender.manager_id, [sender.result(1)]))
+    assert sender.told.get(timeout=30).n_accepted == 1
+    assert statuses(site, sender)[:3] == ["running", "complete", "running"]
+    assert sender.delivery.drain(0) == 1
+    assert strange.path is not None
+    assert strange.path.exists()

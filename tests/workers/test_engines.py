@@ -4,18 +4,33 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import shutil
 import signal
+import subprocess
 import sys
-from collections.abc import Iterator
-from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from recordledger.workers.engines import Engine, EngineFailed, ExecutorEngine, ProcessEngine, Task
+from recordledger.workers.engine_names import ENGINES, POOL, PROCESSES
+from recordledger.workers.engines import (
+    Engine,
+    EngineFailed,
+    EngineUnavailable,
+    ExecutorEngine,
+    GivenExecutor,
+    ProcessEngine,
+    Task,
+    engine_starter,
+)
+from recordledger.workers.engines.cluster import Errand
+from recordledger.workers.engines.sweeper import marked
 from recordledger.workers.running import Report, WorkerSettings
 
 from .conditions import eventually
@@ -30,21 +45,25 @@ SETTINGS = WorkerSettings(
 )
 
 
-def process_engine() -> Engine:
-    return ProcessEngine(2, SETTINGS)
-
-
-def executor_engine() -> Engine:
+def given_executor() -> Engine:
+    """An executor of which the engine knows nothing: its workers may be anywhere."""
     spawn = multiprocessing.get_context("spawn")
-    return ExecutorEngine(ProcessPoolExecutor(2, mp_context=spawn), 2, SETTINGS)
+    cluster = GivenExecutor(ProcessPoolExecutor(2, mp_context=spawn), 2)
+    return ExecutorEngine(cluster, SETTINGS)
 
 
-@pytest.fixture(scope="module", params=[process_engine, executor_engine])
+@pytest.fixture(scope="module", params=ENGINES)
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
-    """Each kind of engine: what it must do is the same."""
-    made: Engine = request.param()
-    yield made
-    made.shutdown()
+    """Each kind of engine, on this machine: what it must do is the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("recordledger.workers.engines.executor.LOOK_S", 0.05)
+        patch.setattr("recordledger.workers.engines.executor.DEAD_S_MIN", 0.2)
+        made = engine_starter(request.param, n_workers=2)(SETTINGS)
+        yield made
+        made.shutdown()
+    if isinstance(made, ExecutorEngine):
+        assert marked(made.premises.mark) == [], "it left processes behind"
+        assert not made.premises.folder.exists()
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +202,223 @@ def test_what_has_not_begun_can_be_cancelled(engine: Engine, tmp_path: Path) -> 
     assert not (tmp_path / "begun-7").exists()
 
 
+def test_fifty_tasks_at_once_all_come_back_with_their_own_results_output_and_errors(
+    engine: Engine,
+) -> None:
+    tasks: dict[str, Callable[[int], dict[str, Any]]] = {
+        "echo": lambda n: {"n": n},
+        "say": lambda n: {"stdout": f"{n}\n"},
+        "fail": lambda n: {"message": f"wrong {n}"},
+    }
+    asked = [(name, n) for n in range(17) for name in tasks][:50]
+    futures = [engine.submit(Task(f"{TASKS}:{name}", tasks[name](n))) for name, n in asked]
+    for (name, n), report in zip(asked, map(report_of, futures), strict=True):
+        match name:
+            case "echo":
+                assert result_of(report) == {"n": n}
+            case "say":
+                assert report["stdout"] == f"{n}\n"
+            case _:
+                assert report["error_message"] == f"wrong {n}"
+
+
+def test_a_worker_that_is_killed_costs_its_own_task_only(engine: Engine, tmp_path: Path) -> None:
+    victim, other = meetings(engine, tmp_path, "victim", "other")
+    behind = [engine.submit(Task(f"{TASKS}:echo", {"n": n})) for n in range(10)]
+    pid = int(text_of(tmp_path / "begun-victim"))
+    eventually((tmp_path / "begun-other").exists)
+    os.kill(pid, signal.SIGKILL)
+    report = report_of(victim)
+    assert report["error_type"] == "WorkerDied"
+    assert "result" not in report
+    (tmp_path / "end-other").touch()
+    assert result_of(report_of(other)) == "met"
+    assert [result_of(report_of(future)) for future in behind] == [{"n": n} for n in range(10)]
+
+
+def test_a_task_that_kills_its_worker_is_run_once_and_its_output_is_kept(
+    engine: Engine, tmp_path: Path
+) -> None:
+    # One after the other: a task that runs beside a deadly one may be begun again, in a pool.
+    for name in "ab":
+        report = report_of(
+            engine.submit(Task(f"{TASKS}:count_and_die", {"path": str(tmp_path / name)}))
+        )
+        assert report["error_type"] == "WorkerDied"
+        assert report["stdout"] == "last words\n"
+        assert (tmp_path / name).read_text() == "run\n"
+    assert result_of(run(engine, "echo", x=1)) == {"x": 1}
+
+
+def test_cancelling_a_running_task_kills_its_worker_or_lets_it_go_on(
+    engine: Engine, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    (running,) = meetings(engine, tmp_path, "running")
+    pid = int(text_of(tmp_path / "begun-running"))
+    assert not engine.cancel(running)
+    if POOL in request.node.name:
+        # Killing one of its workers would end the tasks of all the others.
+        assert not engine.kill(running)
+        (tmp_path / "end-running").touch()
+        assert result_of(report_of(running)) == "met"
+    else:
+        assert engine.kill(running)
+        with pytest.raises(CancelledError):
+            running.result(TIMEOUT_S)
+        assert is_gone(pid)
+    assert not engine.kill(running)
+    assert result_of(run(engine, "echo", x=1)) == {"x": 1}
+
+
+def test_workers_have_no_token(engine: Engine) -> None:
+    os.environ["RECORDLEDGER_TOKEN"] = "secret"  # noqa: S105
+    try:
+        assert result_of(run(engine, "process"))["token"] is None
+    finally:
+        del os.environ["RECORDLEDGER_TOKEN"]
+
+
+# Executors that nothing is known of
+
+
+def test_what_an_unknown_executor_loses_counts_as_begun() -> None:
+    engine = given_executor()
+    try:
+        assert result_of(run(engine, "echo", x=1)) == {"x": 1}
+        report = run(engine, "die")
+        assert report["error_type"] == "WorkerDied"
+        assert "BrokenProcessPool" in report["error_message"]
+        with pytest.raises(EngineFailed, match="loses tasks"):
+            run(engine, "echo")
+    finally:
+        engine.shutdown()
+
+
+def test_a_task_is_run_once_even_if_its_executor_runs_it_twice(tmp_path: Path) -> None:
+    class Twice(GivenExecutor):
+        is_ours = True
+
+        def submit(self, function: Errand, request: bytes) -> Future[bytes]:
+            super().submit(function, request).result()
+            return super().submit(function, request)
+
+    cluster = Twice(ThreadPoolExecutor(1), 1)
+    engine = ExecutorEngine(cluster, SETTINGS)
+    try:
+        report = run(engine, "append", path=str(tmp_path / "runs"))
+        assert report["error_type"] == "WorkerDied"
+        assert "a second time" in report["error_message"]
+        assert (tmp_path / "runs").read_text() == "run\n"
+    finally:
+        engine.shutdown()
+
+
+def test_tasks_that_an_executor_loses_before_they_begin_are_handed_to_it_again() -> None:
+    class Careless(GivenExecutor):
+        is_ours = True
+        n_lost = 0
+
+        def submit(self, function: Errand, request: bytes) -> Future[bytes]:
+            if b"echo" in request and self.n_lost < 3:
+                self.n_lost += 1
+                raise RuntimeError("mislaid")
+            return super().submit(function, request)
+
+    cluster = Careless(ThreadPoolExecutor(1), 1)
+    engine = ExecutorEngine(cluster, SETTINGS)
+    try:
+        assert result_of(run(engine, "echo", x=1)) == {"x": 1}
+        assert cluster.n_lost == 3
+        cluster.n_lost = -100
+        with pytest.raises(EngineFailed, match=r"loses tasks before they begin: .*mislaid"):
+            run(engine, "echo", x=1)
+    finally:
+        engine.shutdown()
+
+
+@pytest.mark.parametrize("part", ["check", "submit"])
+def test_an_executor_that_hangs_fails_the_engine_in_time(part: str) -> None:
+    class Hanging(GivenExecutor):
+        hangs = threading.Event()
+
+        def check(self) -> str | None:
+            if part == "check" and self.hangs.is_set():
+                threading.Event().wait()
+            return None
+
+        def submit(self, function: Errand, request: bytes) -> Future[bytes]:
+            if part == "submit" and self.hangs.is_set():
+                threading.Event().wait()
+            return super().submit(function, request)
+
+    cluster = Hanging(ThreadPoolExecutor(1), 1)
+    engine = ExecutorEngine(cluster, SETTINGS, silence_s_max=1.0)
+    try:
+        assert result_of(run(engine, "echo", x=1)) == {"x": 1}
+        cluster.hangs.set()
+        if part == "submit":
+            with pytest.raises(EngineFailed, match="no sign of life from the executor"):
+                run(engine, "echo", x=1)
+        eventually(lambda: engine.failure is not None)
+        with pytest.raises(EngineFailed):
+            run(engine, "echo", x=1)
+    finally:
+        engine.shutdown()
+
+
+def test_workers_that_do_not_see_the_shared_folder_fail_the_engine(tmp_path: Path) -> None:
+    engine = ExecutorEngine(
+        GivenExecutor(ThreadPoolExecutor(1), 1), SETTINGS, shared_folder=tmp_path
+    )
+    try:
+        assert result_of(run(engine, "echo", x=1)) == {"x": 1}
+        (folder,) = tmp_path.iterdir()
+        folder.rename(tmp_path / "gone")
+        with pytest.raises(EngineFailed, match=r"cannot go on|does not see"):
+            run(engine, "echo", x=1)
+    finally:
+        engine.shutdown()
+
+
+# Which engine
+
+
+@pytest.mark.parametrize(
+    ("engine", "options", "message"),
+    [
+        ("slurm", {}, "no engine 'slurm', but processes, pool, dask, parsl, ipyparallel"),
+        (PROCESSES, {"address": "tcp://head:1"}, "runs on this machine"),
+        (POOL, {"shared_folder": Path("shared")}, "runs on this machine"),
+    ],
+)
+def test_an_engine_that_does_not_exist_is_refused(
+    engine: str, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(EngineUnavailable, match=message):
+        engine_starter(engine, **options)
+
+
+@pytest.mark.parametrize(
+    ("engine", "module"),
+    [("dask", "distributed"), ("parsl", "parsl"), ("ipyparallel", "ipyparallel")],
+)
+def test_a_library_that_is_missing_is_named_with_what_to_install(
+    engine: str, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.delitem(sys.modules, f"recordledger.workers.engines.{engine}_cluster", False)
+    with pytest.raises(EngineUnavailable, match=rf"pip install 'recordledger\[{engine}\]'"):
+        engine_starter(engine)
+
+
+def test_engines_are_imported_only_when_they_are_wanted() -> None:
+    program = "import sys, recordledger.workers.manager; print(*sys.modules)"
+    found = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert not {"dask", "distributed", "parsl", "ipyparallel"} & set(found.stdout.split())
+
+
 # What only processes of one's own can do
 
 
@@ -278,12 +514,34 @@ def test_tasks_have_their_share_of_threads_no_input_and_no_token(
     assert pids[0] == pids[1] != pids[2] == pids[3]
 
 
-def test_an_executor_that_loses_its_workers_fails_the_tasks_it_had() -> None:
-    engine = executor_engine()
+def test_there_are_as_many_processes_as_there_is_to_do_between_bounds(tmp_path: Path) -> None:
+    engine = ProcessEngine(3, SETTINGS, n_slots_min=1, idle_s=0.2)
     try:
-        report = run(engine, "die")
-        assert report["error_type"] == "WorkerDied"
-        assert "BrokenProcessPool" in report["error_message"]
+        assert (engine.n_processes, engine.n_slots) == (1, 3)
+        names = [str(number) for number in range(4)]
+        running = meetings(engine, tmp_path, *names)
+        pids = {int(text_of(tmp_path / f"begun-{name}")) for name in names[:3]}
+        assert len(pids) == engine.n_processes == 3
+        for name in names:
+            (tmp_path / f"end-{name}").touch()
+        for future in running:
+            future.result(TIMEOUT_S)
+        eventually(lambda: engine.n_processes == 1)
+        eventually(lambda: sum(map(is_gone, pids)) == 2)
+        # It grows again.
+        meetings(engine, tmp_path, "again", "and again")
+        text_of(tmp_path / "begun-again")
+        text_of(tmp_path / "begun-and again")
+    finally:
+        engine.shutdown()
+
+
+def test_an_engine_may_have_no_process_while_there_is_nothing_to_do() -> None:
+    engine = ProcessEngine(2, SETTINGS, n_slots_min=0, idle_s=0.1)
+    try:
+        for x in range(3):
+            assert result_of(run(engine, "echo", x=x)) == {"x": x}
+            eventually(lambda: engine.n_processes == 0)
     finally:
         engine.shutdown()
 
@@ -328,6 +586,13 @@ def test_an_engine_whose_workers_do_not_start_says_so(
             run(engine, "echo")
     finally:
         engine.shutdown()
+
+
+def meetings(engine: Engine, folder: Path, *names: str) -> list[Future[Report]]:
+    return [
+        engine.submit(Task(f"{TASKS}:meet", {"folder": str(folder), "name": name}))
+        for name in names
+    ]
 
 
 def is_gone(pid: int) -> bool:

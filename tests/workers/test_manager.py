@@ -12,6 +12,7 @@ import pytest
 from recordledger.api.schemas import AttemptRef, ResultIn
 from recordledger.workers.manager import ManagerConfig, run_manager
 from recordledger.workers.manager_config import parse_program
+from tests.acceptance.proxy import Fault, Proxy
 
 from .conditions import eventually
 from .conftest import Site
@@ -124,6 +125,53 @@ def test_without_a_server_it_keeps_on_computing_and_returns_everything_later(sit
     assert manager.stop() == 0
 
 
+def test_it_claims_no_more_than_it_can_hold(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    state = site.folder / "state"
+    state.write_text("no folder can be made here, as on a full disk")
+    ids = [site.add("echo", n=n) for n in range(40)]
+    with Proxy(int(site.url.rpartition(":")[2])) as proxy:
+        with proxy.failing(Fault.drop_request, "/results") as failing:
+            manager = site.manager(
+                url=proxy.url, n_workers=1, prefetch_s=0.0, unsaved_bytes_max=3_000
+            )
+            eventually(lambda: "claiming nothing until the server takes results" in caplog.text)
+            eventually(lambda: failing.n_fired)
+            counts = site.client.counts()
+            assert counts["complete"] == 0
+            assert 1 < counts["running"] < 15
+        eventually(lambda: site.client.counts()["complete"] == len(ids))
+        assert {record.attempt for record in site.client.get_records(ids)} == {1}
+        assert manager.stop() == 0
+
+
+def test_it_offers_what_it_finds_and_reports_what_changes(site: Site) -> None:
+    tool = site.folder / "tool"
+    tool.write_text("#!/bin/sh\necho tool 1.0.0\n")
+    tool.chmod(0o755)
+    manager = site.manager(executables={"tool": f"{tool} --version"}, survey_s=0.05)
+    assert site.client.manager(manager.id).programs["tool"] == "1.0.0"
+    added = site.client.add_records(
+        "tests.workers.tasks:echo", {"n": 1}, required_programs=["tool>=2"]
+    )
+    (needs_newer,) = added.ids
+    assert needs_newer is not None
+    newer = site.folder / "newer"
+    newer.write_text("#!/bin/sh\necho tool 2.1.0\n")
+    newer.chmod(0o755)
+    newer.rename(tool)
+    site.becomes(needs_newer, "complete")
+    assert site.client.manager(manager.id).programs["tool"] == "2.1.0"
+
+
+def test_it_ends_when_there_was_nothing_to_do_for_long_enough(site: Site) -> None:
+    done = site.add("echo", n=1)
+    manager = site.manager(end_when_idle_s=0.5)
+    eventually(manager.has_ended)
+    assert manager.exit_status == 0
+    assert site.client.get_records(done).status == "complete"
+    assert site.client.manager(manager.id).state == "inactive"
+
+
 def test_it_waits_for_a_server_that_is_not_there_yet(site: Site) -> None:
     site.stop_server()
     manager = site.manager()
@@ -201,8 +249,8 @@ def test_after_the_grace_period_what_runs_is_given_back(site: Site) -> None:
     process = site.manager_process(grace_s=0.3)
     pids = [site.pid_of(name) for name in "ab"]
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
-    assert process.returncode == 0
+    said = process.communicate(timeout=30)[1]
+    assert process.returncode == 0, said
     assert {r.status for r in site.client.get_records(ids)} == {"waiting"}
     assert all(is_gone(pid) for pid in pids)
 
@@ -217,6 +265,59 @@ def test_the_second_signal_ends_it_at_once(site: Site) -> None:
         if "stopping: waiting up to" in line:
             break
     process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=30)[1]
+    assert process.returncode == 0, said
+    assert site.client.get_records(running).status == "waiting"
+    assert is_gone(pid)
+
+
+def test_a_drained_manager_claims_no_more_finishes_what_runs_and_ends(site: Site) -> None:
+    # Quick ones first, so that it claims more than it can begin.
+    quick = [site.add("echo", n=n) for n in range(100)]
+    running = [site.meeting(name) for name in "ab"]
+    waiting = [site.add("echo", late=n) for n in range(20)]
+    # Whoever is drained is not hurried: the grace period is for signals.
+    process = site.manager_process(grace_s=0.0)
+    site.becomes(quick[-1], "complete")
+    eventually(lambda: site.has_begun("a") and site.has_begun("b"))
+    eventually(lambda: site.client.get_records(waiting[0]).status == "running")
+    (manager,) = site.client.managers()
+    assert site.client.drain_manager(manager.id, "maintenance") == "draining"
+    eventually(lambda: site.client.counts()["waiting"] == 20)
+    before = site.client.manager(manager.id).heartbeat_at
+    late = site.add("echo", n="after")
+    # It lives on while something runs, and takes nothing more.
+    eventually(lambda: site.client.manager(manager.id).heartbeat_at != before)
+    assert process.poll() is None
+    assert {r.status for r in site.client.get_records(running)} == {"running"}
+    for name in "ab":
+        site.may_end(name)
+    said = process.communicate(timeout=30)[1]
+    assert process.returncode == 0, said
+    assert {r.status for r in site.client.get_records(running)} == {"complete"}
+    assert {r.status for r in site.client.get_records([*waiting, late])} == {"waiting"}
+    assert site.events(waiting[0])[-1] == "relinquished"
+    assert site.client.manager(manager.id).state == "inactive"
+
+
+def test_a_drained_manager_without_tasks_ends_at_once(site: Site) -> None:
+    manager = site.manager()
+    site.client.drain_manager(manager.id)
+    eventually(manager.has_ended)
+    assert manager.exit_status == 0
+
+
+def test_a_drained_manager_can_still_be_told_to_hurry(site: Site) -> None:
+    running = site.meeting("a")
+    process = site.manager_process(grace_s=0.3)
+    pid = site.pid_of("a")
+    (manager,) = site.client.managers()
+    site.client.drain_manager(manager.id)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "is drained" in line:
+            break
+    process.send_signal(signal.SIGTERM)
     process.communicate(timeout=30)
     assert process.returncode == 0
     assert site.client.get_records(running).status == "waiting"

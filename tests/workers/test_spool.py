@@ -6,6 +6,7 @@ import logging
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,20 @@ def test_the_results_of_a_living_manager_are_left_alone(spool: Spool, tmp_path: 
     assert len(files(tmp_path)) == 2
     spool.close()
     assert left_behind(Spool(tmp_path, LEDGER)) == [(7, [1])]
+
+
+def test_a_folder_that_another_looks_into_is_owned_all_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = Spool(tmp_path, LEDGER)
+    other.own(7)
+    threading.Timer(0.1, other.close).start()
+    spool = Spool(tmp_path, LEDGER)
+    spool.own(7)
+    spool.keep(7, results(1))
+    assert left_behind(Spool(tmp_path, LEDGER)) == []
+    assert not caplog.records
+    spool.close()
 
 
 def test_results_of_one_ledger_are_not_offered_to_another(spool: Spool, tmp_path: Path) -> None:
@@ -186,4 +201,9 @@ def test_a_folder_that_cannot_be_made_is_like_a_full_disk(tmp_path: Path) -> Non
     spool.own(7)
     assert spool.keep(7, results(1)).results() == results(1)
     assert left_behind(spool) == []
+    (tmp_path / "state").unlink()
+    spool.keep(7, results(2))
+    other = Spool(tmp_path / "state", LEDGER)
+    assert left_behind(other) == []  # its manager lives
     spool.close()
+    assert left_behind(other) == [(7, [2])]

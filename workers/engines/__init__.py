@@ -2,13 +2,28 @@
 
 `ProcessEngine` is the default: processes of its own, one task at a time each, so that a task that
 kills its process is known exactly. `ExecutorEngine` runs tasks through any
-`concurrent.futures.Executor`, and so through Dask, Parsl or ipyparallel.
+`concurrent.futures.Executor`, and so through the standard library's process pool, Dask, Parsl or
+IPython Parallel (`docs/engines.md`).
 """
 
 from __future__ import annotations
 
-from .engine import Engine, EngineFailed, Task
+from .choice import EngineStarter, engine_starter
+from .cluster import Cluster, GivenExecutor
+from .engine import Engine, EngineFailed, EngineUnavailable, Task
 from .executor import ExecutorEngine
 from .process import ProcessEngine, processor_count
 
-__all__ = ["Engine", "EngineFailed", "ExecutorEngine", "ProcessEngine", "Task", "processor_count"]
+__all__ = [
+    "Cluster",
+    "Engine",
+    "EngineFailed",
+    "EngineStarter",
+    "EngineUnavailable",
+    "ExecutorEngine",
+    "GivenExecutor",
+    "ProcessEngine",
+    "Task",
+    "engine_starter",
+    "processor_count",
+]

@@ -23,17 +23,26 @@ class EngineFailed(Exception):
     """The engine cannot start a worker any more; the message says why."""
 
 
+class EngineUnavailable(Exception):
+    """There is no such engine here; the message says what to install, or what to write instead."""
+
+
 class Engine(Protocol):
     """Runs tasks, in the order in which they are submitted, `n_slots` at a time.
 
-    The future of a task is `running()` from when the task was handed to a worker. Its result is a
-    report, also when the task failed or killed its worker. It raises `EngineFailed` if the task
-    never ran, and `CancelledError` if it was cancelled or killed: neither says anything about it.
+    The result of a future is a report, also when the task failed or killed its worker. It raises
+    `EngineFailed` if the engine failed before the task was done, and `CancelledError` if the task
+    was cancelled or killed: neither says anything about the task.
     """
 
     @property
     def n_slots(self) -> int:
-        """How many tasks run at the same time."""
+        """How many tasks run at the same time; 0 while there are no workers."""
+        ...
+
+    @property
+    def failure(self) -> str | None:
+        """Why the engine runs nothing any more; None while it does, or is about to."""
         ...
 
     def submit(self, task: Task) -> Future[Report]:

@@ -10,6 +10,7 @@ as new programs, never forked: threads do not survive a fork.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import os
@@ -40,7 +41,7 @@ PROGRAM: Final = "recordledger.workers.worker"
 START_S_MAX: Final = 60.0
 DEATH_S_MAX: Final = 5.0
 STARTS_MAX: Final = 3
-_THREAD_VARIABLES: Final = (
+THREAD_VARIABLES: Final = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -49,15 +50,21 @@ _THREAD_VARIABLES: Final = (
     "VECLIB_MAXIMUM_THREADS",
 )
 # What a task has no business with: it could act in the manager's name.
-_SECRET_VARIABLES: Final = ("RECORDLEDGER_TOKEN", "RECORDLEDGER_DATABASE_URL")
+SECRET_VARIABLES: Final = (
+    "RECORDLEDGER_TOKEN",
+    "RECORDLEDGER_TOKEN_FILE",
+    "RECORDLEDGER_DATABASE_URL",
+)
 
 
 class ProcessEngine:
     """Runs tasks in processes of its own.
 
     Args:
-        n_slots: how many processes.
+        n_slots: how many processes at the most.
         settings: what the workers have to know.
+        n_slots_min: how many to keep when there is less to do; None for all.
+        idle_s: seconds without a task after which a process beyond these ends.
         threads_per_worker: how many threads numerical libraries may use in each process; None
             divides the processors of this machine, unless the environment has a number already.
         tasks_per_worker_max: give a slot a new process after so many tasks; None for never.
@@ -68,26 +75,51 @@ class ProcessEngine:
         n_slots: int,
         settings: WorkerSettings,
         *,
+        n_slots_min: int | None = None,
+        idle_s: float = 60.0,
         threads_per_worker: int | None = None,
         tasks_per_worker_max: int | None = None,
     ) -> None:
         if n_slots < 1:
             raise ValueError(f"an engine needs at least one slot, not {n_slots}")
+        self._n_slots = n_slots
+        self._n_slots_min = n_slots if n_slots_min is None else min(n_slots_min, n_slots)
+        self._idle_s = idle_s
         self.failure: str | None = None
         self._tasks: queue.SimpleQueue[tuple[Task, Future[Report]] | None] = queue.SimpleQueue()
         self._folder = Path(tempfile.mkdtemp(prefix="recordledger-workers-"))
         self._closing = False
-        environment = _environment(n_slots, threads_per_worker)
-        self._slots = [
-            _Slot(self, self._folder / str(number), settings, environment, tasks_per_worker_max)
-            for number in range(n_slots)
-        ]
-        for slot in self._slots:
-            slot.start()
+        self._settings = settings
+        self._environment = _environment(n_slots, threads_per_worker)
+        self._tasks_per_worker_max = tasks_per_worker_max
+        self._numbers = itertools.count()
+        self._slots: list[_Slot] = []
+        self._leaving: list[_Slot] = []
+        self._n_busy = 0
+        self._lock = threading.Lock()
+        with self._lock:
+            for _ in range(self._n_slots_min):
+                self._add_slot()
+
+    def _add_slot(self) -> None:
+        slot = _Slot(
+            self,
+            self._folder / str(next(self._numbers)),
+            self._settings,
+            self._environment,
+            self._tasks_per_worker_max,
+        )
+        self._slots.append(slot)
+        slot.start()
 
     @property
     def n_slots(self) -> int:
-        """How many tasks run at the same time."""
+        """How many tasks run at the same time, when there are as many."""
+        return self._n_slots
+
+    @property
+    def n_processes(self) -> int:
+        """How many processes there are now, between the fewest and the most."""
         return len(self._slots)
 
     @property
@@ -100,16 +132,38 @@ class ProcessEngine:
         future = Future[Report]()
         if self.failure is not None:
             future.set_exception(EngineFailed(self.failure))
-        else:
+            return future
+        with self._lock:
             self._tasks.put((task, future))
+            n_free = len(self._slots) - self._n_busy
+            may_grow = len(self._slots) < self._n_slots and not self._closing
+            if may_grow and self._tasks.qsize() > n_free:
+                self._add_slot()
         return future
 
-    def next_task(self) -> tuple[Task, Future[Report]] | None:
-        """Wait for the next task that was not cancelled; None when there is nothing more to do."""
-        while (item := self._tasks.get()) is not None:
+    def next_task(self, slot: _Slot) -> tuple[Task, Future[Report]] | None:
+        """Wait for the next task that was not cancelled; None when the slot has to go."""
+        with self._lock:
+            self._n_busy -= slot.busy
+            slot.busy = False
+        while True:
+            try:
+                item = self._tasks.get(timeout=self._idle_s)
+            except queue.Empty:
+                with self._lock:
+                    if len(self._slots) > self._n_slots_min and self._tasks.empty():
+                        self._slots.remove(slot)
+                        self._leaving = [each for each in self._leaving if each.is_alive()]
+                        self._leaving.append(slot)
+                        return None
+                continue
+            if item is None:
+                return None
             if item[1].set_running_or_notify_cancel():
+                with self._lock:
+                    self._n_busy += 1
+                    slot.busy = True
                 return item
-        return None
 
     def fail(self, reason: str) -> None:
         """Take no more tasks, and refuse those that are in the queue."""
@@ -126,20 +180,24 @@ class ProcessEngine:
 
     def kill(self, future: Future[Report]) -> bool:
         """Kill the process that runs this task, with all that the task started in it."""
-        return any(slot.kill(future) for slot in self._slots)
+        with self._lock:
+            slots = list(self._slots)
+        return any(slot.kill(future) for slot in slots)
 
     def shutdown(self) -> None:
         """Cancel what has not begun, kill what runs, and wait until all processes are gone."""
-        self._closing = True
+        with self._lock:
+            self._closing = True
         with contextlib.suppress(queue.Empty):
             while True:
                 item = self._tasks.get_nowait()
                 if item is not None:
                     item[1].cancel()
-        for slot in self._slots:
+        slots = [*self._slots, *self._leaving]
+        for slot in slots:
             self._tasks.put(None)
             slot.kill_any()
-        for slot in self._slots:
+        for slot in slots:
             slot.join()
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -164,6 +222,7 @@ class _Slot:
         self._lock = threading.Lock()
         self._current: Future[Report] | None = None
         self._killed = False
+        self.busy = False
         self._thread = threading.Thread(target=self._run, name=f"slot {folder.name}", daemon=True)
 
     def start(self) -> None:
@@ -172,6 +231,9 @@ class _Slot:
 
     def join(self) -> None:
         self._thread.join()
+
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
 
     def kill(self, future: Future[Report]) -> bool:
         with self._lock:
@@ -189,7 +251,7 @@ class _Slot:
 
     def _run(self) -> None:
         try:
-            while self._replace_worker() and (item := self._engine.next_task()) is not None:
+            while self._replace_worker() and (item := self._engine.next_task(self)) is not None:
                 task, future = item
                 with self._lock:
                     self._current = future
@@ -422,9 +484,9 @@ def _there(file: IO[bytes] | None) -> IO[bytes]:
 
 
 def _environment(n_slots: int, threads_per_worker: int | None) -> dict[str, str]:
-    environment = {k: v for k, v in os.environ.items() if k not in _SECRET_VARIABLES}
+    environment = {k: v for k, v in os.environ.items() if k not in SECRET_VARIABLES}
     n_threads = str(threads_per_worker or max(1, processor_count() // n_slots))
-    for variable in _THREAD_VARIABLES:
+    for variable in THREAD_VARIABLES:
         if threads_per_worker is not None or variable not in environment:
             environment[variable] = n_threads
     return environment

@@ -1,0 +1,83 @@
+"""Routing: what waits, who could take it, and why a record is where it is."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from recordledger.domain.lanes import parse_tag
+from recordledger.projections import routing
+from recordledger.projections.routing import QueuedLane
+
+from ..desk import Call, desk_of
+from ..schemas import PAGE_MAX, QueueAnswer, Text, WhyAnswer
+from ..wire import Reply
+from .records import Reader, RecordIdInPath
+
+router = APIRouter(prefix="/v1", tags=["routing"])
+
+
+@router.get("/records/{record_id}/why", response_model=WhyAnswer)
+async def why(request: Request, visitor: Reader, record_id: RecordIdInPath) -> Response:
+    """Say why a record waits, runs or is gone, and what would change it.
+
+    Of an erased record, the bare events say who did it.
+    """
+
+    def work(call: Call) -> Reply:
+        found = asdict(routing.why(call.desk.ledger, record_id))
+        operation_id = found["operation_id"]
+        found["operation_id"] = None if operation_id is None else str(operation_id)
+        return found
+
+    return await desk_of(request).answer(request, visitor, work)
+
+
+@router.get("/queue", response_model=QueueAnswer)
+async def get_queue(
+    request: Request,
+    visitor: Reader,
+    tag: Annotated[list[Text] | None, Query(max_length=100)] = None,
+    limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 100,
+) -> Response:
+    """Get what waits by tag and required programs, and who could take it; `tag` may be repeated.
+
+    First come the lanes that nobody can take, then the deepest ones.
+    """
+
+    def work(call: Call) -> Reply:
+        tags = None if tag is None else {parse_tag(each) for each in tag}
+        found = routing.queue(call.desk.ledger, limit, tags)
+        return {
+            "lanes": [_lane_out(each) for each in found.lanes],
+            "n_lanes": found.n_lanes,
+            "n_blocked": found.n_blocked,
+            "n_waiting": found.n_waiting,
+            "n_paused": found.n_paused,
+            "n_managers": found.n_managers,
+        }
+
+    return await desk_of(request).answer(request, visitor, work)
+
+
+def _lane_out(each: QueuedLane) -> dict[str, Any]:
+    first = min(each.oldest.values(), default=None)
+    return {
+        "tag": each.lane.tag,
+        "required_programs": each.lane.required_programs,
+        "n_waiting": each.n_waiting,
+        "n_running": each.n_running,
+        "n_paused": each.n_paused,
+        "oldest_id": first and first.record_id,
+        "oldest_created_at": first and first.created_at,
+        "oldest": {
+            priority.name: found._asdict() for priority, found in sorted(each.oldest.items())
+        },
+        "n_managers": each.n_able,
+        "manager_ids": each.able_ids,
+        "blocked": each.blocked,
+    }

@@ -1,0 +1,97 @@
+"""Which engine a manager gets, by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from ..engine_names import DASK, ENGINES, IPYPARALLEL, PARSL, POOL, PROCESSES
+from ..running import WorkerSettings
+from .cluster import Cluster
+from .engine import Engine, EngineUnavailable
+from .executor import ExecutorEngine
+from .pool import PoolCluster
+from .process import ProcessEngine, processor_count
+
+# Where the libraries are used: module, class. They are imported only when they are wanted.
+LIBRARIES: Final = {
+    DASK: (".dask_cluster", "DaskCluster"),
+    PARSL: (".parsl_cluster", "ParslCluster"),
+    IPYPARALLEL: (".ipyparallel_cluster", "IpyparallelCluster"),
+}
+
+EngineStarter: TypeAlias = Callable[[WorkerSettings], Engine]
+
+
+def engine_starter(
+    engine: str,
+    *,
+    n_workers: int | None = None,
+    n_workers_min: int | None = None,
+    address: str | None = None,
+    shared_folder: Path | None = None,
+    threads_per_worker: int | None = None,
+    tasks_per_worker_max: int | None = None,
+    silence_s_max: float = 30.0,
+) -> EngineStarter:
+    """Return what starts an engine, having seen that there is such a one.
+
+    Args:
+        engine: one of `ENGINES`.
+        n_workers: how many tasks to run at the same time. None for the number of processors, or,
+            with an address, for as many as there are workers.
+        n_workers_min: of `processes` only: how many to keep when there is less to do.
+        address: of a cluster, as the engine understands it; None to start one on this machine.
+        shared_folder: that this machine and the workers of that cluster see.
+        threads_per_worker: for numerical libraries, in workers on this machine.
+        tasks_per_worker_max: of `processes` only.
+        silence_s_max: how long the engine may show no sign of life.
+
+    Raises:
+        EngineUnavailable: there is none of this name, its library is not installed, or the options
+            are not for it.
+    """
+    if engine not in ENGINES:
+        raise EngineUnavailable(f"there is no engine {engine!r}, but {', '.join(ENGINES)}")
+    if engine not in LIBRARIES and not (address is None and shared_folder is None):
+        raise EngineUnavailable(f"the engine {engine!r} runs on this machine, and has no address")
+    if engine != PROCESSES and n_workers_min is not None:
+        raise EngineUnavailable(f"the engine {engine!r} always has all of its workers")
+    n_local = n_workers or processor_count()
+    if engine == PROCESSES:
+        return lambda settings: ProcessEngine(
+            n_local,
+            settings,
+            n_slots_min=n_workers_min,
+            threads_per_worker=threads_per_worker,
+            tasks_per_worker_max=tasks_per_worker_max,
+        )
+    make = _pool if engine == POOL else _from_library(engine)
+    return lambda settings: ExecutorEngine(
+        make(address, n_local),
+        settings,
+        n_slots=n_workers if address is not None else n_local,
+        shared_folder=shared_folder,
+        threads_per_worker=threads_per_worker,
+        silence_s_max=silence_s_max,
+    )
+
+
+def _pool(address: str | None, n_workers: int) -> Cluster:
+    del address
+    return PoolCluster(n_workers)
+
+
+def _from_library(engine: str) -> Callable[[str | None, int], Cluster]:
+    module, name = LIBRARIES[engine]
+    try:
+        made: Any = getattr(import_module(module, __package__), name)
+    except ImportError as error:
+        raise EngineUnavailable(
+            f"the engine {engine!r} needs what is not installed here ({error}); "
+            f"pip install 'recordledger[{engine}]'"
+        ) from error
+    found: Callable[[str | None, int], Cluster] = made
+    return found
