@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -104,6 +105,14 @@ def test_what_happened_rightly_passes_and_every_invariant_is_named(stage: Stage)
     assert steps[-1] == (head, head)
     counted = {finding.name: finding.n_checked for finding in report.findings}
     assert all(n > 0 for name, n in counted.items() if name not in ELSEWHERE), counted
+
+
+def test_the_page_about_the_audit_explains_each_line(stage: Stage) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "audit.md").read_text(encoding="utf-8")
+    lines = {finding.name: bool(finding.unchecked) for finding in audit(stage.ledger).findings}
+    for name, is_unchecked in lines.items():
+        assert (f"| `{name}` |" in page) is not is_unchecked
+        assert f"`{name}`" in page
 
 
 def test_an_empty_log_breaks_nothing(stage: Stage) -> None:

@@ -97,6 +97,14 @@ def test_what_cannot_be_read_is_a_breach_and_no_traceback(stage: Stage) -> None:
     )
 
 
+def test_the_tables_need_not_be_looked_at(stage: Stage) -> None:
+    stage.do("UPDATE records SET status = 'failed' WHERE id = 3")
+    done = audit(stage, "--log-only")
+    assert done.exit_code == 0, done.output
+    for name in ("atomic", "counters", "replay"):
+        assert f"{name:<20} not checked: only the log was to be read" in done.stdout.splitlines()
+
+
 def test_a_tolerance_is_a_number_of_seconds(stage: Stage) -> None:
     assert audit(stage, "--tolerance", "0").exit_code == 0
     assert audit(stage, "--tolerance", "-1").exit_code == 2
