@@ -43,7 +43,8 @@ demo: $(FOR_DEMO)
 	$(BIN)/recordledger demo $(ARGS)
 
 test: $(FOR_TEST)
-	$(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadfile \
+		--no-loadscope-reorder $(ARGS)
 
 lint: export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 lint: $(FOR_TEST)
