@@ -67,6 +67,7 @@ MEANINGS: Final[Mapping[str, Meaning]] = {
     "ledger_error":           Meaning(500, "Something is wrong with the server"),
     "impossible_history":     Meaning(500, "The log is damaged"),
     "unknown_event":          Meaning(500, "The log is newer than the server"),
+    "unreadable_event":       Meaning(500, "The log is damaged"),
     "internal_error":         Meaning(500, "Something is wrong with the server"),
     "schema_mismatch":        Meaning(503, "The database does not fit the server", 60),
     "store_unavailable":      Meaning(503, "The database does not answer now", 1),

@@ -23,6 +23,7 @@ LedgerError
 │       └── TooLarge
 ├── ImpossibleHistory       the log holds what the rules do not allow
 ├── UnknownEvent            the log holds an event that this version does not know
+├── UnreadableEvent         the log holds bytes that are no event
 ├── SchemaMismatch          the database is newer than the code, or is not a ledger
 └── StoreUnavailable        the database does not answer now
     └── StorageFull
@@ -286,6 +287,17 @@ class UnknownEvent(LedgerError):
         super().__init__(f"this version does not know the event {named}; upgrade recordledger")
         self.topic = topic
         self.version = version
+
+
+class UnreadableEvent(LedgerError):
+    """The log holds bytes that are not the event that they are said to be: they were damaged."""
+
+    code = "unreadable_event"
+
+    def __init__(self, topic: str, why: str) -> None:
+        super().__init__(f"the log holds bytes that are no event {topic}: {why}")
+        self.topic = topic
+        self.why = why
 
 
 class SchemaMismatch(LedgerError):

@@ -32,6 +32,7 @@ from recordledger.domain.errors import (
     TooLarge,
     TransitionForbidden,
     UnknownEvent,
+    UnreadableEvent,
     WrongKind,
 )
 
@@ -201,6 +202,11 @@ def test_every_error_says_what_it_means(error: type[LedgerError]) -> None:
             UnknownEvent("claimed", 9),
             "this version does not know the event claimed in version 9; upgrade recordledger",
             {"topic": "claimed", "version": 9},
+        ),
+        (
+            UnreadableEvent("held", "incomplete input"),
+            "the log holds bytes that are no event held: incomplete input",
+            {"topic": "held", "why": "incomplete input"},
         ),
     ],
     ids=lambda value: value.code if isinstance(value, LedgerError) else "",

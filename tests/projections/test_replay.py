@@ -17,7 +17,7 @@ from psycopg.sql import SQL, Identifier
 
 from recordledger.domain import events as e
 from recordledger.domain.access import Role
-from recordledger.domain.errors import ImpossibleHistory, UnknownEvent
+from recordledger.domain.errors import ImpossibleHistory, UnknownEvent, UnreadableEvent
 from recordledger.domain.events import Event
 from recordledger.domain.propagation import Action
 from recordledger.domain.record import Record
@@ -469,6 +469,20 @@ def test_an_event_of_a_later_version_of_the_code_is_not_passed_over(stage: Stage
     stage.submit()
     damage(stage, "UPDATE ledger_events SET topic = 'invented_later'")
     with pytest.raises(UnknownEvent, match="invented_later"):
+        check_replay(stage.ledger)
+
+
+def test_bytes_that_are_no_event_are_not_passed_over(stage: Stage) -> None:
+    stage.submit()
+    damage(stage, "UPDATE ledger_events SET state = ''")
+    with pytest.raises(UnreadableEvent, match="no event created"):
+        check_replay(stage.ledger)
+
+
+def test_a_stream_of_no_kind_is_not_passed_over(stage: Stage) -> None:
+    stage.submit()
+    damage(stage, "UPDATE ledger_events SET originator_id = gen_random_uuid()")
+    with pytest.raises(ImpossibleHistory, match="no such kind of stream"):
         check_replay(stage.ledger)
 
 
