@@ -335,9 +335,13 @@ class Operation:
         raise Rollback
 
     def write(self) -> None:
-        """Write the projections, and then the events, whose lock must be held for a moment only."""
+        """Write the projections, and then the events, whose lock must be held for a moment only.
+
+        So what can be prepared is prepared first.
+        """
         if not self._happened:
             return
+        stored = self._stored()
         write_projections(
             self.db,
             self.ledger.lanes,
@@ -347,7 +351,7 @@ class Operation:
             self._jobs.values(),
             self._happened,
         )
-        append(self.db, self._stored())
+        append(self.db, stored)
 
     def _stored(self) -> list[StoredEvent]:
         """Return the rows of the log; the bytes of an event that many records share, once."""
@@ -406,7 +410,6 @@ def write_projections(
         families.write(db, changes, happened)
         comments.write(db, changes, happened, texts)
         operations.write(db, happened)
-        status_counts.write(db, changes, lane_id_of)
         rescues.write(db, happened)
     for manager in changed_managers:
         managers.write(db, manager)
@@ -414,3 +417,5 @@ def write_projections(
         tokens.write(db, token)
     for job in changed_jobs:
         jobs.write(db, job)
+    # Last: whoever changes records of the same lane waits for these rows until the commit.
+    status_counts.write(db, changes, lane_id_of)

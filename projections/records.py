@@ -121,7 +121,7 @@ def lock(db: Db, ids: Sequence[int], lanes: LaneRegistry) -> list[Record]:
 def lock_claimable(
     db: Db, ids: Sequence[int], lane_ids: Sequence[int], limit: int, lanes: LaneRegistry
 ) -> list[Record]:
-    """Lock and return the first `limit` of these candidates that still wait in these lanes."""
+    """Lock and return the first `limit` of these candidates that still wait in their lanes."""
     parameters = {"ids": ids, "lane_ids": lane_ids, "limit": limit}
     return _select(db, "lock_claimable", parameters, lanes)
 

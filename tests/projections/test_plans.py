@@ -28,6 +28,10 @@ N_DONE: Final = 30_000
 N_ALL: Final = 130_000
 """The rest waits."""
 N_LANES: Final = 8
+N_SMALL_LANES: Final = 1_000
+"""Lanes of a few tasks each, beside those that are deep."""
+N_PLANS: Final = 2
+"""For the values that are given, and for any."""
 BUSY: Final = 1
 """The manager that has done everything that is done, and runs 50 tasks."""
 LARGE: Final = frozenset(
@@ -63,6 +67,14 @@ FILL: Final[tuple[LiteralString, ...]] = (
               CASE WHEN n <= 29500 OR n BETWEEN 29951 AND 30000 THEN 1 END, now(), 0, 0,
               CASE WHEN n > 129950 THEN now() + n * interval '1 h' - interval '129960 h' END
          FROM generate_series(1, 130000) AS n""",
+    """INSERT INTO lanes (tag, required_programs)
+       SELECT 'small' || n, '{}' FROM generate_series(1, 1000) AS n""",
+    """INSERT INTO records (id, version, status, prior, kind, spec, spec_size_bytes, function,
+                            lane_id, tag, priority, owner, created_at, modified_at, attempt,
+                            retries, retries_used)
+       SELECT 200000 + n, 1, 'waiting', '{}', 'task', sha256((200000 + n)::text::bytea), 100, 'f',
+              9 + n % 1000, 'small' || 1 + n % 1000, n % 3, 'user:20', now(), now(), 0, 0, 0
+         FROM generate_series(1, 30000) AS n""",
     "INSERT INTO claim_queue SELECT lane_id, -priority, id FROM records WHERE status = 'waiting'"
     " AND not_before IS NULL",
     "INSERT INTO payload_references SELECT spec, id, 1 FROM records",
@@ -73,7 +85,7 @@ FILL: Final[tuple[LiteralString, ...]] = (
     "INSERT INTO status_counts SELECT lane_id, status, count(*) FROM records GROUP BY 1, 2",
     # What lanes leave behind that are empty now, and managers that have ended.
     """INSERT INTO status_counts
-       SELECT 1000 + n, status, 0
+       SELECT 2000 + n, status, 0
          FROM generate_series(1, 10000) AS n, unnest('{waiting,running}'::text[]) AS status""",
     "INSERT INTO dependencies SELECT 29960, n * 1000 FROM generate_series(1, 130) AS n",
     "INSERT INTO dependencies SELECT n, n + 1 FROM generate_series(100001, 120000) AS n",
@@ -157,7 +169,7 @@ class Explained:
 
 def is_select(query: str) -> bool:
     code = re.sub(r"--.*", "", query).split()
-    return code[0] == "SELECT"
+    return code[0] in ("SELECT", "WITH") and not {"INSERT", "DELETE"} & set(code)
 
 
 def nodes_of(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -185,6 +197,15 @@ def claim_of(*lane_ids: int, limit: int = 20) -> Work:
     return work
 
 
+def claim_by_tags(*lane_ids: int, limit: int = 20) -> Work:
+    def work(stage: Stage, db: Any) -> object:
+        taken = claim_queue.take(db, [[id_] for id_ in lane_ids], limit, stage.ledger.lanes)
+        assert len(taken) == limit
+        return taken
+
+    return work
+
+
 def page_of(before_id: int | None = None, **which: Any) -> Work:
     def work(_: Stage, db: Any) -> object:
         text, parameters = page_sql(RecordFilter(**which), 250, before_id)
@@ -199,7 +220,10 @@ def of_ids(read: Callable[..., object], n: int) -> Work:
 
 
 def find_existing(_: Stage, db: Any) -> object:
-    digests = [row[0] for row in db._db.execute("SELECT spec FROM records WHERE id % 1300 = 0")]
+    digests = [
+        row[0]
+        for row in db._db.execute("SELECT spec FROM records WHERE id % 1300 = 0 AND id <= 130000")
+    ]
     payloads.lock(db, digests)
     payloads.load(db, digests)
     found = records.existing(db, digests)
@@ -231,9 +255,9 @@ def read_history(_: Stage, db: Any) -> object:
 
 def waiting_lanes(_: Stage, db: Any) -> object:
     found = routing.waiting_lanes(db)
-    assert [(lane_id, n_running) for lane_id, _, n_running in found] == [
-        (lane_id, 7 if lane_id in (1, 8) else 6) for lane_id in range(1, N_LANES + 1)
-    ]
+    deep = [(lane_id, 7 if lane_id in (1, 8) else 6) for lane_id in range(1, N_LANES + 1)]
+    small = [(N_LANES + n, None) for n in range(1, N_SMALL_LANES + 1)]
+    assert [(lane_id, n_running) for lane_id, _, n_running in found] == deep + small
     return found
 
 
@@ -271,11 +295,26 @@ def alive_managers(_: Stage, db: Any) -> object:
 # What is done, the indexes that it goes through, and how many pages at the most: a few for each
 # row, and not one for each row that is passed over.
 HOT: Final[dict[str, tuple[Work, set[str], int]]] = {
-    "claim from one lane": (claim_of(1), {"claim_queue_pkey", "records_pkey"}, 400),
+    "claim from one lane": (claim_of(1), {"claim_queue_pkey"}, 400),
     "claim from all lanes": (
         claim_of(*range(1, N_LANES + 1)),
-        {"claim_queue_pkey", "records_pkey"},
+        {"claim_queue_pkey"},
         500,
+    ),
+    "claim anything from a thousand lanes": (
+        claim_of(*range(1, N_LANES + N_SMALL_LANES + 1)),
+        {"claim_queue_pkey"},
+        5 * (N_LANES + N_SMALL_LANES) * N_PLANS,
+    ),
+    "claim many of anything from a thousand lanes": (
+        claim_of(*range(1, N_LANES + N_SMALL_LANES + 1), limit=200),
+        {"claim_queue_pkey"},
+        40_000,
+    ),
+    "claim by a hundred tags": (
+        claim_by_tags(*range(N_LANES + 1, N_LANES + 101)),
+        {"claim_queue_pkey"},
+        1_500,
     ),
     "lock one": (of_ids(records.lock, 1), {"records_pkey"}, 20),
     "lock many": (of_ids(records.lock, 200), {"records_pkey"}, 3_000),
@@ -319,7 +358,11 @@ HOT: Final[dict[str, tuple[Work, set[str], int]]] = {
     "page of a tag": (page_of(tag=("tag3",)), {"records_tag"}, 1_200),
     "page of an owner": (page_of(owner=("user:7",)), {"records_owner"}, 1_200),
     "page of a manager": (page_of(manager_id=(BUSY,)), {"records_manager"}, 200),
-    "lanes that wait": (waiting_lanes, {"claim_queue_pkey", "status_counts_pkey"}, 300),
+    "lanes that wait": (
+        waiting_lanes,
+        {"claim_queue_pkey", "status_counts_pkey"},
+        12 * (N_LANES + N_SMALL_LANES) * N_PLANS,
+    ),
     "oldest tasks of the lanes": (oldest_tasks, {"claim_queue_pkey", "records_pkey"}, 500),
     "tasks that pause, by lane": (paused_tasks, {"records_not_before"}, 120),
     "tasks before one": (tasks_before, {"claim_queue_pkey"}, 400),
