@@ -22,7 +22,7 @@ from recordledger import Client
 from recordledger.workers.supervisor import Plan, Supervisor
 
 from . import lanes, over_http, raw_sql
-from .measuring import Measurement, PeakMemory
+from .measuring import Measurement, PeakMemory, end_in_order
 
 # Architecture.md's budgets on 2 cores, items a second.
 BUDGETS: Final = {
@@ -93,6 +93,7 @@ def _caption(memory: PeakMemory) -> str:
 
 def main() -> None:
     """Run from the command line."""
+    end_in_order()
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--size", type=int, default=10_000, help="tasks")
     parser.add_argument("--json", type=Path, help="write the figures here")

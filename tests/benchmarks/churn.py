@@ -37,6 +37,8 @@ from recordledger.projections.management import Order, manage
 from recordledger.projections.schema import migrate
 from tests.projections.stage import ALICE, BOB, Stage, bad, staged
 
+from .measuring import end_in_order
+
 N_RECORDS: Final = 4_000
 N_TAGS: Final = 10
 N_THREADS: Final = 2
@@ -190,6 +192,7 @@ def table_of(rows: Sequence[tuple[int, float, Mapping[str, tuple[int, int, int]]
 
 def main() -> int:
     """Run from the command line; the exit status is 1 if a table grew."""
+    end_in_order()
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--claims", type=int, default=200_000, help="tasks to claim")
     parser.add_argument("--rows-only", action="store_true", help="write rows, but no log")

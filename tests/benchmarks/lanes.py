@@ -34,7 +34,7 @@ from recordledger.projections.dispatch import relinquish
 from recordledger.workers.supervisor import Plan, Supervisor
 from tests.projections.stage import BOB, Stage, staged
 
-from .measuring import Measurement
+from .measuring import Measurement, end_in_order
 from .over_http import FUNCTION, SMALL_CLAIM, submit
 
 N_LANES: Final = 1_000
@@ -186,6 +186,7 @@ def measure(
 
 def main() -> None:
     """Run from the command line."""
+    end_in_order()
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tasks", type=int, default=20_000, help="tasks that wait")
     parser.add_argument("--managers", type=int, default=N_MANAGERS, help="of each kind")

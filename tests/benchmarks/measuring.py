@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -80,3 +82,8 @@ class PeakMemory:
 
     def _now(self) -> float:
         return float(self._process.memory_info().rss) / 1e6
+
+
+def end_in_order() -> None:
+    """Let SIGTERM end this program as Ctrl-C does, with all that it has started."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))

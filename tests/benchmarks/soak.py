@@ -43,7 +43,7 @@ from recordledger.api.schemas import AttemptRef, ResultIn, TaskOut
 from recordledger.projections.database import connect
 from recordledger.workers.supervisor import Plan, Supervisor
 
-from .measuring import Measurement
+from .measuring import Measurement, end_in_order
 from .over_http import FUNCTION, RESULT_1_KIB
 
 if TYPE_CHECKING:
@@ -499,6 +499,7 @@ def tables_of(report: SoakReport, n_managers: int) -> list[Table]:
 
 def main() -> int:
     """Run from the command line; exit status 0 if everything held."""
+    end_in_order()
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--managers", type=int, default=20)
     parser.add_argument("--tasks", type=int, default=20_000)
