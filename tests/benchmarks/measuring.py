@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Event, Thread
 from time import perf_counter
+from types import FrameType
 from typing import Self
 
 import psutil
@@ -86,4 +87,8 @@ class PeakMemory:
 
 def end_in_order() -> None:
     """Let SIGTERM end this program as Ctrl-C does, with all that it has started."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+    def end(number: int, frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
