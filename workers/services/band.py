@@ -28,6 +28,9 @@ from .task import Computed, GradientTask, Kept, ResultUnusable, Specified, close
 
 NUMBERS_MAX: Final = 100_000
 
+# Images nearer to each other than this part of the path have no direction between them.
+_SAME: Final = 1e-9
+
 # Of FIRE, as its authors recommend them.
 _FIRE_PATIENCE: Final = 5
 _FIRE_FASTER: Final = 1.1
@@ -189,8 +192,7 @@ class NudgedElasticBand(Service[BandSpec, BandState]):
             computed = _read(spec, state, now.ended)
         except ResultUnusable as unusable:
             return unusable.broken()
-        pairs = enumerate(itertools.pairwise(state.images))
-        if clash := next((n + 1 for n, (left, right) in pairs if left == right), None):
+        if clash := _coinciding(state.images):
             return Broken("ImagesCoincide", f"images {clash - 1} and {clash} are the same geometry")
         band = nudge(spec, state.images, computed, is_climbing=state.is_climbing)
         begins = spec.climb and not state.is_climbing and band.force_max <= spec.climb_below
@@ -251,6 +253,13 @@ def interpolate(path: Sequence[Vector], n_images: int) -> list[Vector]:
         fraction = (wanted - reached[part]) / lengths[part]
         images.append(plus(path[part], minus(path[part + 1], path[part]), fraction))
     return [*images, path[-1]]
+
+
+def _coinciding(images: list[Vector]) -> int | None:
+    """Return the number of an image that is where the one before it is, if there is one."""
+    lengths = [norm(minus(right, left)) for left, right in itertools.pairwise(images)]
+    shortest = min(range(len(lengths)), key=lambda number: lengths[number])
+    return shortest + 1 if lengths[shortest] <= _SAME * sum(lengths) else None
 
 
 def nudge(

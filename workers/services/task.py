@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal, cast
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -144,7 +144,7 @@ def found_at(result: Any, path: Sequence[Step], where: str) -> Any:
     found: Any = result
     for number, step in enumerate(path):
         # A text leads into an object, a number into a list; nothing else is meant.
-        if isinstance(found, dict if isinstance(step, str) else list):
+        if type(found) is (dict if isinstance(step, str) else list):
             try:
                 found = found[step]
             except LookupError:
