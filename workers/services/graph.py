@@ -222,14 +222,16 @@ class Standing:
     is_waiting: bool = False
     report: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
+    @property
+    def outcome(self) -> str | None:
+        """What became of it: a status, `impossible` or `timeout`; None while it is open."""
+        return self.report.get("outcome")
+
     def __str__(self) -> str:
         """Return what became of it."""
-        outcome = self.report.get("error_type") or self.report.get("outcome", "open")
-        return f"{outcome} (record {self.report['record_id']})" if self._has_record else outcome
-
-    @property
-    def _has_record(self) -> bool:
-        return "record_id" in self.report
+        outcome = str(self.report.get("error_type") or self.outcome)
+        record_id = self.report.get("record_id")
+        return outcome if record_id is None else f"{outcome} (record {record_id})"
 
 
 class Graph(Service[GraphSpec, GraphState]):
@@ -256,13 +258,13 @@ def _go_on(spec: GraphSpec, before: GraphState, now: Now) -> Step[GraphState]:
     standings = _standings(spec, known, order, now.at)
     ready = [name for name in order if standings[name].is_ready]
     open_ = frozenset(name for name in before.asked if name not in ended)
-    late = [name for name in order if standings[name].report.get("outcome") == "timeout"]
+    late = [name for name in order if standings[name].outcome == "timeout"]
     state = known.model_copy(update={"asked": [*before.asked, *ready], "late": late})
     told = _standings(spec, before, order)
     output = "".join(
         f"{name}: {standings[name]}\n"
         for name in order
-        if standings[name].succeeded is not None and standings[name] != told[name]
+        if standings[name].outcome is not None and standings[name].outcome != told[name].outcome
     )
     if not ready and not open_:
         return _finish(spec, state, standings, now, output)

@@ -144,7 +144,8 @@ def found_at(result: Any, path: Sequence[Step], where: str) -> Any:
     found: Any = result
     for number, step in enumerate(path):
         # A text leads into an object, a number into a list; nothing else is meant.
-        if type(found) is (dict if isinstance(step, str) else list):
+        is_fitting = type(found) is (dict if isinstance(step, str) else list)
+        if is_fitting:
             try:
                 found = found[step]
             except LookupError:

@@ -106,15 +106,16 @@ class Driver:
         )
         at_s, resets = 0.0, self.resets
         asked: dict[str, Asked] = {}
+        waited: Wait[Any] | None = None
         output, progress, sizes = "", list[float](), list[int]()
         decided = [service.start(spec, Now(BEGIN, 1)) for spec in specs]
         for iteration in range(2, DECISIONS_MAX):
             step, again = decided
             assert step == again
             output += step.output
-            if isinstance(step, Broken) and resets and progress:
+            if isinstance(step, Broken) and resets and waited:
                 resets -= 1
-                step = waited  # type: ignore[has-type]
+                step = waited
                 self._reset(asked, at_s)
             elif isinstance(step, Done | Broken):
                 return Ran(step, list(asked.values()), output, iteration - 1, progress, sizes, at_s)
@@ -165,7 +166,7 @@ class Driver:
         kwargs = self._put_in_place(one.child.kwargs)
         try:
             result = self._compute(one.child, cast("dict[str, Any]", kwargs))
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             said = (type(error).__name__, str(error))
             return Ended(one.record_id, Status.error, None, _nothing, *said)
         encoded = json.dumps(result, allow_nan=False)
@@ -194,6 +195,15 @@ class Driver:
                 return [self._put_in_place(item) for item in cast("list[object]", value)]
             case _:
                 return value
+
+
+def always(found: Any) -> Callable[..., Any]:
+    """Return a function that returns this, whatever it is given."""
+
+    def function(**_: Any) -> Any:
+        return found
+
+    return function
 
 
 def _next_s(step: Wait[Any], awaited: list[Asked]) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from pydantic import ValidationError
@@ -13,7 +13,7 @@ from recordledger.workers.demo.gradients import mueller_brown
 from recordledger.workers.services.band import BandSpec, interpolate, nudge
 from recordledger.workers.services.task import Computed
 
-from .driver import ChildError, Driver
+from .driver import ChildError, Driver, always
 
 # K. Mueller and L. D. Brown, Theor. Chim. Acta 53, 75 (1979).
 DEEPEST, MIDDLE, OTHER = [-0.558224, 1.441726], [-0.050011, 0.466694], [0.623499, 0.028038]
@@ -125,7 +125,7 @@ def test_an_image_that_fails_is_reset_and_the_band_goes_on() -> None:
 
 
 def test_a_result_that_is_no_gradient_is_named() -> None:
-    driver = Driver({"strange": lambda **_: {"energy": 1.0, "gradient": [0.0]}})
+    driver = Driver({"strange": always({"energy": 1.0, "gradient": [0.0]})})
     spec = band(DEEPEST, MIDDLE, gradient={"function": "strange"})
     error = driver.run("nudged_elastic_band", spec).error
     assert error.error_type == "ResultUnusable"
@@ -181,19 +181,19 @@ def test_the_first_guess_has_its_images_at_equal_distances() -> None:
     assert bent == [[0.0, 0.0], [1.0, 0.0], [2.0, 0.0], [2.0, 1.0]]
 
 
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"path": [DEEPEST]}, "at least 2 items"),
-        ({"path": [[], []]}, "no coordinates"),
-        ({"path": [DEEPEST, [0.0]]}, "geometry 1 of `path` has another shape"),
-        ({"path": [DEEPEST, [[0.0], [1.0]]]}, "geometry 1 of `path` has another shape"),
-        ({"path": [DEEPEST, DEEPEST]}, "geometry 1 of `path` is the same as the one before"),
-        ({"path": [[0.0] * 60_000, [1.0] * 60_000]}, "9 images of 60000 coordinates"),
-        ({"optimizer": "sd"}, "'fire' or 'quick-min'"),
-        ({"spring": -1.0}, "greater than 0"),
-    ],
-)
+REFUSED: Final[list[tuple[dict[str, Any], str]]] = [
+    ({"path": [DEEPEST]}, "at least 2 items"),
+    ({"path": [[], []]}, "no coordinates"),
+    ({"path": [DEEPEST, [0.0]]}, "geometry 1 of `path` has another shape"),
+    ({"path": [DEEPEST, [[0.0], [1.0]]]}, "geometry 1 of `path` has another shape"),
+    ({"path": [DEEPEST, DEEPEST]}, "geometry 1 of `path` is the same as the one before"),
+    ({"path": [[0.0] * 60_000, [1.0] * 60_000]}, "9 images of 60000 coordinates"),
+    ({"optimizer": "sd"}, "'fire' or 'quick-min'"),
+    ({"spring": -1.0}, "greater than 0"),
+]
+
+
+@pytest.mark.parametrize(("changes", "says"), REFUSED)
 def test_what_is_no_path_is_refused(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(ValidationError, match=says):
         BandSpec.model_validate(band(DEEPEST, MIDDLE) | changes)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from pydantic import ValidationError
 
 from recordledger.workers.services.optimization import OptimizationSpec
 
-from .driver import ChildError, Driver
+from .driver import ChildError, Driver, always
 
 optimize = pytest.importorskip("scipy.optimize", reason="the optimizers are SciPy's")
 
@@ -98,7 +98,7 @@ def test_where_it_starts_in_the_minimum_one_evaluation_is_enough() -> None:
 def test_an_optimizer_that_can_get_no_lower_has_converged_if_the_gradient_vanishes() -> None:
     flat = {"energy": 5.0, "gradient": [1e-5]}
     spec = wanted("flat", [0.0], energy_change_max=1e-30)
-    assert Driver({"flat": lambda **_: flat}).run("optimization", spec).result["energy"] == 5.0
+    assert Driver({"flat": always(flat)}).run("optimization", spec).result["energy"] == 5.0
     # The criterion of the gradient is met on the way, the one of the energy never is.
     gradient = {
         "function": "harmonic_well",
@@ -141,7 +141,7 @@ def test_a_gradient_that_is_not_that_of_the_energy_stops_the_optimizer() -> None
     ],
 )
 def test_a_result_that_is_no_gradient_is_named(found: Any, says: str) -> None:
-    driver = Driver({"strange": lambda **_: found})
+    driver = Driver({"strange": always(found)})
     error = driver.run("optimization", wanted("strange", [0.0])).error
     assert error.error_type == "ResultUnusable"
     assert says in error.message
@@ -209,18 +209,18 @@ def test_without_scipy_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) 
     assert "recordledger[services]" in error.message
 
 
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"start": []}, "at least 1 item"),
-        ({"start": [[]]}, "no coordinates"),
-        ({"start": [math.nan]}, "finite number"),
-        ({"start": [0.0] * 1_000}, "`evaluations_max` can be 99 at most"),
-        ({"gradient_max": 0}, "greater than 0"),
-        ({"method": "Nelder-Mead"}, "'BFGS', 'L-BFGS-B' or 'CG'"),
-        ({"steps": 3}, "Extra inputs"),
-    ],
-)
+REFUSED: Final[list[tuple[dict[str, Any], str]]] = [
+    ({"start": []}, "at least 1 item"),
+    ({"start": [[]]}, "no coordinates"),
+    ({"start": [math.nan]}, "finite number"),
+    ({"start": [0.0] * 1_000}, "`evaluations_max` can be 99 at most"),
+    ({"gradient_max": 0}, "greater than 0"),
+    ({"method": "Nelder-Mead"}, "'BFGS', 'L-BFGS-B' or 'CG'"),
+    ({"steps": 3}, "Extra inputs"),
+]
+
+
+@pytest.mark.parametrize(("changes", "says"), REFUSED)
 def test_what_cannot_be_optimized_is_refused(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(ValidationError, match=says):
-        OptimizationSpec.model_validate(wanted("rosenbrock", [0.0, 0.0], **{}) | changes)
+        OptimizationSpec.model_validate(wanted("rosenbrock", [0.0, 0.0]) | changes)
