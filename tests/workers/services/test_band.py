@@ -91,6 +91,17 @@ def test_each_iteration_tells_energies_and_forces_and_progress_never_falls() -> 
     assert max(ran.states_bytes) < 2 * min(ran.states_bytes) + 1_000
 
 
+def test_no_image_moves_farther_than_it_may_in_one_iteration() -> None:
+    ran = Driver().run("nudged_elastic_band", band(DEEPEST, MIDDLE, step_max=0.02))
+    places = {asked.key: asked.child.kwargs["coordinates"] for asked in ran.asked}
+    moves = [
+        math.dist(places[f"{iteration}/{number}"], places[f"{iteration + 1}/{number}"])
+        for iteration in range(1, ran.result["n_iterations"])
+        for number in range(1, 8)
+    ]
+    assert max(moves) == pytest.approx(0.02)
+
+
 def test_without_climbing_the_highest_image_stays_below_the_saddle() -> None:
     found = Driver().run("nudged_elastic_band", band(DEEPEST, MIDDLE, climb=False)).result
     assert 100 < found["barrier"] < 106.03
