@@ -9,11 +9,20 @@ from typing import Any, Final
 import pytest
 from pydantic import ValidationError
 
+from recordledger.domain.service import Ended, Now, Wait
+from recordledger.domain.status import Status
 from recordledger.workers.demo.gradients import mueller_brown
-from recordledger.workers.services.band import BandSpec, interpolate, nudge
+from recordledger.workers.services.band import (
+    BandSpec,
+    BandState,
+    EndPoint,
+    NudgedElasticBand,
+    interpolate,
+    nudge,
+)
 from recordledger.workers.services.task import Computed
 
-from .driver import ChildError, Driver, always
+from .driver import BEGIN, ChildError, Driver, always
 
 # K. Mueller and L. D. Brown, Theor. Chim. Acta 53, 75 (1979).
 DEEPEST, MIDDLE, OTHER = [-0.558224, 1.441726], [-0.050011, 0.466694], [0.623499, 0.028038]
@@ -107,6 +116,51 @@ def test_without_climbing_the_highest_image_stays_below_the_saddle() -> None:
     assert 100 < found["barrier"] < 106.03
     steps = [right - left for left, right in itertools.pairwise(found["distances"])]
     assert max(steps) == pytest.approx(min(steps), rel=0.05)
+
+
+def test_it_climbs_before_it_ends_however_late_it_begins_to() -> None:
+    spec = band(DEEPEST, MIDDLE, climb_below=0.02, iterations_max=2_000)
+    ran = Driver().run("nudged_elastic_band", spec)
+    assert ran.result["barrier"] == pytest.approx(106.0346, abs=1e-3)
+
+
+def test_fire_stops_begins_anew_and_more_carefully_when_it_goes_uphill() -> None:
+    """The rules of FIRE, on a band with one image and a slope that pulls it to the left."""
+    spec = BandSpec.model_validate(
+        band([0.0, 0.0], [2.0, 0.0], n_images=1, climb=False, spring=1.0, time_step=0.1)
+    )
+    flat = EndPoint(energy=0.0, gradient=[0.0, 0.0], record_id=1)
+    payload = {"energy": 1.0, "gradient": [0.0, 2.0]}  # the force across the path is (0, -2)
+    ended = {"9/1": Ended(3, Status.complete, None, lambda: payload)}
+
+    def decided(velocity: list[float], n_downhill: int) -> BandState:
+        state = BandState(
+            iteration=9,
+            images=[[0.0, 0.0], [1.0, 0.0], [2.0, 0.0]],
+            velocities=[[0.0, 0.0], velocity, [0.0, 0.0]],
+            ends=[flat, flat],
+            is_climbing=False,
+            time_step=0.1,
+            mixing=0.05,
+            n_downhill=n_downhill,
+        )
+        step = NudgedElasticBand().advance(spec, state, Now(BEGIN, 9, ended))
+        assert isinstance(step, Wait)
+        return step.state
+
+    uphill = decided([0.0, 1.0], 7)
+    assert (uphill.time_step, uphill.mixing, uphill.n_downhill) == (0.05, 0.1, 0)
+    assert uphill.velocities[1] == pytest.approx([0.0, -2.0 * 0.05])
+    assert uphill.images[1] == pytest.approx([1.0, -0.1 * 0.05])
+    patient = decided([3.0, -4.0], 4)
+    assert (patient.time_step, patient.mixing, patient.n_downhill) == (0.1, 0.05, 5)
+    assert patient.velocities[1] == pytest.approx(
+        [0.95 * 3.0, 0.95 * -4.0 - 0.05 * 5.0 - 2.0 * 0.1]
+    )
+    quicker = decided([3.0, -4.0], 5)
+    assert quicker.n_downhill == 6
+    assert quicker.time_step == pytest.approx(0.11)
+    assert quicker.mixing == pytest.approx(0.05 * 0.99)
 
 
 def test_a_band_that_does_not_come_to_rest_says_so() -> None:
