@@ -19,7 +19,7 @@ from recordledger.domain.events import Payload
 from recordledger.domain.service import Broken, Done, Ended, Now, Reference, Service, Step, Wait
 from recordledger.domain.status import Status
 
-from .task import Kept, Name, ResultUnusable, Specified, Task, short, shown
+from .task import Kept, Name, ResultUnusable, Specified, Task, result_of, short, shown
 from .task import Step as PathStep
 
 NODES_MAX: Final = 2_000
@@ -311,7 +311,7 @@ def _finish(
     return Done(
         {
             "nodes": {name: dict(standing.report) for name, standing in standings.items()},
-            "results": {name: now.ended[name].result for name in outputs},
+            "results": {name: result_of(now.ended[name]) for name in outputs},
             "n_failed": sum(not standing.succeeded for standing in standings.values()),
         },
         output,

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from recordledger.domain.service import Broken, Done, Ended, Now, Service, Step, Wait
 
-from .task import Kept, ResultUnusable, Specified, Task, found_at, short, shown
+from .task import Kept, ResultUnusable, Specified, Task, found_at, result_of, short, shown
 from .task import Step as PathStep
 
 POINTS_MAX: Final = 10_000
@@ -122,7 +122,7 @@ class Scan(Service[ScanSpec, ScanState]):
         row = {"at": point, "record_id": ended.record_id, "status": str(ended.status)}
         if ended.is_complete:
             where = f"at {shown(point)}: the result of record {ended.record_id}"
-            return {**row, "result": found_at(ended.result, spec.path, where)}
+            return {**row, "result": found_at(result_of(ended), spec.path, where)}
         return {
             **row,
             "error_type": ended.error_type,

@@ -43,6 +43,8 @@ class Task(Specified):
         tag, priority: the service's own, if not said.
         retries, retry_delay_s, retry_on: how often an error is tried again, after which pause (it
             doubles), and for which types of errors; any, if not said.
+        find_existing: take a record of the same specification if there is one, also of another
+            service, or of another part of this one.
     """
 
     function: Annotated[
@@ -57,6 +59,7 @@ class Task(Specified):
     retries: Annotated[int, Field(ge=0)] = 0
     retry_delay_s: Annotated[float, Field(ge=0)] | None = None
     retry_on: list[str] | None = None
+    find_existing: bool = True
 
     def child(self, kwargs: Mapping[str, Any]) -> Child:
         """Return the record that computes this with `kwargs` instead of its own."""
@@ -70,6 +73,7 @@ class Task(Specified):
             retries=self.retries,
             retry_delay_s=self.retry_delay_s,
             retry_on=None if self.retry_on is None else tuple(self.retry_on),
+            find_existing=self.find_existing,
         )
 
 
@@ -130,6 +134,11 @@ class ResultUnusable(Exception):
     def broken(self) -> Broken:
         """Return the decision that says so."""
         return Broken("ResultUnusable", str(self))
+
+
+def result_of(ended: Ended) -> Any:
+    """Return the result of a complete child; None if it has none to read."""
+    return ended.result if ended.payload is not None else None
 
 
 def found_at(result: Any, path: Sequence[Step], where: str) -> Any:

@@ -172,6 +172,8 @@ class Driver:
         encoded = json.dumps(result, allow_nan=False)
         digest = hashlib.sha256(encoded.encode()).digest()
         self._payloads[digest] = encoded
+        if result is None:  # a runner may have nothing stored, and nothing to read
+            return Ended(one.record_id, Status.complete, None, _nothing)
         payload = Payload(digest=digest, size_bytes=len(encoded))
         return Ended(one.record_id, Status.complete, payload, lambda: json.loads(encoded))
 

@@ -89,6 +89,19 @@ def test_a_result_is_passed_on_by_reference_not_copied() -> None:
     assert [asked.key for asked in ran.asked] == ["a", "b", "c"]
 
 
+def test_a_result_that_is_nothing_is_passed_on_as_that_and_has_no_parts() -> None:
+    def taking(**path: Any) -> dict[str, Any]:
+        return {"function": "give", "kwargs": {"value": [{"$from": "nothing", **path}]}}
+
+    ran = run({"nothing": ok(None), "a": taking()}, outputs=["nothing", "a"])
+    assert ran.result["results"] == {"nothing": None, "a": [None]}
+    error = run({"nothing": ok(None), "a": taking(path=["x"])}).error
+    assert error.error_type == "ResultUnusable"
+    assert error.message == (
+        "the node 'a' takes ['x'] of the result of 'nothing', which is nothing (record 1)"
+    )
+
+
 def test_a_node_may_be_a_service_and_its_result_is_passed_on_like_any() -> None:
     gradient = {"function": "harmonic_well", "kwargs": {"minimum": [2.0], "stiffness": [1.0]}}
     optimization = {

@@ -120,6 +120,7 @@ def test_points_are_asked_for_with_what_the_task_says(driver: Driver) -> None:
         "retries": 2,
         "retry_delay_s": 5.0,
         "retry_on": ["OSError"],
+        "find_existing": False,
     }
     ran = driver.run("scan", {"task": task, "axes": [{"name": "n", "values": [1]}]})
     child = ran.asked[0].child
@@ -127,7 +128,8 @@ def test_points_are_asked_for_with_what_the_task_says(driver: Driver) -> None:
     assert (child.tag, child.priority) == ("cpu", Priority.high)
     assert child.required_programs == ("python",)
     assert (child.retries, child.retry_delay_s, child.retry_on) == (2, 5.0, ("OSError",))
-    assert child.find_existing
+    assert not child.find_existing
+    assert driver.run("scan", scan()).asked[0].child.find_existing
 
 
 REFUSED: Final[list[tuple[dict[str, Any], str]]] = [
