@@ -164,6 +164,8 @@ def named_by(event: Event) -> tuple[Payload, ...]:
             found.append(value)
         elif isinstance(value, Outcome):
             found += value.payloads
+    if isinstance(event, e.Created):
+        found += event.refers_to or ()
     return tuple(found)
 
 
