@@ -301,3 +301,8 @@ def children_of(db: Db, service_ids: Sequence[int], limit: int) -> list[ChildRow
         ChildRow(service_id, key, iteration, awaited, id_, Status(status), Kind(kind), function)
         for service_id, key, iteration, awaited, id_, status, kind, function in rows
     ]
+
+
+def n_children_of(db: Db, service_ids: Sequence[int]) -> dict[int, int]:
+    """Return how many children each of these services has asked for."""
+    return dict(db.execute(_SQL["n_children"], {"ids": service_ids}, prepare=True))

@@ -17,6 +17,7 @@ import click
 from recordledger import __version__
 
 from .commands import looking, managing, routing
+from .commands import services as service_commands
 from .commands.terminal import console, says_what_is_wrong
 from .engine_names import ENGINES, PROCESSES
 
@@ -787,7 +788,12 @@ def _stop_on_signals() -> Event:
     return stop
 
 
-for _command in (*looking.COMMANDS, *managing.COMMANDS, *routing.COMMANDS):
+for _command in (
+    *looking.COMMANDS,
+    *managing.COMMANDS,
+    *routing.COMMANDS,
+    *service_commands.COMMANDS,
+):
     main.add_command(_command)
 
 

@@ -187,10 +187,6 @@ SELECT record_id, %(runner)b,
  WHERE l.lease_expires_at <= clock_timestamp()
 RETURNING l.record_id;
 
--- name: forget_lost
--- Leases of runners that are long gone, of services that nobody had to pick again.
-DELETE FROM service_leases WHERE lease_expires_at < clock_timestamp() - interval '1 hour';
-
 -- name: waits
 -- What a service waits for.
 SELECT n_children, any_child, takes_errors, wake_at, progress, code_version, due
@@ -223,6 +219,9 @@ SELECT c.service_id, c.key, c.iteration, c.awaited, r.id, r.status, r.kind, r.fu
         ORDER BY c.service_id, c.key
         LIMIT %(limit)b::bigint) AS c
   JOIN records r ON r.id = c.child_id;
+
+-- name: n_children
+SELECT record_id, n_children FROM services WHERE record_id = ANY(%(ids)b::bigint[]);
 
 -- name: old_services
 -- The streams of services, for a ledger from before there was this table.

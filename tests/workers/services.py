@@ -124,10 +124,10 @@ class Odd(Service[OddSpec, FanState]):
     Spec = OddSpec
     State = FanState
 
-    def start(self, spec: OddSpec, now: Now) -> Step[FanState]:
+    def start(self, spec: OddSpec, now: Now) -> Any:
         return self._step(spec, now)
 
-    def advance(self, spec: OddSpec, state: FanState, now: Now) -> Step[FanState]:
+    def advance(self, spec: OddSpec, state: FanState, now: Now) -> Any:
         return self._step(spec, now)
 
     def _step(self, spec: OddSpec, now: Now) -> Any:
