@@ -53,6 +53,19 @@ def references_in(value: Any) -> Iterator[Reference]:
             todo += cast("_Array", item)
 
 
+def payloads_referred_to(canonical: bytes, value: Any) -> tuple[Payload, ...]:
+    """Return the payloads that a specification refers to, each once.
+
+    Args:
+        canonical: its bytes; without a mark in them it is not looked at more closely.
+        value: what they say.
+    """
+    if MARK_BYTES not in canonical:
+        return ()
+    found = {each.payload.digest: each.payload for each in references_in(value)}
+    return tuple(found[digest] for digest in sorted(found))
+
+
 def resolve(value: Any, contents: Mapping[bytes, Any]) -> Any:
     """Return a JSON value with what its references stand for in their places.
 

@@ -140,6 +140,12 @@ def load(db: Db, digests: Iterable[bytes]) -> dict[bytes, bytes]:
     }
 
 
+def sizes(db: Db, digests: Iterable[bytes]) -> dict[bytes, int]:
+    """Return the sizes of payloads in bytes, uncompressed; destroyed ones are left out."""
+    wanted = sorted(set(digests))
+    return dict(db.execute(_SQL["sizes"], {"digests": wanted}, prepare=True)) if wanted else {}
+
+
 def said(text: Payload | str | None, texts: Mapping[bytes, str]) -> str | None:
     """Return what a message or comment says; None if it was destroyed, or if there is none.
 

@@ -124,5 +124,6 @@ def create_of(entry: NewRecord, stamp: Stamp, cause: int | None = None) -> Creat
         tag=entry.tag,
         priority=entry.priority,
         retry=entry.retry,
+        refers_to=entry.specification.refers_to,
         cause=cause,
     )

@@ -214,8 +214,8 @@ class Services(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Let everybody finish: whoever still waits can be told what for."""
-        for runner, service_id in self.in_hand:
-            self.runners[runner].advance(service_id)
+        for which, service_id in self.in_hand:
+            self.runners[which].advance(service_id)
         self.lose_leases()
         for runner in self.runners:
             runner.pick(0)
