@@ -11,8 +11,9 @@ import logging
 import os
 import platform
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from queue import SimpleQueue
 from threading import Event, Lock, Thread
 from time import monotonic
@@ -189,7 +190,7 @@ class ServiceRunner:
     def advance(self, service_id: int) -> None:
         """Take one step with a service that is in hand, and be done with it."""
         try:
-            self._step(service_id)
+            self.decide(service_id)()
         except Superseded as refusal:
             log.debug("services: %s", refusal)
         except LedgerError as error:
@@ -208,27 +209,26 @@ class ServiceRunner:
         with self._lock:
             self._held_back[service_id] = monotonic() + _PAUSE_S
 
-    def _step(self, service_id: int) -> None:
+    def decide(self, service_id: int) -> Callable[[], None]:
+        """Let a service decide; return what stores it, if the service still stands there then.
+
+        Raises:
+            StoreUnavailable: the database does not answer.
+        """
         situation = service_steps.situation_of(self._ledger, service_id)
         if situation is None:
-            return
+            return _nothing
+        place = situation.place
         if situation.resumes:
-            service_steps.resume(self._ledger, service_id, situation.place, runner=self.name)
-            return
+            return partial(service_steps.resume, self._ledger, service_id, place, runner=self.name)
         began = monotonic()
         try:
             step = self._decide(situation)
         except BaseException as error:
-            self._fail(situation, error)
-            return
+            return partial(self._fail, situation, error)
         finally:
             self._watch(situation, monotonic() - began)
-        try:
-            self._store(situation, step)
-        except LedgerError:
-            raise
-        except Exception as error:
-            self._fail(situation, error)
+        return partial(self._store, situation, step)
 
     def _decide(self, situation: Situation) -> Step[Any]:
         service = self._registry.find(situation.record.function)
@@ -249,6 +249,14 @@ class ServiceRunner:
             )
 
     def _store(self, situation: Situation, step: Step[Any]) -> None:
+        try:
+            self._store_step(situation, step)
+        except LedgerError:
+            raise
+        except Exception as error:
+            self._fail(situation, error)
+
+    def _store_step(self, situation: Situation, step: Step[Any]) -> None:
         record = situation.record
         match step:
             case Wait():
@@ -327,6 +335,10 @@ class ServiceRunner:
                 break
         self.pick(0)
         return n_steps
+
+
+def _nothing() -> None:
+    """Do nothing: the service is not due any more."""
 
 
 def _texts(report: Report) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -165,18 +166,17 @@ def test_children_that_end_at_once_are_all_counted(stage: Stage) -> None:
         iterate(stage, service, *(new(str(x), x) for x in range(16)))
     managers = [stage.manager() for _ in range(8)]
     held = [stage.claim(manager_id, 2) for manager_id in managers]
-    together(
-        *(
-            lambda manager_id=manager_id, mine=mine: stage.hand_in(manager_id, mine)
-            for manager_id, mine in zip(managers, held, strict=True)
-        )
-    )
+    returns = [
+        partial(stage.hand_in, manager_id, mine)
+        for manager_id, mine in zip(managers, held, strict=True)
+    ]
+    together(*returns)
     assert [row(stage, service) for service in services] == [(16, 0, 0, True)] * 2
     assert stage.n_deadlocks() == 0
 
 
 def test_a_child_that_ends_while_a_service_begins_to_wait_for_it_is_counted(stage: Stage) -> None:
-    for number in range(12):
+    for number in range(20):
         x = f"race {number}"
         [child] = create_records(stage.ledger, [entry(x)], actor=ALICE)["ids"]
         [service] = stage.services(1)
@@ -184,8 +184,8 @@ def test_a_child_that_ends_while_a_service_begins_to_wait_for_it_is_counted(stag
         held = stage.claim(manager_id)
         assert list(held) == [child]
         together(
-            lambda s=service, x=x: iterate(stage, s, new("a", x), new("b", x + "b")),  # type: ignore[misc]
-            lambda m=manager_id, h=held: stage.hand_in(m, h),  # type: ignore[misc]
+            partial(iterate, stage, service, new("a", x), new("b", x + "b")),
+            partial(stage.hand_in, manager_id, held),
         )
         assert row(stage, service) == (2, 1, 0, False)
         stage.hand_in(manager_id, stage.claim(manager_id))

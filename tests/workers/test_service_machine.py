@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -20,7 +21,7 @@ from hypothesis.stateful import (
 )
 
 from recordledger.domain import events as e
-from recordledger.domain.errors import OperationNotFound
+from recordledger.domain.errors import OperationNotFound, Superseded
 from recordledger.domain.events import Kind
 from recordledger.domain.propagation import Action
 from recordledger.domain.status import Status
@@ -88,7 +89,7 @@ class Services(RuleBasedStateMachine):
         self.stage.ledger.lanes = type(self.stage.ledger.lanes)(self.stage.ledger.datastore)
         self.house = House(self.stage)
         self.runners = [self.house.runner, self.house.another("second")]
-        self.in_hand: list[tuple[int, int]] = []
+        self.in_hand: list[Callable[[], None]] = []
         self.held: list[tuple[int, dict[int, int]]] = []
         self.operations: list[UUID] = []
 
@@ -117,16 +118,16 @@ class Services(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 1))
     def pick(self, which: int) -> None:
-        """Let a runner take a service in hand, and then be slow, or die."""
+        """Let a runner take a service in hand and decide, and then be slow, or die."""
         for service_id in self.runners[which].pick(1) or ():
-            self.in_hand.append((which, service_id))
+            self.in_hand.append(self.runners[which].decide(service_id))
 
     @precondition(lambda self: self.in_hand)
     @rule(which=NUMBERS)
     def wake_up(self, which: int) -> None:
-        """Let a runner that was slow store what it decides, however late it is."""
-        runner, service_id = self.in_hand.pop(which % len(self.in_hand))
-        self.runners[runner].advance(service_id)
+        """Let a runner that was slow store what it has decided, however late it is."""
+        with contextlib.suppress(Superseded):
+            self.in_hand.pop(which % len(self.in_hand))()
 
     @rule()
     def lose_leases(self) -> None:
@@ -214,11 +215,9 @@ class Services(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Let everybody finish: whoever still waits can be told what for."""
-        for which, service_id in self.in_hand:
-            self.runners[which].advance(service_id)
+        while self.in_hand:
+            self.wake_up(0)
         self.lose_leases()
-        for runner in self.runners:
-            runner.pick(0)
         for manager_id, held in self.held:
             self.stage.hand_in(manager_id, held)
         self.lose_the_manager()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from recordledger.domain import events as e
+from recordledger.domain.errors import Superseded
 from recordledger.domain.events import Priority
 from recordledger.domain.propagation import Action
 from recordledger.domain.service_rules import Limits
@@ -343,12 +344,12 @@ def test_a_step_is_not_stored_if_the_service_has_gone_on(house: House) -> None:
     service = house.add("fan", n=2, shared=False)
     slow = house.another("slow", lease_s=0.01)
     assert slow.pick(1) == [service]
-    picked: list[int] | None = []
-    while not picked:  # until the lease is over
-        picked = house.runner.pick(1)
+    store = slow.decide(service)
+    house.stage.wait(lambda: house.runner.pick(1) == [service])  # when the lease is over
     house.runner.advance(service)
     n_events = house.stage.head()
-    slow.advance(service)
+    with pytest.raises(Superseded):
+        store()
     assert house.stage.head() == n_events
     assert len(house.children(service)) == 2
 
