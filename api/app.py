@@ -41,6 +41,7 @@ _ROUTERS: Final = (
     routing.router,
     operations.router,
     services.router,
+    services.views,
     managers.router,
     tokens.router,
     server.router,

@@ -59,6 +59,7 @@ MEANINGS: Final[Mapping[str, Meaning]] = {
     "changed_since":          Meaning(409, "The record has changed since"),
     "not_undoable":           Meaning(409, "This cannot be taken back"),
     "circular_family":        Meaning(409, "A record would become its own ancestor"),
+    "superseded":             Meaning(409, "The service has gone on since"),
     "job_not_ended":          Meaning(409, "The job still goes on"),
     "too_large":              Meaning(413, "Over a limit of the server"),
     "unsupported_media_type": Meaning(415, "The body is in no form that is read here"),

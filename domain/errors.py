@@ -16,6 +16,7 @@ LedgerError
 │   ├── ChangedSince
 │   ├── NotUndoable
 │   ├── CircularFamily
+│   ├── Superseded
 │   ├── OperationNotFound
 │   ├── JobNotFound
 │   ├── JobNotEnded
@@ -212,6 +213,16 @@ class CircularFamily(CommandRefused):
         )
         self.parent_id = parent_id
         self.child_id = child_id
+
+
+class Superseded(CommandRefused):
+    """The service has gone on, or was stopped, since this was decided about it."""
+
+    code = "superseded"
+
+    def __init__(self, record_id: int) -> None:
+        super().__init__(f"service {record_id} is not any more what it was when this was decided")
+        self.record_id = record_id
 
 
 class OperationNotFound(CommandRefused):

@@ -40,6 +40,7 @@ from . import (
     payloads,
     records,
     rescues,
+    service_queue,
     status_counts,
     tokens,
 )
@@ -408,6 +409,7 @@ def write_projections(
         records.write(db, changes, lane_id_of, texts)
         claim_queue.write(db, changes, lane_id_of)
         families.write(db, changes, happened)
+        service_queue.write(db, changes, happened)
         comments.write(db, changes, happened, texts)
         operations.write(db, happened)
         rescues.write(db, happened)

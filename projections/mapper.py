@@ -167,6 +167,8 @@ def _plain(value: Any) -> Any:
         return value.bytes
     if isinstance(value, BaseModel):
         return {name: _plain(item) for name, item in vars(value).items() if item is not None}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in cast("tuple[object, ...]", value)]
     return value
 
 

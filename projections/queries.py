@@ -212,6 +212,16 @@ def payload_contents(ledger: Ledger, digests: Iterable[bytes]) -> dict[bytes, by
         return payloads.load(db, wanted)
 
 
+def payload_sizes(ledger: Ledger, digests: Iterable[bytes]) -> dict[bytes, int]:
+    """Return how large payloads are, by digest; those that were destroyed are left out.
+
+    Raises:
+        StoreUnavailable: the database does not answer.
+    """
+    with ledger.datastore.reading() as db:
+        return payloads.sizes(db, digests)
+
+
 def counts(ledger: Ledger) -> dict[Status, int]:
     """Return how many records are in each status, zeros included.
 

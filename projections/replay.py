@@ -35,6 +35,8 @@ PROJECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "rescue_counts": ("kind",),
     "payload_references": ("digest", "stream", "number"),
     "dependencies": ("parent_id", "child_id"),
+    "services": ("record_id",),
+    "service_children": ("service_id", "key"),
     "comments": ("record_id", "version"),
     "operations": ("id",),
     "operation_changes": ("operation_id", "record_id", "version"),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
 from recordledger.domain.commands import Create
-from recordledger.domain.events import Kind, Priority
+from recordledger.domain.events import Kind, Priority, Stamp
 from recordledger.domain.fingerprint import Specification
 from recordledger.domain.lanes import Lane
 from recordledger.domain.record import Record, decide
@@ -27,6 +27,11 @@ class NewRecord:
     priority: Priority
     retry: Retry = NO_RETRY
     kind: Kind = Kind.task
+
+    @property
+    def identity(self) -> tuple[bytes, Kind]:
+        """What an existing record must have to stand for a new one: fingerprint and kind."""
+        return self.specification.payload.digest, self.kind
 
 
 class Submitted(TypedDict):
@@ -67,45 +72,51 @@ def create_records(
     }
 
     def work(operation: Operation) -> Submitted:
-        known = _store_specifications(operation, contents, find_existing=find_existing)
+        known = store_specifications(operation, contents, contents if find_existing else ())
         ids: list[int] = []
         existing_idx: list[int] = []
-        n_new = len(contents.keys() - known.keys()) if find_existing else len(entries)
+        distinct = {entry.identity for entry in entries}
+        n_new = len(distinct - known.keys()) if find_existing else len(entries)
         new_ids = iter(records.next_ids(operation.db, n_new) if n_new else [])
         for index, entry in enumerate(entries):
-            digest = entry.specification.payload.digest
-            if find_existing and digest in known:
-                ids.append(known[digest])
+            if find_existing and entry.identity in known:
+                ids.append(known[entry.identity])
                 existing_idx.append(index)
                 continue
             record = Record(next(new_ids))
-            operation.happen(record, decide(record, _command(operation, entry)))
-            known[digest] = record.id
+            operation.happen(record, decide(record, create_of(entry, operation.stamp)))
+            known[entry.identity] = record.id
             ids.append(record.id)
         return {"operation_id": str(operation.id), "ids": ids, "existing_idx": existing_idx}
 
     return ledger.operate(work, actor=actor, reason=reason, request=request)
 
 
-def _store_specifications(
-    operation: Operation, contents: dict[bytes, bytes], *, find_existing: bool
-) -> dict[bytes, int]:
-    """Store what is new; return the records that may stand for what is not, if that is wanted.
+def store_specifications(
+    operation: Operation, contents: Mapping[bytes, bytes], to_find: Iterable[bytes]
+) -> dict[tuple[bytes, Kind], int]:
+    """Store what is new; return the records that may stand for specifications to be found.
 
     Whoever brings a specification first makes the others wait; whoever finds it there locks it.
     So two submissions of the same specification never both believe to be the first.
+
+    Args:
+        operation: in which transaction.
+        contents: what is to be stored, by digest.
+        to_find: the specifications among them of which existing records are wanted.
     """
     new = payloads.store(operation.db, contents)
-    old = contents.keys() - new
-    if not find_existing or not old:
+    old = sorted(set(to_find) - new)
+    if not old:
         return {}
     payloads.lock(operation.db, old)
-    return records.existing(operation.db, sorted(old))
+    return records.existing(operation.db, old)
 
 
-def _command(operation: Operation, entry: NewRecord) -> Create:
+def create_of(entry: NewRecord, stamp: Stamp, cause: int | None = None) -> Create:
+    """Return the command that makes the record of an entry, because of a service or not."""
     return Create(
-        stamp=operation.stamp,
+        stamp=stamp,
         kind=entry.kind,
         spec=entry.specification.payload,
         function=entry.specification.function,
@@ -113,4 +124,6 @@ def _command(operation: Operation, entry: NewRecord) -> Create:
         tag=entry.tag,
         priority=entry.priority,
         retry=entry.retry,
+        refers_to=entry.specification.refers_to,
+        cause=cause,
     )

@@ -11,7 +11,15 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 import httpx2
 
 from ..schemas import Include
-from . import calls, manage_calls, manager_calls, operation_calls, routing_calls, token_calls
+from . import (
+    calls,
+    manage_calls,
+    manager_calls,
+    operation_calls,
+    routing_calls,
+    service_calls,
+    token_calls,
+)
 from .exchange import TIMEOUT_S, Operation, Outcome, Reply, Send, Session, Sleep, Step
 from .options import closed, fault_of, open_session
 from .results import Record, Records
@@ -142,6 +150,10 @@ class AsyncClient:
     drain_manager = _awaited(manager_calls.drain_manager)
     report_programs = _awaited(manager_calls.report_programs)
     rescues = _awaited(manager_calls.rescues)
+
+    add_service = _awaited(service_calls.add_service)
+    service = _awaited(service_calls.service)
+    tree = _awaited(service_calls.tree)
 
     why = _awaited(routing_calls.why)
     queue = _awaited(routing_calls.queue)

@@ -12,7 +12,15 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 import httpx2
 
 from ..schemas import Include
-from . import calls, manage_calls, manager_calls, operation_calls, routing_calls, token_calls
+from . import (
+    calls,
+    manage_calls,
+    manager_calls,
+    operation_calls,
+    routing_calls,
+    service_calls,
+    token_calls,
+)
 from .exchange import TIMEOUT_S, Operation, Outcome, Reply, Send, Session, Sleep, Step
 from .options import closed, fault_of, open_session
 from .results import Record, Records
@@ -168,6 +176,10 @@ class Client:
     drain_manager = _blocking(manager_calls.drain_manager)
     report_programs = _blocking(manager_calls.report_programs)
     rescues = _blocking(manager_calls.rescues)
+
+    add_service = _blocking(service_calls.add_service)
+    service = _blocking(service_calls.service)
+    tree = _blocking(service_calls.tree)
 
     why = _blocking(routing_calls.why)
     queue = _blocking(routing_calls.queue)

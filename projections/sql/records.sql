@@ -78,11 +78,11 @@ UPDATE records r
 DELETE FROM records WHERE id = ANY(%(ids)b::bigint[]);
 
 -- name: existing
--- For each specification, the oldest record of it that find_existing may give back.
-SELECT DISTINCT ON (r.spec) r.spec, r.id
+-- For each specification, the oldest record of it that find_existing may give back, of each kind.
+SELECT DISTINCT ON (r.spec, r.kind) r.spec, r.kind, r.id
   FROM payload_references p
   JOIN records r ON r.id = p.number AND r.spec = p.digest
  WHERE p.digest = ANY(%(digests)b::bytea[])
    AND p.stream = 1
    AND r.status <> ALL ('{{cancelled,deleted,invalid}}')
- ORDER BY r.spec, r.id;
+ ORDER BY r.spec, r.kind, r.id;

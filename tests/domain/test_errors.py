@@ -29,6 +29,7 @@ from recordledger.domain.errors import (
     OperationNotFound,
     RecordNotFound,
     StillReferenced,
+    Superseded,
     TooLarge,
     TransitionForbidden,
     UnknownEvent,
@@ -80,6 +81,7 @@ def test_the_codes_are_stable() -> None:
         "changed_since",
         "not_undoable",
         "circular_family",
+        "superseded",
         "operation_not_found",
         "job_not_found",
         "job_not_ended",
@@ -170,6 +172,11 @@ def test_every_error_says_what_it_means(error: type[LedgerError]) -> None:
             CircularFamily(411, 7),
             "record 7 cannot be a child of 411: it is its ancestor or itself",
             {"parent_id": 411, "child_id": 7},
+        ),
+        (
+            Superseded(411),
+            "service 411 is not any more what it was when this was decided",
+            {"record_id": 411},
         ),
         (
             OperationNotFound(UUID(int=7)),

@@ -35,6 +35,36 @@ _QUESTIONS: Final = {
                        FROM records WHERE status = 'waiting' AND kind = 'task') AS claimable
                USING (lane_id, rank, record_id)
          WHERE queued.record_id IS NULL OR claimable.record_id IS NULL""",
+    # A service's row says what its record and those of its children say.
+    "services": """
+        SELECT r.id, s.*, counted.*
+          FROM (SELECT * FROM records WHERE kind = 'service') AS r
+          FULL JOIN services s ON s.record_id = r.id
+          LEFT JOIN LATERAL (
+               SELECT count(*) AS n_awaited,
+                      count(*) FILTER (WHERE child.status IN ('waiting', 'running', 'held'))
+                               AS n_open,
+                      count(*) FILTER (WHERE child.status IN (
+                               'error', 'failed', 'cancelled', 'deleted', 'invalid'))
+                               AS n_troubled
+                 FROM service_children c
+                 JOIN records child ON child.id = c.child_id
+                WHERE c.service_id = r.id AND c.awaited) AS counted ON true
+         WHERE (r.status, -r.priority, counted.n_awaited, counted.n_open, counted.n_troubled)
+               IS DISTINCT FROM (s.status, s.rank, s.n_awaited, s.n_open, s.n_troubled)
+            OR s.wanted IS DISTINCT FROM EXISTS (
+               SELECT FROM service_children c WHERE c.child_id = r.id AND c.awaited)
+            OR s.n_children < (SELECT count(*) FROM service_children c WHERE c.service_id = r.id)
+            OR NOT s.due AND (
+               s.status = 'waiting' AND s.wanted
+               OR s.status = 'running' AND s.wake_at IS NULL AND s.n_open = 0
+               OR s.status = 'running' AND s.n_troubled > 0 AND NOT s.takes_errors)""",
+    # What a service has asked for by name is its child, and the other way round.
+    "children": """
+        SELECT d.parent_id, d.child_id, c.key
+          FROM dependencies d
+          FULL JOIN service_children c ON c.service_id = d.parent_id AND c.child_id = d.child_id
+         WHERE d.parent_id IS NULL OR c.service_id IS NULL""",
 }
 NAMES: Final = (*_QUESTIONS, "live-row", "open-attempt")
 

@@ -5,19 +5,29 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, Final, LiteralString
+from uuid import UUID
 
 import pytest
 from psycopg import Rollback
 from psycopg.sql import SQL, Identifier, Literal
 
-from recordledger.domain.events import Priority
+from recordledger.domain.events import Kind, Payload, Priority, ServiceIterated
 from recordledger.domain.record import Record
 from recordledger.domain.status import Status
 from recordledger.domain.streams import Stream, stream_uuid
 from recordledger.domain.why import BEFORE_MAX
-from recordledger.projections import claim_queue, managers, payloads, records, routing
+from recordledger.projections import (
+    claim_queue,
+    managers,
+    payloads,
+    records,
+    routing,
+    service_queue,
+)
 from recordledger.projections.database import Db
+from recordledger.projections.mapper import Recorded
 from recordledger.projections.queries import RecordFilter, page_sql
 from recordledger.projections.statements import statements
 from tests.postgres import new_database
@@ -42,11 +52,15 @@ LARGE: Final = frozenset(
         "payloads",
         "payload_references",
         "dependencies",
+        "services",
+        "service_children",
         "managers",
         "status_counts",
     }
 )
 N_ALIVE: Final = 20
+BUSY_SERVICE: Final = 15_001
+"""A service that waits for five children."""
 PARENT: Final = 29_960
 """A service, so to say: 130 records are its children."""
 
@@ -89,6 +103,16 @@ FILL: Final[tuple[LiteralString, ...]] = (
          FROM generate_series(1, 10000) AS n, unnest('{waiting,running}'::text[]) AS status""",
     "INSERT INTO dependencies SELECT 29960, n * 1000 FROM generate_series(1, 130) AS n",
     "INSERT INTO dependencies SELECT n, n + 1 FROM generate_series(100001, 120000) AS n",
+    # Ten thousand services have ended; as many wait for five children each, and twenty are due;
+    # five thousand have not been started.
+    """INSERT INTO services (record_id, status, rank, wanted, n_children, n_awaited, n_open)
+       SELECT n, CASE WHEN n <= 10000 THEN 'complete' WHEN n <= 20000 THEN 'running'
+                      ELSE 'waiting' END, -(n % 3), false, 5, 5,
+              CASE WHEN n % 500 = 0 THEN 0 ELSE 5 END
+         FROM generate_series(1, 25000) AS n""",
+    """INSERT INTO service_children (service_id, key, child_id, iteration, awaited)
+       SELECT n, 'x=' || k, 1 + (5 * n + k) % 130000, 1, n > 10000
+         FROM generate_series(1, 20000) AS n, generate_series(1, 5) AS k""",
     """INSERT INTO managers (id, version, state, name, hostname, tags, programs, lease_s,
                              heartbeat_s, owner, registered_at, modified_at)
        SELECT n, 1, CASE WHEN n % 1000 = 0 THEN 'active' ELSE 'inactive' END, 'node', 'node',
@@ -292,6 +316,51 @@ def alive_managers(_: Stage, db: Any) -> object:
     return found
 
 
+def pick_services(_: Stage, db: Any) -> object:
+    found = service_queue.pick(db, "runner", 40, active_max=1_000, lease_s=60)
+    assert found is not None
+    assert len(found) == 20, "those that are due, and no new ones"
+    return found
+
+
+def tell_services(stage: Stage, db: Any) -> object:
+    found = records.get(db, list(range(60_001, 60_201)), stage.ledger.lanes)
+    changes = [(record, replace(record, status=Status.complete)) for record in found]
+    service_queue.write(db, changes, [])
+    [(n_open,)] = db._db.execute("SELECT sum(n_open) FROM services WHERE status = 'running'")
+    assert n_open == 5 * (10_000 - 20) - 200
+    return found
+
+
+def decide_service(_: Stage, db: Any) -> object:
+    service = Record(BUSY_SERVICE, 3, Status.running, kind=Kind.service)
+    event = ServiceIterated(
+        iteration=2,
+        state=Payload(digest=b"s" * 32, size_bytes=2),
+        children=(111_111, 111_112),
+        keys=("new 1", "new 2"),
+        awaits=("x=1",),
+        timestamp=datetime(2026, 3, 1, tzinfo=UTC),
+        actor="runner",
+        operation_id=UUID(int=1),
+    )
+    recorded = Recorded(Stream.record, service.id, 4, event)
+    service_queue.write(db, [(service, replace(service, iteration=2))], [recorded])
+    rows = db._db.execute("SELECT n_awaited FROM services WHERE record_id = %s", [BUSY_SERVICE])
+    assert rows.fetchall() == [(3,)]
+    return recorded
+
+
+def look_at_service(_: Stage, db: Any) -> object:
+    found = service_queue.awaited_by(db, BUSY_SERVICE)
+    assert len(found) == 5
+    assert service_queue.waits_of(db, BUSY_SERVICE) is not None
+    assert len(service_queue.keys_of(db, BUSY_SERVICE, ["x=1", "x=2"])) == 2
+    assert len(service_queue.children_of(db, [BUSY_SERVICE, 12], 3)) == 6
+    assert len(routing.blocking_of(db, BUSY_SERVICE)) == 3
+    return found
+
+
 # What is done, the indexes that it goes through, and how many pages at the most: a few for each
 # row, and not one for each row that is passed over.
 HOT: Final[dict[str, tuple[Work, set[str], int]]] = {
@@ -367,6 +436,26 @@ HOT: Final[dict[str, tuple[Work, set[str], int]]] = {
     "tasks that pause, by lane": (paused_tasks, {"records_not_before"}, 120),
     "tasks before one": (tasks_before, {"claim_queue_pkey"}, 400),
     "children by status": (children_by_status, {"dependencies_pkey", "records_pkey"}, 1_200),
+    "pick services": (
+        pick_services,
+        {"services_due", "services_unstarted", "services_running", "services_alarm"},
+        0,
+    ),
+    "tell services of 200 children": (
+        tell_services,
+        {"service_children_awaited", "services_pkey"},
+        4_000,
+    ),
+    "store what a service waits for": (
+        decide_service,
+        {"service_children_pkey", "services_pkey", "records_pkey"},
+        1_000,
+    ),
+    "look at a service": (
+        look_at_service,
+        {"service_children_pkey", "services_pkey", "records_pkey"},
+        400,
+    ),
     "managers that are alive": (alive_managers, {"managers_state"}, 300),
     "page of ids": (page_of(ids=tuple(range(1, 100))), {"records_pkey"}, 900),
 }

@@ -314,6 +314,16 @@ CORRUPTIONS: Final[dict[str, tuple[LiteralString, str, tuple[str, ...]]]] = {
         "tokens",
         ("role",),
     ),
+    "a service that waits for fewer children": (
+        "UPDATE services SET n_open = 0 WHERE n_open > 0 AND status = 'running'",
+        "services",
+        ("due", "n_open"),
+    ),
+    "a child that is waited for no more": (
+        "UPDATE service_children SET awaited = false WHERE awaited",
+        "service_children",
+        ("awaited",),
+    ),
     "a token that is not revoked any more": (
         "UPDATE tokens SET revoked_at = NULL WHERE revoked_at IS NOT NULL",
         "tokens",
@@ -328,6 +338,11 @@ CORRUPTIONS: Final[dict[str, tuple[LiteralString, str, tuple[str, ...]]]] = {
 
 
 TABLES: Final = (*PROJECTIONS, "payloads")
+# The columns of a table, but for those that PostgreSQL computes from the others.
+_GIVEN: Final[LiteralString] = (
+    "SELECT attname FROM pg_attribute"
+    " WHERE attrelid = %s::regclass AND attnum > 0 AND attgenerated = ''"
+)
 
 
 def save(stage: Stage) -> None:
@@ -346,9 +361,15 @@ def corrupted(stage: Stage, statement: LiteralString) -> Generator[None]:
         yield
     finally:
         with stage.connected() as connection, connection.transaction():
-            for table in map(Identifier, TABLES):
+            for name in TABLES:
+                table = Identifier(name)
                 connection.execute(SQL("DELETE FROM {}").format(table))
-                connection.execute(SQL("INSERT INTO {0} SELECT * FROM saved.{0}").format(table))
+                columns = connection.execute(_GIVEN, [name]).fetchall()
+                connection.execute(
+                    SQL("INSERT INTO {0} ({1}) SELECT {1} FROM saved.{0}").format(
+                        table, SQL(", ").join(Identifier(name) for (name,) in columns)
+                    )
+                )
 
 
 @pytest.mark.parametrize("what", CORRUPTIONS)
