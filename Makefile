@@ -6,6 +6,7 @@
 #   make lint    formatting, lint, import contracts, and both type checkers
 #   make format  let ruff rewrite what it can
 #   make bench   measure the whole stack                           SIZE=10000 JSON=bench.json
+#   make soak    many managers on one ledger, checked at the end    ARGS="--managers 200 --tasks 1000000"
 #   make docs    regenerate the reference pages from the code
 #   make up      database, API, the server's jobs and a manager    ARGS="--help" shows its options
 #
@@ -33,7 +34,7 @@ PINS := pyproject.toml constraints.txt
 unexport PYTHONHOME PYTHONPATH PIP_USER PIP_TARGET PIP_PREFIX PIP_REQUIRE_VIRTUALENV
 
 .NOTPARALLEL:
-.PHONY: help demo test lint format bench docs up
+.PHONY: help demo test lint format bench soak docs up
 .DEFAULT_GOAL := help
 
 help:
@@ -43,7 +44,8 @@ demo: $(FOR_DEMO)
 	$(BIN)/recordledger demo $(ARGS)
 
 test: $(FOR_TEST)
-	$(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadfile \
+		--no-loadscope-reorder $(ARGS)
 
 lint: export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 lint: $(FOR_TEST)
@@ -59,6 +61,9 @@ format: $(FOR_TEST)
 
 bench: $(FOR_TEST)
 	$(BIN)/python -m tests.benchmarks $(if $(SIZE),--size "$(SIZE)") $(if $(JSON),--json "$(JSON)")
+
+soak: $(FOR_TEST)
+	$(BIN)/python -m tests.benchmarks.soak $(if $(SIZE),--tasks "$(SIZE)") $(ARGS)
 
 docs: $(FOR_TEST)
 	$(BIN)/python docs/generate.py

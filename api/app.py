@@ -43,6 +43,7 @@ _ROUTERS: Final = (
     operations.router,
     datasets.router,
     services.router,
+    services.views,
     managers.router,
     tokens.router,
     server.router,

@@ -17,6 +17,7 @@ from recordledger.domain.record import Record
 from recordledger.projections import queries
 from recordledger.projections.ledger import Ledger, Placed
 from recordledger.projections.payloads import said
+from recordledger.projections.service_steps import output_of
 
 from .schemas import AttemptInclude, Include
 
@@ -98,6 +99,11 @@ def rendered(
     for (index, name), digest in wanted.items():
         if (data := contents.get(digest)) is not None:
             rows[index][name] = _payload_out(name, data)
+    if "stdout" in include:
+        for record, row in zip(shown, rows, strict=True):
+            if record.iteration and row["stdout"] is None:
+                # A service that has not ended has said something already.
+                row["stdout"] = _payload_out("stdout", output_of(ledger, record.id)) or None
     return rows
 
 

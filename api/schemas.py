@@ -92,7 +92,7 @@ class RecordIn(Message):
         examples=[["OSError", "*Timeout*"]],
     )
     kind: Literal["task", "service"] = Field(
-        default="task", description="Services are for the service runner (an administrator)."
+        default="task", description="Whether managers run it as a whole, or the server iterates it."
     )
 
 
@@ -208,6 +208,64 @@ class QueryAnswer(Answer):
 
     records: list[RecordOut]
     next_cursor: str | None
+
+
+class ServiceChildOut(Answer):
+    """A child of a service by the service's own name for it, as it is now."""
+
+    key: str
+    record_id: int
+    status: Status | None
+
+
+class ServiceAnswer(Answer):
+    """Where a service stands, or stood after the iteration that was asked for.
+
+    `awaited` are the children that it waits, or waited, for: the first ones of `n_awaited`.
+    `output` is what it has said: in all iterations, or in the one that was asked for.
+    """
+
+    record_id: int
+    status: Status
+    function: str
+    iteration: int
+    decided_at: AwareDatetime | None
+    code_version: str | None
+    progress: float | None
+    n_children: int
+    awaited: list[ServiceChildOut]
+    n_awaited: int
+    until: Literal["all", "any"]
+    takes_errors: bool
+    wake_at: AwareDatetime | None
+    due: bool
+    state: Any
+    output: str
+
+
+class TreeNodeOut(Answer):
+    """A record in the tree below a service; `n_more` of its children are not shown.
+
+    `is_repeated`: another service has it too, and its children are shown there.
+    """
+
+    record_id: int
+    parent_id: int | None
+    key: str
+    status: Status
+    kind: Literal["task", "service"]
+    function: str
+    iteration: int
+    awaited: bool
+    n_more: int
+    is_repeated: bool
+
+
+class TreeAnswer(Answer):
+    """A record and what is below it: parents before their children, level by level."""
+
+    record_id: int
+    nodes: list[TreeNodeOut]
 
 
 class EventOut(Answer):

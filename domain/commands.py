@@ -12,7 +12,7 @@ from .retries import NO_RETRY, Retry
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Create:
-    """Make the record; it waits."""
+    """Make the record; it waits. `cause` is the service that asked for it, if one did."""
 
     stamp: Stamp
     kind: Kind
@@ -23,6 +23,8 @@ class Create:
     priority: Priority
     retry: Retry = NO_RETRY
     resubmission_of: int | None = None
+    refers_to: tuple[Payload, ...] = ()
+    cause: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,20 +97,31 @@ class StartService:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IterateService:
-    """Give a running service its next state, and the children that it waits for."""
+    """Give a running service its next state, and say what it waits for.
+
+    The fields are those of `ServiceIterated`.
+    """
 
     stamp: Stamp
     state: Payload
     children: tuple[int, ...]
     output: Payload | None = None
+    keys: tuple[str, ...] | None = None
+    awaits: tuple[str, ...] | None = None
+    any_child: bool | None = None
+    takes_errors: bool | None = None
+    wake_at: datetime | None = None
+    progress: float | None = None
+    code_version: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishService:
-    """End a running service, well or badly."""
+    """End a running service, well or badly; `cause` is the child that made it an error."""
 
     stamp: Stamp
     outcome: Outcome
+    cause: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ LedgerError
 │   ├── ChangedSince
 │   ├── NotUndoable
 │   ├── CircularFamily
+│   ├── Superseded
 │   ├── OperationNotFound
 │   ├── JobNotFound
 │   ├── JobNotEnded
@@ -32,6 +33,7 @@ LedgerError
 │       └── TooLarge
 ├── ImpossibleHistory       the log holds what the rules do not allow
 ├── UnknownEvent            the log holds an event that this version does not know
+├── UnreadableEvent         the log holds bytes that are no event
 ├── SchemaMismatch          the database is newer than the code, or is not a ledger
 └── StoreUnavailable        the database does not answer now
     └── StorageFull
@@ -239,6 +241,16 @@ class CircularFamily(CommandRefused):
         self.child_id = child_id
 
 
+class Superseded(CommandRefused):
+    """The service has gone on, or was stopped, since this was decided about it."""
+
+    code = "superseded"
+
+    def __init__(self, record_id: int) -> None:
+        super().__init__(f"service {record_id} is not any more what it was when this was decided")
+        self.record_id = record_id
+
+
 class OperationNotFound(CommandRefused):
     """No operation on records has this id."""
 
@@ -422,6 +434,17 @@ class UnknownEvent(LedgerError):
         super().__init__(f"this version does not know the event {named}; upgrade recordledger")
         self.topic = topic
         self.version = version
+
+
+class UnreadableEvent(LedgerError):
+    """The log holds bytes that are not the event that they are said to be: they were damaged."""
+
+    code = "unreadable_event"
+
+    def __init__(self, topic: str, why: str) -> None:
+        super().__init__(f"the log holds bytes that are no event {topic}: {why}")
+        self.topic = topic
+        self.why = why
 
 
 class SchemaMismatch(LedgerError):

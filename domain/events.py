@@ -95,7 +95,10 @@ class Outcome(BaseModel):
 
 
 class Created(Event):
-    """The record exists and waits to be claimed (a task) or started (a service)."""
+    """The record exists and waits to be claimed (a task) or started (a service).
+
+    `refers_to` are the payloads that its specification refers to, which are kept for its sake.
+    """
 
     topic = "created"
 
@@ -109,6 +112,7 @@ class Created(Event):
     retry_delay_s: float | None = None
     retry_on: tuple[str, ...] | None = None
     resubmission_of: int | None = None
+    refers_to: tuple[Payload, ...] | None = None
 
 
 class Claimed(Event):
@@ -131,7 +135,13 @@ class ServiceStarted(Event):
 
 
 class ServiceIterated(Event):
-    """The service has a new state, and waits for the children it has asked for."""
+    """The service has a new state, and waits for the children it has asked for.
+
+    `keys` are the service's own names of `children`, one for each; old events have none, and the
+    ids stand for them. `awaits` are the keys of older children that it waits for, besides the new
+    ones. `any_child` and `takes_errors` say what it waits for; until `wake_at` at the longest.
+    `code_version` is that of the class that made the state.
+    """
 
     topic = "service_iterated"
 
@@ -139,6 +149,19 @@ class ServiceIterated(Event):
     state: Payload
     children: tuple[int, ...] = ()
     output: Payload | None = None
+    keys: tuple[str, ...] | None = None
+    awaits: tuple[str, ...] | None = None
+    any_child: bool | None = None
+    takes_errors: bool | None = None
+    wake_at: AwareDatetime | None = None
+    progress: float | None = None
+    code_version: str | None = None
+
+    @property
+    def named_children(self) -> dict[str, int]:
+        """The new children by key."""
+        keys = map(str, self.children) if self.keys is None else self.keys
+        return dict(zip(keys, self.children, strict=True))
 
 
 class Completed(Event):

@@ -11,6 +11,7 @@ from typing import Any, Final, cast
 
 from .errors import InvalidInput, TooLarge
 from .events import Payload
+from .references import payloads_referred_to
 
 FUNCTION_PATTERN: Final = re.compile(r"[A-Za-z_][\w.-]*(:[A-Za-z_][\w.]*)?", re.ASCII)
 FUNCTION_CHARACTERS_MAX: Final = 200
@@ -23,13 +24,15 @@ _CONTAINERS: Final = (dict, list, tuple)
 class Specification:
     """What to compute. `canonical` is what is stored and hashed: JSON, keys sorted, UTF-8.
 
-    1 and 1.0 are different inputs and have different fingerprints.
+    1 and 1.0 are different inputs and have different fingerprints. `refers_to` are the payloads
+    that take the places of references in it, which must be kept as long as it is.
     """
 
     function: str
     required_programs: tuple[str, ...]
     canonical: bytes
     payload: Payload
+    refers_to: tuple[Payload, ...] = ()
 
 
 def specify(
@@ -66,6 +69,7 @@ def specify(
         required_programs,
         canonical,
         Payload(digest=digest_of(canonical), size_bytes=len(canonical)),
+        payloads_referred_to(canonical, kwargs),
     )
 
 

@@ -180,6 +180,7 @@ def decide(record: Record, command: RecordCommand) -> list[Event]:
     match command:
         case Create():
             _require(record, e.Created)
+            common["cause"] = command.cause
             return [
                 e.Created(
                     kind=command.kind,
@@ -192,6 +193,7 @@ def decide(record: Record, command: RecordCommand) -> list[Event]:
                     retry_delay_s=command.retry.delay_s or None,
                     retry_on=command.retry.on or None,
                     resubmission_of=command.resubmission_of,
+                    refers_to=command.refers_to or None,
                     **common,
                 )
             ]
@@ -235,14 +237,22 @@ def decide(record: Record, command: RecordCommand) -> list[Event]:
                     state=command.state,
                     children=command.children,
                     output=command.output,
+                    keys=command.keys,
+                    awaits=command.awaits,
+                    any_child=command.any_child,
+                    takes_errors=command.takes_errors,
+                    wake_at=command.wake_at,
+                    progress=command.progress,
+                    code_version=command.code_version,
                     **common,
                 )
             ]
-        case FinishService(outcome=outcome):
+        case FinishService(outcome=outcome, cause=cause):
             _require(record, e.Completed)
             if record.kind is not Kind.service:
                 raise WrongKind(e.Completed.topic, record.kind)
             ended = e.Completed if outcome.error_type is None else e.Errored
+            common["cause"] = cause
             return [ended(attempt=record.attempt, outcome=outcome, **common)]
         case _:  # pragma: no cover
             assert_never(command)

@@ -16,11 +16,13 @@ from .lanes import WILDCARD, Lane
 from .manager import ManagerState
 from .matching import Cause, Fit, Lack, Seen, claims_tag, fit, lacks, obstacle, suspended_of
 from .record import Record
+from .service_rules import CHILD_UNAVAILABLE, REMEDIES, Awaited
 from .status import Status
 
 NEAREST_MAX: Final = 5
 BEFORE_MAX: Final = 1_000
 CHILDREN_MAX: Final = 10_000
+BLOCKING_MAX: Final = 3
 _LISTED_MAX: Final = 10
 
 AnyEvent = TypeVar("AnyEvent", bound=Event)
@@ -111,6 +113,7 @@ class Circumstances:
         n_waiting, n_before: as in the explanation.
         holder: the manager of the attempt that runs.
         children: of a service.
+        blocking: children that a service waits for, the most troublesome first; `BLOCKING_MAX`.
         error_message: what the newest error says; None if it was destroyed.
     """
 
@@ -121,6 +124,7 @@ class Circumstances:
     holder: Seen | None = None
     children: Mapping[Status, int] = field(default_factory=dict[Status, int])
     error_message: str | None = None
+    blocking: Sequence[Awaited] = ()
 
 
 def explain(record: Record, history: Sequence[Event], now: Circumstances) -> Explanation:
@@ -377,15 +381,26 @@ def _service_running(record: Record, now: Circumstances) -> Explanation:
         f"It is a service in iteration {record.iteration}, started at "
         f"{_moment(record.started_at)}, and waits for {awaited}.{_children(now.children)}"
     )
+    if now.blocking:
+        text += f" Among those that it waits for: {'; '.join(map(str, now.blocking))}."
     return Explanation(
         record_id=record.id,
         status=record.status,
         code=Cause.service_running,
         text=text,
+        remedy=_remedy_of(now),
         attempt=record.attempt,
         started_at=record.started_at,
         children=now.children,
     )
+
+
+def _remedy_of(now: Circumstances) -> str | None:
+    """Return the command that would let a service's first child go on; None if nothing is to do."""
+    for child in now.blocking[:1]:
+        if child.status in REMEDIES:
+            return f"recordledger {REMEDIES[child.status]} {child.record_id}"
+    return None
 
 
 def _children(children: Mapping[Status, int]) -> str:
@@ -425,8 +440,11 @@ def _in_error(record: Record, history: Sequence[Event], now: Circumstances) -> E
     event = _newest(history, e.Errored)
     error_type = event.outcome.error_type or ""
     retry, n_used = record.retry, record.retries_used
+    remedy = f"recordledger reset {record.id}"
     if record.kind is Kind.service:
         code, because = Cause.service_error, "Services are not retried by themselves."
+        if error_type == CHILD_UNAVAILABLE:
+            remedy = _remedy_of(now) or remedy
     elif retry.retries == 0:
         code, because = Cause.no_retries, "It was submitted without retries."
     elif not retry.qualifies(error_type):
@@ -442,7 +460,7 @@ def _in_error(record: Record, history: Sequence[Event], now: Circumstances) -> E
         status=record.status,
         code=code,
         text=f"{ended} at {_moment(event.timestamp)}. {because}",
-        remedy=f"recordledger reset {record.id}",
+        remedy=remedy,
         error_type=error_type,
         error_message=now.error_message,
         retries=retry.retries,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from recordledger.domain.breaker import Breaker, Ended, due_probes, judge, probe, programs_of
@@ -14,11 +14,11 @@ from .ledger import Operation
 
 
 def take_probes(
-    operation: Operation, manager: Manager, now: datetime, limit: int, breaker: Breaker
-) -> list[Record]:
+    operation: Operation, manager: Manager, now: datetime, limit: int
+) -> dict[str, Record]:
     """Lock and return one task of each suspended program whose pause is over, if there is one."""
     if not due_probes(manager, now):
-        return []
+        return {}
     manager = managers.get(operation.db, manager.id, "lock")
     lanes = operation.ledger.lanes
     taken: dict[str, Record] = {}
@@ -30,12 +30,24 @@ def take_probes(
         ]
         for record in claim_queue.take(operation.db, only_its, 1, lanes):
             taken[program] = record
-    events = [
-        probe(manager, program, record.id, breaker, operation.stamp)
-        for program, record in taken.items()
-    ]
-    operation.happen_to_manager(manager, events)
-    return list(taken.values())
+    return taken
+
+
+def note_probes(
+    operation: Operation, manager_id: int, taken: Mapping[str, Record], breaker: Breaker
+) -> None:
+    """Let it happen to a manager that it tries these tasks, by program.
+
+    Call it when all tasks of the claim are locked: what was locked after the operation's time was
+    read could have changed after it.
+    """
+    if taken:
+        manager = managers.get(operation.db, manager_id)
+        events = [
+            probe(manager, program, record.id, breaker, operation.stamp)
+            for program, record in taken.items()
+        ]
+        operation.happen_to_manager(manager, events)
 
 
 class Watch:

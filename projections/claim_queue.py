@@ -13,7 +13,9 @@ from .records import lock_claimable
 from .statements import statements
 
 _SQL = statements("claim_queue")
-_BEFORE_ALL: Final = (-32768, 0)
+_BEFORE_ALL: Final = (0, -32768, 0)
+# Who finds the first window taken by others reads larger ones, up to this.
+_WINDOW_MAX: Final = 320
 
 
 def write(
@@ -46,27 +48,38 @@ def take(
 ) -> list[Record]:
     """Lock and return the next records for a manager: by its tags' order, priority, then age."""
     taken: list[Record] = []
-    for lane_ids in lane_ids_by_tag:
-        for ids in _windows(db, lane_ids, limit):
-            taken += lock_claimable(db, ids, lane_ids, limit - len(taken), lanes)
-            if len(taken) >= limit:
-                return taken
+    for ids, lane_ids in _windows(db, lane_ids_by_tag, limit):
+        taken += lock_claimable(db, ids, lane_ids, limit - len(taken), lanes)
+        if len(taken) >= limit:
+            break
     return taken
 
 
-def _windows(db: Db, lane_ids: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Walk down the order of claiming; a second window is read only if others had the first."""
-    rank, record_id = _BEFORE_ALL
+def _windows(
+    db: Db, lane_ids_by_tag: Sequence[Sequence[int]], limit: int
+) -> Iterator[tuple[list[int], list[int]]]:
+    """Walk down the order of claiming; a second window is read only if others had the first.
+
+    Yields:
+        The next tasks, and the lane that each is in.
+    """
+    lane_ids = [id_ for ids in lane_ids_by_tag for id_ in ids]
+    turns = [turn for turn, ids in enumerate(lane_ids_by_tag) for _ in ids]
+    turn, rank, record_id = _BEFORE_ALL
+    size = limit
     while lane_ids and size > 0:
         parameters = {
             "lane_ids": lane_ids,
+            "turns": turns,
+            "after_turn": turn,
             "after_rank": rank,
             "after_id": record_id,
             "limit": size,
         }
         window = db.execute(_SQL["candidates"], parameters, prepare=True).fetchall()
         if window:
-            yield [row[1] for row in window]
+            yield [row[2] for row in window], [row[3] for row in window]
         if len(window) < size:
             return
-        rank, record_id = window[-1]
+        turn, rank, record_id, _ = window[-1]
+        size = min(4 * size, max(limit, _WINDOW_MAX))

@@ -77,6 +77,16 @@ def require_no_circle(db: Db, parent_id: int, children: Sequence[int]) -> None:
             raise CircularFamily(parent_id, child)
 
 
+def n_levels_above(db: Db, record_id: int) -> int:
+    """Return how many levels of ancestors a record has."""
+    n_levels, level = 0, {record_id}
+    seen = set(level)
+    while level := {parent for parent, _ in _edges(db, "edges_up", level)} - seen:
+        seen |= level
+        n_levels += 1
+    return n_levels
+
+
 def relatives(
     db: Db, record_id: int, which: Literal["children", "parents"], after: int, limit: int
 ) -> list[int]:

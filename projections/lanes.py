@@ -43,6 +43,7 @@ class LaneRegistry:
         self._datastore = datastore
         self._by_id: dict[int, Lane] = {}
         self._ids: dict[Lane, int] = {}
+        self._newest = 0
         self._open: dict[_Abilities, list[list[int]]] = {}
         self._lock = Lock()
 
@@ -69,15 +70,22 @@ class LaneRegistry:
         return programs_of(self._by_id[lane_id].required_programs)
 
     def refresh(self, db: Db) -> None:
-        """Read the lanes that are new since the last time."""
+        """Read the lanes that are new since the last time.
+
+        Threads that do it at once read the same lanes, or one more of them: numbers appear in
+        order. No lock is held meanwhile, since that would make all wait for the slowest.
+        """
+        known = self._newest
+        found = db.execute(_SQL["after"], {"known": known}, prepare=True).fetchall()
+        if not found:
+            return
+        new = {id_: Lane(tag, tuple(programs)) for id_, tag, programs in found}
         with self._lock:
-            known = len(self._by_id) and max(self._by_id)
-            found = db.execute(_SQL["after"], {"known": known}, prepare=True).fetchall()
-            if found:
-                # Other threads iterate over the old mapping: it is replaced, not changed.
-                new = {id_: Lane(tag, tuple(programs)) for id_, tag, programs in found}
+            if found[-1][0] > self._newest:
+                # Other threads iterate over the old mappings: they are replaced, not changed.
                 self._by_id = self._by_id | new
-                self._ids = {lane: id_ for id_, lane in self._by_id.items()}
+                self._ids = self._ids | {lane: id_ for id_, lane in new.items()}
+                self._newest = found[-1][0]
                 self._open.clear()
 
     def learn(self, db: Db, lane_ids: Iterable[int]) -> None:

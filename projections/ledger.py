@@ -42,6 +42,7 @@ from . import (
     payloads,
     records,
     rescues,
+    service_queue,
     status_counts,
     tokens,
 )
@@ -346,9 +347,13 @@ class Operation:
         raise Rollback
 
     def write(self) -> None:
-        """Write the projections, and then the events, whose lock must be held for a moment only."""
+        """Write the projections, and then the events, whose lock must be held for a moment only.
+
+        So what can be prepared is prepared first.
+        """
         if not self._happened:
             return
+        stored = self._stored()
         write_projections(
             self.db,
             self.ledger.lanes,
@@ -359,7 +364,7 @@ class Operation:
             self._datasets.values(),
             self._happened,
         )
-        append(self.db, self._stored())
+        append(self.db, stored)
 
     def _stored(self) -> list[StoredEvent]:
         """Return the rows of the log; the bytes of an event that many records share, once."""
@@ -418,9 +423,9 @@ def write_projections(
         records.write(db, changes, lane_id_of, texts)
         claim_queue.write(db, changes, lane_id_of)
         families.write(db, changes, happened)
+        service_queue.write(db, changes, happened)
         comments.write(db, changes, happened, texts)
         operations.write(db, happened)
-        status_counts.write(db, changes, lane_id_of)
         rescues.write(db, happened)
     datasets.write(db, changes, changed_datasets, happened)
     for manager in changed_managers:
@@ -429,3 +434,5 @@ def write_projections(
         tokens.write(db, token)
     for job in changed_jobs:
         jobs.write(db, job)
+    # Last: whoever changes records of the same lane waits for these rows until the commit.
+    status_counts.write(db, changes, lane_id_of)

@@ -13,6 +13,7 @@ from typing import Any, Final, TypedDict
 from uuid import UUID
 
 from psycopg import Rollback
+from pydantic_core import from_json
 
 from recordledger.domain import events as e
 from recordledger.domain.attempts import attempts
@@ -34,6 +35,7 @@ from recordledger.domain.propagation import (
     consequences,
 )
 from recordledger.domain.record import Record, decide, fold, inverse
+from recordledger.domain.references import MARK_BYTES, payloads_referred_to
 
 from . import datasets, families, operations, payloads, records
 from .idempotency import RequestKey
@@ -260,6 +262,7 @@ class _Maker:
         self._n_meant = n_meant
         self._spare_ids: list[int] = []
         self._histories: dict[int, list[Event]] | None = None
+        self._specifications: dict[bytes, tuple[Payload, ...]] | None = None
 
     def events_for(self, record: Record) -> list[Event]:
         """Return what happens to a record that was meant.
@@ -347,10 +350,23 @@ class _Maker:
             priority=record.priority,
             retry=record.retry,
             resubmission_of=record.id,
+            refers_to=self._referred_to(record.spec),
         )
         self.new_records.append((new, decide(new, create)))
         self.new_ids[record.id] = new_id
         return events
+
+    def _referred_to(self, spec: Payload) -> tuple[Payload, ...]:
+        """Return the payloads that a specification refers to; those of all are read together."""
+        if self._specifications is None:
+            specs = {record.spec.digest for record in self.known.values() if record.spec}
+            contents = payloads.load(self.operation.db, specs)
+            self._specifications = {
+                digest: payloads_referred_to(data, from_json(data))
+                for digest, data in contents.items()
+                if MARK_BYTES in data
+            }
+        return self._specifications.get(spec.digest, ())
 
 
 def common(stamp: Stamp, cause: int | None) -> dict[str, Any]:

@@ -16,11 +16,11 @@ import msgpack
 from eventsourcing.domain import DomainEventProtocol
 from eventsourcing.persistence import Mapper, StoredEvent, Transcoder
 from eventsourcing.utils import register_topic
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from recordledger.domain.access import TOKEN_EVENTS
 from recordledger.domain.dataset import DATASET_EVENTS
-from recordledger.domain.errors import UnknownEvent
+from recordledger.domain.errors import UnknownEvent, UnreadableEvent
 from recordledger.domain.events import RECORD_EVENTS, Event, Outcome, Payload
 from recordledger.domain.job import JOB_EVENTS
 from recordledger.domain.manager import MANAGER_EVENTS
@@ -41,6 +41,15 @@ EVENT_TYPES: Final[Mapping[str, type[Event]]] = {
 
 # The key under which a shape's version is stored, where it is not 1 (as the library does).
 VERSION_KEY: Final = "class_version"
+
+# What reading can raise when bytes were altered: whatever they then happen to say.
+_NO_EVENT: Final = (
+    ValueError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    msgpack.UnpackException,
+)
 
 _PLAIN: Final = (str, int, bytes, datetime, float)
 
@@ -109,6 +118,7 @@ class EventMapper(Mapper[UUID]):
 
         Raises:
             UnknownEvent: this version of the code does not know it; it is never skipped.
+            UnreadableEvent: the bytes are no such event.
         """
         originator_id = cast("UUID", stored_event.originator_id)
         stream, number = stream_number(originator_id)
@@ -116,17 +126,36 @@ class EventMapper(Mapper[UUID]):
         return Recorded(stream, number, stored_event.originator_version, event)
 
     def event_of(self, topic: str, state: bytes) -> Event:
-        """Return the event of a topic and stored bytes, in its newest shape."""
+        """Return the event of a topic and stored bytes, in its newest shape.
+
+        Raises:
+            UnknownEvent: this version of the code does not know it.
+            UnreadableEvent: the bytes are no such event.
+        """
         event_type = EVENT_TYPES.get(topic)
         if event_type is None:
             raise UnknownEvent(topic)
-        shape = self.transcoder.decode(state)
-        version = shape.pop(VERSION_KEY, 1)
-        shape = upcast(topic, shape, version, event_type.class_version)
-        for name in ("operation_id", "undoes"):
-            if name in shape:
-                shape[name] = UUID(bytes=shape[name])
-        return event_type.model_validate(shape)
+        try:
+            decoded = self.transcoder.decode(state)
+            if not isinstance(decoded, dict):
+                raise UnreadableEvent(topic, "they are no map")
+            shape = cast("dict[str, Any]", decoded)
+            version = shape.pop(VERSION_KEY, 1)
+            shape = upcast(topic, shape, version, event_type.class_version)
+            for name in ("operation_id", "undoes"):
+                if name in shape:
+                    shape[name] = UUID(bytes=shape[name])
+            return event_type.model_validate(shape)
+        except _NO_EVENT as error:
+            raise UnreadableEvent(topic, _reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    """Return what is wrong with the bytes of an event, in one line."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False)[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return str(error) or "they are no msgpack"
 
 
 def _shape(event: Event) -> dict[str, Any]:
@@ -145,6 +174,8 @@ def _plain(value: Any) -> Any:
         return value.bytes
     if isinstance(value, BaseModel):
         return {name: _plain(item) for name, item in vars(value).items() if item is not None}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in cast("tuple[object, ...]", value)]
     return value
 
 

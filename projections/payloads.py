@@ -143,6 +143,12 @@ def load(db: Db, digests: Iterable[bytes]) -> dict[bytes, bytes]:
     }
 
 
+def sizes(db: Db, digests: Iterable[bytes]) -> dict[bytes, int]:
+    """Return the sizes of payloads in bytes, uncompressed; destroyed ones are left out."""
+    wanted = sorted(set(digests))
+    return dict(db.execute(_SQL["sizes"], {"digests": wanted}, prepare=True)) if wanted else {}
+
+
 def said(text: Payload | str | None, texts: Mapping[bytes, str]) -> str | None:
     """Return what a message or comment says; None if it was destroyed, or if there is none.
 
@@ -167,6 +173,8 @@ def named_by(event: Event) -> tuple[Payload, ...]:
             found.append(value)
         elif isinstance(value, Outcome):
             found += value.payloads
+    if isinstance(event, e.Created):
+        found += event.refers_to or ()
     return tuple(found)
 
 

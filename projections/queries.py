@@ -101,7 +101,7 @@ def select_ids(ledger: Ledger, which: RecordFilter, limit: int) -> list[int]:
     conditions, parameters = _conditions(which)
     where: LiteralString = " AND ".join(conditions) or "true"
     source = _source(which.cells, parameters, "ASC")
-    sql = shipped(_SQL["ids"].format(source=source, where=where))
+    sql = shipped(_SQL["ids"].format(source=source, where=where, key=_key(which.cells)))
     with ledger.datastore.reading() as db:
         # Planned for these values, as the pages.
         rows = db.execute(sql, parameters | {"limit": limit}, prepare=False)
@@ -150,11 +150,11 @@ def page_sql(
         parameters["before_id"] = before_id
         conditions.append("r.id < %(before_id)s")
     columns: LiteralString = ", ".join("r." + name for name in records.COLUMNS)
-    source = _source(which.cells, parameters, "DESC")
+    source, key = _source(which.cells, parameters, "DESC"), _key(which.cells)
 
     def page(*more: LiteralString) -> LiteralString:
         where: LiteralString = " AND ".join([*conditions, *more]) or "true"
-        return shipped(_SQL["page"].format(columns=columns, source=source, where=where))
+        return shipped(_SQL["page"].format(columns=columns, source=source, where=where, key=key))
 
     if not statuses:
         return page(), parameters
@@ -191,6 +191,11 @@ def _source(
         conditions.append("entry = ANY(%(entries)s::integer[])")
     where: LiteralString = " AND ".join(conditions)
     return shipped(_SQL["of_dataset"].format(where=where, direction=direction))
+
+
+def _key(cells: DatasetCells | None) -> LiteralString:
+    """Return by what the rows of `_source` are ordered."""
+    return "r.id" if cells is None else "d.record_id"
 
 
 def _conditions(which: RecordFilter) -> tuple[list[LiteralString], dict[str, Any]]:
@@ -251,6 +256,16 @@ def payload_contents(ledger: Ledger, digests: Iterable[bytes]) -> dict[bytes, by
         return {}
     with ledger.datastore.reading() as db:
         return payloads.load(db, wanted)
+
+
+def payload_sizes(ledger: Ledger, digests: Iterable[bytes]) -> dict[bytes, int]:
+    """Return how large payloads are, by digest; those that were destroyed are left out.
+
+    Raises:
+        StoreUnavailable: the database does not answer.
+    """
+    with ledger.datastore.reading() as db:
+        return payloads.sizes(db, digests)
 
 
 def counts(ledger: Ledger) -> dict[Status, int]:

@@ -121,7 +121,7 @@ def lock(db: Db, ids: Sequence[int], lanes: LaneRegistry) -> list[Record]:
 def lock_claimable(
     db: Db, ids: Sequence[int], lane_ids: Sequence[int], limit: int, lanes: LaneRegistry
 ) -> list[Record]:
-    """Lock and return the first `limit` of these candidates that still wait in these lanes."""
+    """Lock and return the first `limit` of these candidates that still wait in their lanes."""
     parameters = {"ids": ids, "lane_ids": lane_ids, "limit": limit}
     return _select(db, "lock_claimable", parameters, lanes)
 
@@ -145,9 +145,10 @@ def running_of_manager(db: Db, manager_id: int) -> list[Running]:
     return [Running(*row) for row in rows]
 
 
-def existing(db: Db, digests: Sequence[bytes]) -> dict[bytes, int]:
-    """Return, by fingerprint, the oldest record that may be given back instead of a new one."""
-    return dict(db.execute(_SQL["existing"], {"digests": digests}, prepare=True))
+def existing(db: Db, digests: Sequence[bytes]) -> dict[tuple[bytes, Kind], int]:
+    """Return, by fingerprint and kind, the oldest record that may be given back for a new one."""
+    rows = db.execute(_SQL["existing"], {"digests": digests}, prepare=True)
+    return {(digest, Kind(kind)): id_ for digest, kind, id_ in rows}
 
 
 def texts(changes: Sequence[tuple[Record, Record]]) -> list[Payload | str]:

@@ -36,6 +36,8 @@ PROJECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "rescue_counts": ("kind",),
     "payload_references": ("digest", "stream", "number"),
     "dependencies": ("parent_id", "child_id"),
+    "services": ("record_id",),
+    "service_children": ("service_id", "key"),
     "comments": ("record_id", "version"),
     "operations": ("id",),
     "operation_changes": ("operation_id", "record_id", "version"),
@@ -120,6 +122,7 @@ def check_replay(
     Raises:
         ImpossibleHistory: the log itself is broken.
         UnknownEvent: the log has an event that this version does not know.
+        UnreadableEvent: the log has bytes that are no event.
         StoreUnavailable: the database does not answer.
     """
     shadow = f"{ledger.schema}_shadow_{uuid4().hex[:8]}"
@@ -186,7 +189,7 @@ def _streams(
             if originator_id != current:
                 if history:
                     yield key, history
-                current, history, key = originator_id, [], stream_number(originator_id)
+                current, history, key = originator_id, [], _stream_number(originator_id, version)
             if version != len(history) + 1:
                 raise ImpossibleHistory(
                     f"{key[0].name} {key[1]}", version, f"version {len(history) + 1} is missing"
@@ -194,6 +197,15 @@ def _streams(
             history.append(Recorded(*key, version, event_of(topic, state)))
     if history:
         yield key, history
+
+
+def _stream_number(originator_id: UUID, version: int) -> tuple[Stream, int]:
+    try:
+        return stream_number(originator_id)
+    except ValueError:
+        raise ImpossibleHistory(
+            f"stream {originator_id}", version, "there is no such kind of stream"
+        ) from None
 
 
 class _Batch:

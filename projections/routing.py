@@ -11,9 +11,17 @@ from recordledger.domain.events import Errored, Kind, Priority
 from recordledger.domain.lanes import Lane
 from recordledger.domain.matching import Cause, Crew
 from recordledger.domain.record import Record, fold
+from recordledger.domain.service_rules import Awaited
 from recordledger.domain.status import Status
 from recordledger.domain.streams import Stream
-from recordledger.domain.why import BEFORE_MAX, CHILDREN_MAX, Circumstances, Explanation, explain
+from recordledger.domain.why import (
+    BEFORE_MAX,
+    BLOCKING_MAX,
+    CHILDREN_MAX,
+    Circumstances,
+    Explanation,
+    explain,
+)
 
 from . import managers, payloads
 from .database import Db
@@ -25,6 +33,8 @@ _LOG_SQL = statements("ledger_events")
 # How many pausing tasks are counted at the most.
 PAUSED_MAX: Final = 10_000
 _ABLE_MAX: Final = 5
+# The statuses in which a service may still wait for its children.
+_LIVE: Final = (Status.waiting, Status.running, Status.error)
 
 
 class Oldest(NamedTuple):
@@ -172,8 +182,12 @@ def _circumstances(db: Db, ledger: Ledger, record: Record) -> Circumstances:
             n_waiting=_count(db, "n_waiting", lane_id=lane_id),
             n_before=tasks_before(db, lane_id, record),
         )
-    if record.kind is Kind.service and record.status in (Status.waiting, Status.running):
-        return replace(now, children=children_by_status(db, record.id))
+    if record.kind is Kind.service and record.status in _LIVE:
+        return replace(
+            now,
+            children=children_by_status(db, record.id),
+            blocking=blocking_of(db, record.id),
+        )
     if record.status is Status.running and record.manager_id is not None:
         return replace(now, holder=managers.one(db, record.manager_id))
     return now
@@ -196,6 +210,15 @@ def children_by_status(db: Db, record_id: int) -> dict[Status, int]:
     parameters = {"id": record_id, "limit": CHILDREN_MAX}
     rows: dict[str, int] = dict(db.execute(_SQL["children"], parameters, prepare=True))
     return {status: rows[status] for status in Status if status in rows}
+
+
+def blocking_of(db: Db, service_id: int) -> list[Awaited]:
+    """Return the first children that a service waits for, the most troublesome ones first."""
+    rows = db.execute(_SQL["blocking"], {"id": service_id, "limit": BLOCKING_MAX}, prepare=True)
+    return [
+        Awaited(key, id_, Status(status), error_type, message)
+        for key, id_, status, error_type, message in rows
+    ]
 
 
 def _count(db: Db, statement: str, **parameters: int) -> int:

@@ -13,7 +13,7 @@ from psycopg.sql import SQL, Identifier
 
 from recordledger.domain.errors import SchemaMismatch
 
-from . import rescues
+from . import rescues, service_queue
 from .database import DEFAULT_SCHEMA, as_ledger_errors, connect
 from .statements import shipped
 
@@ -43,7 +43,10 @@ def steps() -> list[Step]:
 NEWEST: Final = steps()[-1].version
 
 # What fills the projections that a step adds from the log that is there already.
-_FILLS: Final[Mapping[int, Callable[[Connection[Any]], None]]] = {3: rescues.fill}
+_FILLS: Final[Mapping[int, Callable[[Connection[Any]], None]]] = {
+    3: rescues.fill,
+    4: service_queue.fill,
+}
 
 
 def migrate(url: str, schema: str = DEFAULT_SCHEMA, *, stepwise: bool = False) -> int:

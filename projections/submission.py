@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
 from psycopg import Rollback
 
 from recordledger.domain.commands import Create
-from recordledger.domain.events import Kind, Priority
+from recordledger.domain.events import Kind, Priority, Stamp
 from recordledger.domain.fingerprint import Specification
 from recordledger.domain.lanes import Lane
 from recordledger.domain.record import Record, decide
@@ -29,6 +29,11 @@ class NewRecord:
     priority: Priority
     retry: Retry = NO_RETRY
     kind: Kind = Kind.task
+
+    @property
+    def identity(self) -> tuple[bytes, Kind]:
+        """What an existing record must have to stand for a new one: fingerprint and kind."""
+        return self.specification.payload.digest, self.kind
 
 
 class Submitted(TypedDict):
@@ -69,7 +74,7 @@ def create_records(
     }
 
     def work(operation: Operation) -> Submitted:
-        known = _store_specifications(operation, contents, find_existing=find_existing)
+        known = store_specifications(operation, contents, contents if find_existing else ())
         ids, existing_idx = _create(operation, entries, known, find_existing=find_existing)
         return {"operation_id": str(operation.id), "ids": ids, "existing_idx": existing_idx}
 
@@ -87,14 +92,13 @@ def find_or_create(
     contents = {
         entry.specification.payload.digest: entry.specification.canonical for entry in entries
     }
-    found: set[int] = set()
-    if find_existing and contents:
-        found.update(records.existing(operation.db, sorted(contents)).values())
+    to_find = sorted(contents) if find_existing else []
+    found = set(records.existing(operation.db, to_find).values()) if to_find else set[int]()
     while True:
         with operation.savepoint() as savepoint:
             if found:
                 operation.lock(found)
-            known = _store_specifications(operation, contents, find_existing=find_existing)
+            known = store_specifications(operation, contents, to_find)
             complete = found.issuperset(known.values())
             if not complete:
                 raise Rollback(savepoint)
@@ -106,48 +110,53 @@ def find_or_create(
 def _create(
     operation: Operation,
     entries: Sequence[NewRecord],
-    known: dict[bytes, int],
+    known: dict[tuple[bytes, Kind], int],
     *,
     find_existing: bool,
 ) -> tuple[list[int], list[int]]:
     """Create what is not known; return the ids of all, and the indexes of those that were."""
     ids: list[int] = []
     existing_idx: list[int] = []
-    digests = {entry.specification.payload.digest for entry in entries}
-    n_new = len(digests - known.keys()) if find_existing else len(entries)
+    distinct = {entry.identity for entry in entries}
+    n_new = len(distinct - known.keys()) if find_existing else len(entries)
     new_ids = iter(records.next_ids(operation.db, n_new) if n_new else [])
     for index, entry in enumerate(entries):
-        digest = entry.specification.payload.digest
-        if find_existing and digest in known:
-            ids.append(known[digest])
+        if find_existing and entry.identity in known:
+            ids.append(known[entry.identity])
             existing_idx.append(index)
             continue
         record = Record(next(new_ids))
-        operation.happen(record, decide(record, _command(operation, entry)))
-        known[digest] = record.id
+        operation.happen(record, decide(record, create_of(entry, operation.stamp)))
+        known[entry.identity] = record.id
         ids.append(record.id)
     return ids, existing_idx
 
 
-def _store_specifications(
-    operation: Operation, contents: dict[bytes, bytes], *, find_existing: bool
-) -> dict[bytes, int]:
-    """Store what is new; return the records that may stand for what is not, if that is wanted.
+def store_specifications(
+    operation: Operation, contents: Mapping[bytes, bytes], to_find: Iterable[bytes]
+) -> dict[tuple[bytes, Kind], int]:
+    """Store what is new; return the records that may stand for specifications to be found.
 
     Whoever brings a specification first makes the others wait; whoever finds it there locks it.
     So two submissions of the same specification never both believe to be the first.
+
+    Args:
+        operation: in which transaction.
+        contents: what is to be stored, by digest.
+        to_find: the specifications among them of which existing records are wanted.
     """
     new = payloads.store(operation.db, contents)
-    old = contents.keys() - new
-    if not find_existing or not old:
+    old = sorted(set(to_find) - new)
+    if not old:
         return {}
     payloads.lock(operation.db, old)
-    return records.existing(operation.db, sorted(old))
+    return records.existing(operation.db, old)
 
 
-def _command(operation: Operation, entry: NewRecord) -> Create:
+def create_of(entry: NewRecord, stamp: Stamp, cause: int | None = None) -> Create:
+    """Return the command that makes the record of an entry, because of a service or not."""
     return Create(
-        stamp=operation.stamp,
+        stamp=stamp,
         kind=entry.kind,
         spec=entry.specification.payload,
         function=entry.specification.function,
@@ -155,4 +164,6 @@ def _command(operation: Operation, entry: NewRecord) -> Create:
         tag=entry.tag,
         priority=entry.priority,
         retry=entry.retry,
+        refers_to=entry.specification.refers_to,
+        cause=cause,
     )

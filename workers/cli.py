@@ -8,7 +8,7 @@ import sys
 import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,8 @@ import click
 from recordledger import __version__
 
 from .commands import collecting, looking, managing, routing
-from .commands.terminal import console, says_what_is_wrong
+from .commands import services as service_commands
+from .commands.terminal import JSON, console, print_json, says_what_is_wrong
 from .engine_names import ENGINES, PROCESSES
 
 if TYPE_CHECKING:
@@ -165,6 +166,76 @@ def serve(
     type=click.FloatRange(min=0, min_open=True),
     help="Policy: seconds after which a record in error becomes failed. [never]",
 )
+@click.option(
+    "--services/--no-services",
+    default=True,
+    show_default=True,
+    help="Whether to advance services too.",
+)
+@click.option(
+    "--max-active-services",
+    envvar="RECORDLEDGER_MAX_ACTIVE_SERVICES",
+    type=click.IntRange(1),
+    default=1_000,
+    show_default=True,
+    help="Services that run at once, of all runners. Those that others wait for are not held back.",
+)
+@click.option(
+    "--service-threads",
+    envvar="RECORDLEDGER_SERVICE_THREADS",
+    type=click.IntRange(1, 64),
+    default=2,
+    show_default=True,
+    help="Decisions of services at once.",
+)
+@click.option(
+    "--service-lease-s",
+    envvar="RECORDLEDGER_SERVICE_LEASE_S",
+    type=click.FloatRange(min=0.1),
+    default=15.0,
+    show_default=True,
+    help="Seconds after which others take over what a runner had in hand that was lost.",
+)
+@click.option(
+    "--service-step-warning-s",
+    envvar="RECORDLEDGER_SERVICE_STEP_WARNING_S",
+    type=click.FloatRange(min=0),
+    default=1.0,
+    show_default=True,
+    help="Seconds that a decision may take before the log speaks of it.",
+)
+@click.option(
+    "--service-children-per-iteration",
+    envvar="RECORDLEDGER_SERVICE_CHILDREN_PER_ITERATION",
+    type=click.IntRange(1),
+    default=10_000,
+    show_default=True,
+    help="New children of one decision at the most.",
+)
+@click.option(
+    "--service-children",
+    envvar="RECORDLEDGER_SERVICE_CHILDREN",
+    type=click.IntRange(1),
+    default=100_000,
+    show_default=True,
+    help="Children of one service at the most.",
+)
+@click.option(
+    "--service-depth",
+    envvar="RECORDLEDGER_SERVICE_DEPTH",
+    type=click.IntRange(1),
+    default=20,
+    show_default=True,
+    help="Levels of services that ask for services at the most.",
+)
+@click.option(
+    "--service-iterations",
+    envvar="RECORDLEDGER_SERVICE_ITERATIONS",
+    type=click.IntRange(1),
+    default=10_000,
+    show_default=True,
+    help="Decisions of one service at the most.",
+)
 @says_what_is_wrong
 def work(
     database_url: str | None,
@@ -172,15 +243,49 @@ def work(
     sweep_s: float,
     idempotency_ttl_s: float,
     failed_after_s: float | None,
+    services: bool,
+    max_active_services: int,
+    service_threads: int,
+    service_lease_s: float,
+    service_step_warning_s: float,
+    service_children_per_iteration: int,
+    service_children: int,
+    service_depth: int,
+    service_iterations: int,
 ) -> None:
-    """Do the server's own jobs. Several may run: each job is done by one of them."""
+    """Do the server's own jobs, and advance services.
+
+    Several may run: each job is done by one of them, and services are shared among all. The
+    services themselves are entry points `recordledger.services` of what is installed here.
+    """
+    from recordledger.domain.service_rules import Limits
+
     from .server_jobs import run_jobs, server_jobs
+    from .service_registry import ServiceRegistry
+    from .service_runner import RunnerSettings, ServiceRunner
     from .supervisor import end_with_supervisor
 
     stop = _stop_on_signals()
     end_with_supervisor()
-    ledger = _ledger(database_url, database_schema, pool_size=4)
+    ledger = _ledger(database_url, database_schema, pool_size=4 + service_threads)
+    runner: Thread | None = None
     try:
+        if services:
+            settings = RunnerSettings(
+                active_max=max_active_services,
+                threads=service_threads,
+                lease_s=service_lease_s,
+                step_warning_s=service_step_warning_s,
+                limits=Limits(
+                    children_per_iteration=service_children_per_iteration,
+                    children=service_children,
+                    depth=service_depth,
+                    iterations=service_iterations,
+                ),
+            )
+            advance = ServiceRunner(ledger, ServiceRegistry(), settings).run
+            runner = Thread(target=advance, args=(stop,), name="services", daemon=True)
+            runner.start()
         jobs = server_jobs(
             sweep_s=sweep_s,
             idempotency_ttl_s=idempotency_ttl_s,
@@ -188,6 +293,8 @@ def work(
             stop=stop,
         )
         run_jobs(ledger, jobs, stop)
+        if runner is not None:
+            runner.join()
     finally:
         ledger.close()
 
@@ -488,6 +595,66 @@ def replay(
 
 
 @main.command()
+@HOME
+@DATABASE_URL
+@DATABASE_SCHEMA
+@click.option(
+    "--tolerance",
+    "tolerance_s",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    help="Seconds for which a waiting task may be passed over by claims.",
+)
+@click.option("--keep-going", is_flag=True, help="Check everything, whatever is broken.")
+@click.option("--log-only", is_flag=True, help="Do not compare the tables with the log: faster.")
+@JSON
+@says_what_is_wrong
+def audit(
+    home: Path | None,
+    database_url: str | None,
+    database_schema: str,
+    tolerance_s: float,
+    keep_going: bool,
+    log_only: bool,
+    as_json: bool,
+) -> None:
+    """Check every named invariant from the log, and print one line for each.
+
+    The log is read once, in order, and the tables are compared with it; nothing is changed. It may
+    run while the ledger is in use. It stops at the first event that breaks an invariant, and
+    says which. Without --database-url it looks at the embedded database of `recordledger up`, which
+    must be running.
+
+    Exit status is 0 when every invariant holds, and 1 when one is broken or the database does not
+    answer. docs/audit.md says what each line means.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from recordledger.projections.audit import audit as audit_ledger
+
+    ledger = _ledger(_running_database(home, database_url), database_schema)
+    try:
+        with Progress(transient=True, console=Console(stderr=True)) as bar:
+            task = bar.add_task("reading the log", total=None)
+            report = audit_ledger(
+                ledger,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+                tolerance_s=tolerance_s,
+                stop_at_first=not keep_going,
+                log_only=log_only,
+            )
+    finally:
+        ledger.close()
+    if as_json:
+        print_json(report)
+    else:
+        click.echo(str(report))
+    sys.exit(0 if report.holds else 1)
+
+
+@main.command()
 @click.option("--smoke", is_flag=True, help="Few points: is everything there?")
 @click.option(
     "--output",
@@ -686,6 +853,7 @@ for _command in (
     *managing.COMMANDS,
     *routing.COMMANDS,
     *collecting.COMMANDS,
+    *service_commands.COMMANDS,
 ):
     main.add_command(_command)
 

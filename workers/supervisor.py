@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import getpass
 import logging
+import math
 import os
 import signal
 import socket
@@ -60,13 +61,17 @@ class SupervisorError(LedgerError):
 
 @dataclass(slots=True)
 class Child:
-    """A process that is kept alive: how to start it, and how it has fared."""
+    """A process that is kept alive: how to start it, and how it has fared.
+
+    If it may end, it is not started again after an exit status of 0: somebody wanted it to end.
+    """
 
     name: str
     arguments: Sequence[str]
     environment: Mapping[str, str]
     stop_timeout_s: float
     log_path: Path
+    may_end: bool = False
     process: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
     n_starts: int = 0
@@ -239,7 +244,9 @@ class Supervisor:
             if plan.heartbeat_s is not None:
                 manager.append(f"--heartbeat-s={plan.heartbeat_s}")
             environment = {"RECORDLEDGER_URL": self.url, "RECORDLEDGER_TOKEN": manager_token}
-            children.append(self._child("manager", manager, environment, stop_timeout_s=45))
+            child = self._child("manager", manager, environment, stop_timeout_s=45)
+            child.may_end = True
+            children.append(child)
         return children
 
     def _child(
@@ -306,7 +313,11 @@ class Supervisor:
             if monotonic() - child.started_at > _STEADY_S:
                 child.backoff_s = _BACKOFF_S[0]
             return
-        if child.process is not None:
+        if child.process is not None and child.may_end and child.process.returncode == 0:
+            log.info("%s: ended as it was told to; it is not started again", child.name)
+            _release(child)
+            child.not_before = math.inf
+        elif child.process is not None:
             log.warning(
                 "%s: ended with exit code %s; starting it again in %.1f s (%s)",
                 child.name,

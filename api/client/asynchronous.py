@@ -18,6 +18,7 @@ from . import (
     manager_calls,
     operation_calls,
     routing_calls,
+    service_calls,
     token_calls,
 )
 from .datasets import AsyncDataset
@@ -149,6 +150,10 @@ class AsyncClient:
     drain_manager = _awaited(manager_calls.drain_manager)
     report_programs = _awaited(manager_calls.report_programs)
     rescues = _awaited(manager_calls.rescues)
+
+    add_service = _awaited(service_calls.add_service)
+    service = _awaited(service_calls.service)
+    tree = _awaited(service_calls.tree)
 
     why = _awaited(routing_calls.why)
     queue = _awaited(routing_calls.queue)

@@ -19,6 +19,7 @@ from . import (
     manager_calls,
     operation_calls,
     routing_calls,
+    service_calls,
     token_calls,
 )
 from .datasets import Dataset
@@ -175,6 +176,10 @@ class Client:
     drain_manager = _blocking(manager_calls.drain_manager)
     report_programs = _blocking(manager_calls.report_programs)
     rescues = _blocking(manager_calls.rescues)
+
+    add_service = _blocking(service_calls.add_service)
+    service = _blocking(service_calls.service)
+    tree = _blocking(service_calls.tree)
 
     why = _blocking(routing_calls.why)
     queue = _blocking(routing_calls.queue)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 
 from recordledger.domain.errors import TooLarge
 from recordledger.domain.status import Status
@@ -48,6 +48,7 @@ _COMMON: Final[Mapping[str, Any]] = {
     "retry_delay_s": 0.0,
     "retry_on": (),
 }
+Kind = Literal["task", "service"]
 _SINGLE: Final = frozenset(
     {"created_after", "created_before", "modified_after", "modified_before", "dataset"}
 )
@@ -73,6 +74,7 @@ class RecordSpec:
         retries: how many errors are to be reset automatically.
         retry_delay_s: pause before the first retry, in seconds; it doubles with each further one.
         retry_on: patterns of error types that qualify, like `"OSError"` or `"!ValueError"`.
+        kind: "task", or "service" if `function` is the name of a service.
     """
 
     function: str
@@ -83,6 +85,7 @@ class RecordSpec:
     retries: int = 0
     retry_delay_s: float = 0.0
     retry_on: Sequence[str] = ()
+    kind: Kind = "task"
 
 
 class _GotAnswer(Answer):
@@ -170,6 +173,13 @@ def add_records(
         retry_delay_s=retry_delay_s,
         retry_on=retry_on,
     )
+    return (yield from add_specs(session, specs, find_existing=find_existing, reason=reason))
+
+
+def add_specs(
+    session: Session, specs: Sequence[RecordSpec], *, find_existing: bool, reason: str | None
+) -> Operation[InsertMetadata]:
+    """Add records as they were specified, in as many requests as it takes."""
     fields = wire.message(CreateRequest, records=[], find_existing=find_existing, reason=reason)
     envelope = fields.model_dump(exclude={"records"}, exclude_none=True)
     limits = (yield from exchange.server(session)).limits
@@ -523,6 +533,8 @@ def _packed(spec: Any, idx: int) -> bytes:
         value = getattr(spec, name)
         if value != default:
             document[name] = list(value) if name == "required_programs" else value
+    if spec.kind != "task":
+        document["kind"] = spec.kind
     return wire.pack_json(document, what=what, idx=idx)
 
 

@@ -333,7 +333,7 @@ def add_specification(
         retries: how many errors are to be reset automatically.
         retry_delay_s: pause before the first retry, in seconds.
         retry_on: patterns of the error types that qualify.
-        kind: "task", or "service" (administrators).
+        kind: "task", or "service".
         expected_version: refuse if somebody has changed the dataset since this version.
         reason: kept with the event.
     """

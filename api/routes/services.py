@@ -1,10 +1,12 @@
-"""Services: what their runner says of them; for administrators until it has a role of its own."""
+"""Services: where they stand, what is below them, and what an administrator may say of them."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
+from pydantic_core import from_json
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -12,20 +14,81 @@ from recordledger.domain.access import Permission
 from recordledger.domain.errors import RecordNotFound, TooLarge
 from recordledger.domain.events import Outcome
 from recordledger.domain.fingerprint import canonical_json
-from recordledger.projections import queries, services
+from recordledger.domain.streams import ID_MAX
+from recordledger.projections import queries, service_views, services
 from recordledger.projections.payloads import payload_of
 
 from ..auth import Visitor, allowed
 from ..desk import Call, desk_of
 from ..openapi import takes
 from ..rendering import rendered
-from ..schemas import FinishRequest, IterateRequest, RecordOut
+from ..schemas import FinishRequest, IterateRequest, RecordOut, ServiceAnswer, TreeAnswer
 from ..wire import Reply
-from .records import RecordIdInPath
+from .records import Reader, RecordIdInPath
 
 router = APIRouter(prefix="/v1/services", tags=["services"])
+views = APIRouter(prefix="/v1/records", tags=["services"])
 
 Runner = Annotated[Visitor, allowed(Permission.admin)]
+
+
+@views.get("/{record_id}/service", response_model=ServiceAnswer)
+async def get_service(
+    request: Request,
+    visitor: Reader,
+    record_id: RecordIdInPath,
+    iteration: Annotated[int | None, Query(ge=1, le=ID_MAX)] = None,
+) -> Response:
+    """Get where a service stands: its state, what it waits for, and what it has said so far.
+
+    With `iteration`, where it stood after that one. The children are shown as they are now.
+    """
+
+    def work(call: Call) -> Reply:
+        found = service_views.view(call.desk.ledger, record_id, iteration)
+        waits = found.waits
+        return {
+            "record_id": record_id,
+            "status": found.record.status,
+            "function": found.record.function,
+            "iteration": found.iteration,
+            "decided_at": found.at,
+            "code_version": found.code_version,
+            "progress": found.progress,
+            "n_children": waits.n_children,
+            "awaited": [asdict(child) for child in found.children],
+            "n_awaited": found.n_awaited,
+            "until": "any" if waits.any_child else "all",
+            "takes_errors": waits.takes_errors,
+            "wake_at": waits.wake_at,
+            "due": waits.due,
+            "state": None if found.state is None else from_json(found.state),
+            "output": found.output.decode("utf-8", "replace"),
+        }
+
+    return await desk_of(request).answer(request, visitor, work)
+
+
+@views.get("/{record_id}/tree", response_model=TreeAnswer)
+async def get_tree(
+    request: Request,
+    visitor: Reader,
+    record_id: RecordIdInPath,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 1_000,
+    children_limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
+) -> Response:
+    """Get the tree below a service: its children, by its own names for them, and theirs.
+
+    At most `limit` records, and `children_limit` children of one service; others are counted.
+    """
+
+    def work(call: Call) -> Reply:
+        nodes = service_views.tree(
+            call.desk.ledger, record_id, nodes_max=limit, children_max=children_limit
+        )
+        return {"record_id": record_id, "nodes": [asdict(node) for node in nodes]}
+
+    return await desk_of(request).answer(request, visitor, work)
 
 
 @router.post("/{record_id}/start", response_model=RecordOut)

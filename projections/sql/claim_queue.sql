@@ -11,18 +11,39 @@ DELETE FROM claim_queue q
    AND q.record_id = gone.record_id;
 
 -- name: candidates
--- The next tasks of these lanes after a place in the order of claiming, by priority, then age.
--- Each lane is read from its own head through the primary key, so that the cost depends neither
--- on the depth of the queue nor on the tasks of other lanes. Nothing is locked here: the lock of a
--- task is its row in `records`.
-SELECT head.rank, head.record_id
-  FROM unnest(%(lane_ids)b::integer[]) AS lane (id)
+-- The next tasks of these lanes after a place in the order of claiming: by the manager's tags (a
+-- lane's turn is that of its tag), then priority, then age. The head of each lane is found first,
+-- and only the lanes whose heads win are read on: so the cost depends neither on the depth of the
+-- queue nor on the tasks of other lanes, and little on how many lanes there are. Nothing is locked
+-- here: the lock of a task is its row in `records`.
+  WITH head AS MATERIALIZED (
+       SELECT lane.turn, lane.id AS lane_id, first.rank, first.record_id
+         FROM unnest(%(lane_ids)b::integer[], %(turns)b::integer[]) AS lane (id, turn)
+        CROSS JOIN LATERAL (
+              SELECT q.rank, q.record_id
+                FROM claim_queue q
+               WHERE q.lane_id = lane.id
+                 AND (q.rank, q.record_id) > (
+                     CASE WHEN lane.turn = %(after_turn)b::integer
+                          THEN %(after_rank)b::smallint ELSE (-32768)::smallint END,
+                     CASE WHEN lane.turn = %(after_turn)b::integer
+                          THEN %(after_id)b::bigint ELSE 0 END)
+               ORDER BY q.rank, q.record_id
+               LIMIT 1) AS first
+        WHERE lane.turn >= %(after_turn)b::integer
+        ORDER BY lane.turn, first.rank, first.record_id
+        LIMIT %(limit)b::bigint),
+       winner AS (
+       SELECT *, row_number() OVER (ORDER BY turn, rank, record_id) AS place FROM head)
+SELECT winner.turn, next.rank, next.record_id, winner.lane_id
+  FROM winner
  CROSS JOIN LATERAL (
        SELECT q.rank, q.record_id
          FROM claim_queue q
-        WHERE q.lane_id = lane.id
-          AND (q.rank, q.record_id) > (%(after_rank)b::smallint, %(after_id)b::bigint)
+        WHERE q.lane_id = winner.lane_id
+          AND (q.rank, q.record_id) >= (winner.rank, winner.record_id)
         ORDER BY q.rank, q.record_id
-        LIMIT %(limit)b::bigint) AS head
- ORDER BY head.rank, head.record_id
+        -- The heads before this one come first.
+        LIMIT %(limit)b::bigint - winner.place + 1) AS next
+ ORDER BY winner.turn, next.rank, next.record_id
  LIMIT %(limit)b::bigint;

@@ -18,6 +18,9 @@ SELECT digest FROM payloads WHERE digest = ANY(%(digests)b::bytea[]) ORDER BY di
 -- name: get
 SELECT digest, size_bytes, codec, data FROM payloads WHERE digest = ANY(%(digests)b::bytea[]);
 
+-- name: sizes
+SELECT digest, size_bytes FROM payloads WHERE digest = ANY(%(digests)b::bytea[]);
+
 -- name: refer
 INSERT INTO payload_references (digest, stream, number)
 SELECT * FROM unnest(%(digests)b::bytea[], %(streams)b::smallint[], %(numbers)b::bigint[])

@@ -12,15 +12,16 @@ SELECT {columns} FROM records r WHERE r.id = ANY(%(ids)b::bigint[]) ORDER BY r.i
 SELECT {columns} FROM records r WHERE r.id = ANY(%(ids)b::bigint[]) ORDER BY r.id FOR UPDATE;
 
 -- name: lock_claimable
--- Of these candidates, in their order, the first that still wait in these lanes (somebody may just
+-- Of these candidates, in their order, the first that still wait in their lanes (somebody may just
 -- have given them another tag) and that nobody else has locked.
 -- SKIP LOCKED: a claim waits for nobody, and two claims never get the same record.
 SELECT {columns}
-  FROM unnest(%(ids)b::bigint[]) WITH ORDINALITY AS candidate (id, place)
+  FROM unnest(%(ids)b::bigint[], %(lane_ids)b::integer[])
+       WITH ORDINALITY AS candidate (id, lane_id, place)
   JOIN records r ON r.id = candidate.id
  WHERE r.status = 'waiting'
    AND r.not_before IS NULL
-   AND r.lane_id = ANY(%(lane_ids)b::integer[])
+   AND r.lane_id = candidate.lane_id
  ORDER BY candidate.place
  LIMIT %(limit)b::bigint
    FOR UPDATE OF r SKIP LOCKED;
@@ -77,11 +78,11 @@ UPDATE records r
 DELETE FROM records WHERE id = ANY(%(ids)b::bigint[]);
 
 -- name: existing
--- For each specification, the oldest record of it that find_existing may give back.
-SELECT DISTINCT ON (r.spec) r.spec, r.id
+-- For each specification, the oldest record of it that find_existing may give back, of each kind.
+SELECT DISTINCT ON (r.spec, r.kind) r.spec, r.kind, r.id
   FROM payload_references p
   JOIN records r ON r.id = p.number AND r.spec = p.digest
  WHERE p.digest = ANY(%(digests)b::bytea[])
    AND p.stream = 1
    AND r.status <> ALL ('{{cancelled,deleted,invalid}}')
- ORDER BY r.spec, r.id;
+ ORDER BY r.spec, r.kind, r.id;

@@ -68,3 +68,15 @@ SELECT r.status, count(*)
          LIMIT %(limit)b::bigint) AS first
   JOIN records r ON r.id = first.child_id
  GROUP BY r.status;
+
+-- name: blocking
+-- Children that a service waits for: those that nothing can be expected of, then those that are
+-- held, then the others that have not ended.
+SELECT c.key, r.id, r.status, r.error_type, r.error_message
+  FROM service_children c
+  JOIN records r ON r.id = c.child_id
+ WHERE c.service_id = %(id)b::bigint
+   AND c.awaited
+   AND r.status <> 'complete'
+ ORDER BY r.status IN ('waiting', 'running'), r.status = 'held', r.id
+ LIMIT %(limit)b::bigint;

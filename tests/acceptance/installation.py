@@ -19,9 +19,9 @@ import psutil
 
 from recordledger import Client
 from recordledger.domain.access import Role
+from recordledger.projections.audit import audit
 from recordledger.projections.gate import issue_token
 from recordledger.projections.ledger import Ledger
-from recordledger.projections.replay import check_replay
 
 from .proxy import LOOPBACK
 
@@ -266,16 +266,16 @@ class Site:
     def settle(self) -> None:
         """Wait until all is done, and prove that nothing was lost, or done twice.
 
-        Every record is complete by exactly one event, no result is left to be delivered, and the
-        tables are what the log says.
+        Every record is complete by exactly one event, no result is left to be delivered, and all
+        named invariants hold.
         """
         for id_ in self.ids:
             self.becomes(id_, "complete")
             kinds = self.events(id_)
             assert sum(kind in ("completed", "result_adopted") for kind in kinds) == 1, kinds
         self.eventually(lambda: not self.spooled(), "all results are acknowledged")
-        report = check_replay(self.installation.ledger)
-        assert report.equal, report
+        report = audit(self.installation.ledger)
+        assert report.holds, str(report)
         assert report.n_events > len(self.ids)
 
     def end(self) -> None:

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,17 +20,19 @@ from recordledger.projections.embedded import EmbeddedPostgres
 README = Path(__file__).parents[2] / "README.md"
 CLI = [sys.executable, "-m", "recordledger.workers.cli"]
 TIMEOUT_S = 60
+STDERR = "stderr.txt"
 
 
 @contextmanager
 def up(home: Path, *options: str) -> Generator[subprocess.Popen[str]]:
     """Run `recordledger up` until it says that it is up; stop it as Ctrl-C does."""
-    process = subprocess.Popen(  # noqa: S603
-        [*CLI, "up", f"--home={home}", "--port=0", *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
+    with (home / STDERR).open("w") as stderr:
+        process = subprocess.Popen(  # noqa: S603
+            [*CLI, "up", f"--home={home}", "--port=0", *options],
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        )
     assert process.stdout is not None
     try:
         for line in process.stdout:
@@ -83,6 +86,17 @@ def test_what_was_computed_is_there_after_the_next_start(home: Path) -> None:
     with up(home, "--workers=0"):
         code = "from recordledger import Client; print(Client().counts()['complete'])"
         assert run(home, sys.executable, "-c", code).strip() == "10"
+
+
+def test_a_manager_that_is_drained_is_not_started_again(home: Path) -> None:
+    with up(home, "--workers=1"):
+        run(home, *CLI, "managers", "drain", "local")
+        deadline = time.monotonic() + TIMEOUT_S
+        while "manager: ended as it was told to" not in (home / STDERR).read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert "local" not in run(home, *CLI, "managers")
+    assert (home / STDERR).read_text().count("manager: started") == 1
 
 
 def test_a_token_opens_the_ledger_until_it_is_revoked(home: Path) -> None:

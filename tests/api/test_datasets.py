@@ -237,13 +237,12 @@ def test_a_request_with_a_key_has_one_effect(ann: Visit) -> None:
     is_problem(other, 422, "idempotency_conflict")
 
 
-def test_services_are_for_administrators(service: Service, ann: Visit) -> None:
+def test_a_specification_may_be_a_service(service: Service, ann: Visit) -> None:
     path = made(ann, 1)
     bob = service.visit(Role.user, "bob")
     given = {"specification": specification("s", kind="service")}
-    is_problem(bob.post(f"{path}/specifications", given), 403, "forbidden")
-    right(ann.post(f"{path}/specifications", given))
-    right(ann.post(f"{path}/submit"))
+    right(bob.post(f"{path}/specifications", given))
+    right(bob.post(f"{path}/submit"))
     [row] = right(ann.get(f"{path}/table"))["rows"]
     assert ann.record(row["cells"][0]["record_id"])["kind"] == "service"
 

@@ -21,8 +21,8 @@ from rich.table import Table
 from recordledger import Client
 from recordledger.workers.supervisor import Plan, Supervisor
 
-from . import datasets, over_http, raw_sql
-from .measuring import Measurement, PeakMemory
+from . import datasets, lanes, over_http, raw_sql
+from .measuring import Measurement, PeakMemory, end_in_order
 
 # Architecture.md's budgets on 2 cores, items a second.
 BUDGETS: Final = {
@@ -55,6 +55,9 @@ def measure(size: int) -> tuple[dict[str, Measurement], dict[str, Measurement], 
             manager_id = client.register_manager("bench", ["bench"]).manager_id
             n_small = min(N_SMALL_CLAIMS, max(1, size // 100))
             figures["claim of 20"] = over_http.small_claims(client, manager_id, n_small)
+            lanes.fill(client, max(2 * lanes.N_LANES, size // 10))
+            for kind, managers in lanes.kinds(lanes.N_MANAGERS, "bench").items():
+                figures[f"claim of 20, {kind}"] = lanes.claims(url, token, managers, n_small)
             figures["claim"], tasks = over_http.claim(client, manager_id, size)
             figures["return"] = over_http.hand_in(client, manager_id, tasks)
             figures |= over_http.manage(client, min(size, MANAGED_MAX))
@@ -96,6 +99,7 @@ def _caption(memory: PeakMemory) -> str:
 
 def main() -> None:
     """Run from the command line."""
+    end_in_order()
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--size", type=int, default=10_000, help="tasks")
     parser.add_argument("--json", type=Path, help="write the figures here")

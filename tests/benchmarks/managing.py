@@ -20,6 +20,8 @@ from recordledger.projections.schema import migrate
 from tests.postgres import new_database, running_server
 from tests.projections.stage import ALICE, Stage, bad, staged
 
+from .measuring import end_in_order
+
 N_RECORDS: Final = 10_000
 RATE_MIN: Final = 8_000
 ACTIONS: Final = (
@@ -66,6 +68,7 @@ def at_once(stage: Stage) -> Manage:
 
 def main() -> int:
     """Measure the ledger; the exit status is 1 if a rate is too low."""
+    end_in_order()
     with running_server() as server, new_database(server) as url:
         migrate(url)
         with staged(url) as stage:

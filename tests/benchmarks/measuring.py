@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Event, Thread
 from time import perf_counter
+from types import FrameType
 from typing import Self
 
 import psutil
@@ -80,3 +83,12 @@ class PeakMemory:
 
     def _now(self) -> float:
         return float(self._process.memory_info().rss) / 1e6
+
+
+def end_in_order() -> None:
+    """Let SIGTERM end this program as Ctrl-C does, with all that it has started."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)

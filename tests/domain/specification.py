@@ -114,6 +114,7 @@ class Model:
     n_iterations: int = 0
     attempt_managers: dict[int, int | None] = field(default_factory=dict[int, "int | None"])
     attempts_answered: set[int] = field(default_factory=set[int])
+    kept: dict[int, Outcome] = field(default_factory=dict[int, Outcome])
 
     @property
     def status(self) -> str:
@@ -148,7 +149,11 @@ class Model:
             completed(attempt=now),
             errored(attempt=now),
             *unanswered,
-            *(result_adopted(attempt=late.attempt) for late in unanswered),
+            *(
+                result_adopted(attempt=number, outcome=outcome)
+                for number, outcome in self.kept.items()
+                if outcome.error_type is None
+            ),
             lease_expired(attempt=now),
             manager_lost(holder, attempt=now),
             relinquished(holder, attempt=now),
@@ -211,6 +216,7 @@ class Model:
                 self.pauses = False
             case e.LateResult():
                 self.attempts_answered.add(event.attempt)
+                self.kept[event.attempt] = event.outcome
             case e.LeaseExpired() | e.ManagerLost() | e.Relinquished() | e.Erased():
                 self.holder = None
             case e.Reset() | e.Revived():

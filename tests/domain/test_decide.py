@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from recordledger.domain.commands import Change, EndRetryPause, RecordCommand
@@ -12,7 +15,16 @@ from recordledger.domain.errors import (
     TransitionForbidden,
     WrongKind,
 )
-from recordledger.domain.events import RECORD_EVENTS, Created, Event, Kind, Outcome, Priority
+from recordledger.domain.events import (
+    RECORD_EVENTS,
+    Created,
+    Event,
+    Kind,
+    Outcome,
+    Priority,
+    ServiceIterated,
+)
+from recordledger.domain.record import Record, decide
 from recordledger.domain.status import Status
 from tests.domain.specification import NONE, ONLY_SERVICES, ROWS
 from tests.examples import (
@@ -444,6 +456,34 @@ def test_a_running_service_is_given_its_next_state_and_children() -> None:
         )
     )
     first.after.when(iterate_service()).then(service_iterated(iteration=2))
+
+
+def test_what_a_service_waits_for_is_in_its_events() -> None:
+    newer: dict[str, Any] = {
+        "keys": ("x=1", "x=2"),
+        "awaits": ("x=0",),
+        "any_child": True,
+        "takes_errors": True,
+        "wake_at": stamp().timestamp,
+        "progress": 0.5,
+        "code_version": "2",
+    }
+    command = replace(iterate_service(children=(412, 413)), **newer)
+    [event] = decide(given(*STARTED).record, command)
+    assert isinstance(event, ServiceIterated)
+    assert {name: getattr(event, name) for name in newer} == newer
+    assert event.named_children == {"x=1": 412, "x=2": 413}
+    # Events from before there were keys are known by the ids of the children.
+    assert service_iterated(children=(412, 413)).named_children == {"412": 412, "413": 413}
+
+
+def test_what_a_service_brings_about_says_because_of_whom() -> None:
+    child = replace(create(), cause=411, refers_to=(payload("result"),))
+    [made] = decide(Record(412), child)
+    assert isinstance(made, Created)
+    assert (made.cause, made.refers_to) == (411, (payload("result"),))
+    [failed] = decide(given(*STARTED).record, replace(finish_service(failure()), cause=412))
+    assert failed.cause == 412
 
 
 def test_a_service_ends_well_or_badly() -> None:

@@ -37,9 +37,11 @@ from recordledger.domain.errors import (
     SpecificationExists,
     SpecificationNotFound,
     StillReferenced,
+    Superseded,
     TooLarge,
     TransitionForbidden,
     UnknownEvent,
+    UnreadableEvent,
     VersionNotFound,
     WrongKind,
 )
@@ -88,6 +90,7 @@ def test_the_codes_are_stable() -> None:
         "changed_since",
         "not_undoable",
         "circular_family",
+        "superseded",
         "operation_not_found",
         "job_not_found",
         "job_not_ended",
@@ -244,6 +247,11 @@ def test_every_error_says_what_it_means(error: type[LedgerError]) -> None:
             {"parent_id": 411, "child_id": 7},
         ),
         (
+            Superseded(411),
+            "service 411 is not any more what it was when this was decided",
+            {"record_id": 411},
+        ),
+        (
             OperationNotFound(UUID(int=7)),
             f"there is no operation {UUID(int=7)} that changed records",
             {"operation_id": UUID(int=7)},
@@ -274,6 +282,11 @@ def test_every_error_says_what_it_means(error: type[LedgerError]) -> None:
             UnknownEvent("claimed", 9),
             "this version does not know the event claimed in version 9; upgrade recordledger",
             {"topic": "claimed", "version": 9},
+        ),
+        (
+            UnreadableEvent("held", "incomplete input"),
+            "the log holds bytes that are no event held: incomplete input",
+            {"topic": "held", "why": "incomplete input"},
         ),
     ],
     ids=lambda value: value.code if isinstance(value, LedgerError) else "",

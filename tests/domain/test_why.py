@@ -13,6 +13,7 @@ from recordledger.domain.events import Event, Kind
 from recordledger.domain.manager import Manager, ManagerState
 from recordledger.domain.matching import Cause, Seen
 from recordledger.domain.record import fold
+from recordledger.domain.service_rules import Awaited
 from recordledger.domain.status import Status
 from recordledger.domain.why import BEFORE_MAX, CHILDREN_MAX, Circumstances, Explanation, explain
 from tests.examples import (
@@ -301,6 +302,41 @@ def test_a_running_service_waits_for_its_children_or_for_its_runner(
     assert (found.code, found.children) == (Cause.service_running, children)
     assert "in iteration 1, started at 2026-03-01 12:00:00 UTC" in found.text
     assert says in found.text
+
+
+BLOCKING = (
+    Awaited("x=1", 412, Status.held),
+    Awaited("x=2", 413, Status.running),
+)
+
+
+def test_a_running_service_names_who_holds_it_up_and_what_to_do() -> None:
+    history = (created(kind=Kind.service), service_started(), service_iterated(children=(412,)))
+    now = Circumstances(now=NOW, blocking=BLOCKING)
+    found = why(*history, circumstances=now)
+    assert found.text.endswith(
+        "Among those that it waits for: 'x=1', record 412, is held; 'x=2', record 413, is running."
+    )
+    assert found.remedy == "recordledger release 412"
+    quiet = why(*history, circumstances=Circumstances(now=NOW, blocking=BLOCKING[1:]))
+    assert quiet.remedy is None
+
+
+@pytest.mark.parametrize(
+    ("error_type", "blocking", "remedy"),
+    [
+        ("ChildError", (Awaited("x=1", 412, Status.error),), "reset 411"),
+        ("ChildUnavailable", (Awaited("x=1", 412, Status.cancelled),), "uncancel 412"),
+        ("ChildUnavailable", (), "reset 411"),
+    ],
+)
+def test_a_service_in_error_because_of_its_children_says_what_brings_it_on(
+    error_type: str, blocking: tuple[Awaited, ...], remedy: str
+) -> None:
+    history = (created(kind=Kind.service), service_started(), errored(outcome=failure(error_type)))
+    found = why(*history, circumstances=Circumstances(now=NOW, blocking=blocking))
+    assert found.code is Cause.service_error
+    assert found.remedy == f"recordledger {remedy}"
 
 
 # Ended

@@ -12,9 +12,10 @@ from recordledger.domain.breaker import NO_PROGRAM, Breaker
 from recordledger.domain.errors import ManagerNotActive, NotYourManager
 from recordledger.domain.manager import ManagerState, fold_manager
 from recordledger.domain.propagation import Action
+from recordledger.domain.record import Record
 from recordledger.domain.status import Status
 from recordledger.domain.streams import Stream
-from recordledger.projections import dispatch, queries
+from recordledger.projections import claim_queue, dispatch, queries
 from recordledger.projections.rescues import Rescued
 
 from .stage import ALICE, BOB, Held, Stage, bad, good, result, together
@@ -246,3 +247,27 @@ def test_what_was_late_and_what_was_rescued_is_counted_in_core_hours(stage: Stag
     stage.done(Action.adopt, min(held))
     assert queries.rescues(stage.ledger)["adopted"] == Rescued(1, 1800.0, 7200.0)
     stage.require_equal()
+
+
+def test_a_claim_with_a_trial_is_dated_when_all_its_tasks_are_locked(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager_id = broken(stage, n_waiting=1, breaker=IMPATIENT)
+    stage.wait_until(stage.state_of(manager_id).suspended["psi4"].until)
+    stage.intern("gpu", ("xtb",))
+    take = claim_queue.take
+    newest: list[int] = []
+
+    def take_after_others(*arguments: Any) -> list[Record]:
+        # The first task is locked, and the time has come for others to submit one more.
+        if taken_before and not newest:
+            newest.extend(stage.submit(programs=["xtb"]))
+        taken_before.append(True)
+        return take(*arguments)
+
+    taken_before: list[bool] = []
+    monkeypatch.setattr(claim_queue, "take", take_after_others)
+    held = claim(stage, manager_id, breaker=IMPATIENT)
+    assert len(held) == 2
+    assert set(newest) < held.keys()
+    stage.require_sound()

@@ -12,6 +12,7 @@ import pytest
 from recordledger.domain import events as e
 from recordledger.domain.errors import ManagerNotActive, ManagerNotFound, NotYourManager
 from recordledger.domain.events import Kind, Priority
+from recordledger.domain.lanes import satisfies
 from recordledger.domain.manager import Manager
 from recordledger.domain.record import Record
 from recordledger.domain.status import Status
@@ -19,8 +20,9 @@ from recordledger.projections import claim_queue
 from recordledger.projections.dispatch import claim, deactivate_manager, relinquish
 from recordledger.projections.ledger import Operation
 from recordledger.projections.payloads import store
+from recordledger.projections.submission import create_records
 
-from .stage import ALICE, BOB, HOUR_S, Held, Stage, bad, spec, staged, together
+from .stage import ALICE, BOB, HOUR_S, Held, Stage, bad, entry, spec, staged, together
 
 LOW, NORMAL, HIGH = Priority
 
@@ -66,6 +68,64 @@ def test_the_order_does_not_depend_on_how_many_are_claimed_at_a_time(
     of_b = [id_ for tag, _, id_ in sorted(waiting) if tag == "b"]
     rest = [row[1] for row in sorted(row[1:] for row in waiting if row[0] != "b")]
     assert claimed == of_b + rest
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_order_over_many_lanes_is_that_of_sorting_everything(stage: Stage, seed: int) -> None:
+    chance = random.Random(seed)  # noqa: S311
+    tags = [f"tag{n}" for n in range(40)] + ["*"]
+    programs = [(), ("p1",), ("p2>=2",), ("p1", "p2>=2")]
+    given = [
+        (chance.choice(tags), chance.choice(programs), chance.choice([LOW, NORMAL, HIGH]))
+        for _ in range(500)
+    ]
+    entries = [
+        entry(f"{seed}-{n}", tag=tag, programs=needs, priority=priority)
+        for n, (tag, needs, priority) in enumerate(given)
+    ]
+    ids = create_records(stage.ledger, entries, actor=ALICE)["ids"]
+    away = set(chance.sample(ids, 60))
+    offers: dict[str, str | None] = {"p1": None, "p2": chance.choice(["1", "2"])}
+    wanted = [*chance.sample(tags[:-1], 8), "*", *chance.sample(tags[:-1], 2)]
+    chance.shuffle(wanted)
+
+    def turn(tag: str) -> int:
+        return min(n for n, each in enumerate(wanted) if each in (tag, "*"))
+
+    expected = [
+        id_
+        for *_, id_ in sorted(
+            (turn(tag), -priority, id_)
+            for id_, (tag, needs, priority) in zip(ids, given, strict=True)
+            if satisfies(offers, needs) and id_ not in away
+        )
+    ]
+
+    def work(operation: Operation) -> list[int]:
+        operation.lock(away)
+        claimed: list[int] = []
+        with staged(stage.url) as other:
+            manager_id = other.manager(*wanted, programs=offers)
+            while held := other.claim(manager_id, chance.randint(1, 60)):
+                claimed += held
+        return claimed
+
+    assert stage.ledger.operate(work, actor=BOB) == expected
+    stage.require_equal()
+
+
+def test_a_claim_walks_on_past_any_number_of_locked_tasks_of_many_lanes(stage: Stage) -> None:
+    entries = [entry(f"walk {n}", tag=f"tag{n % 50}") for n in range(900)]
+    ids = create_records(stage.ledger, entries, actor=ALICE)["ids"]
+
+    def work(operation: Operation) -> list[int]:
+        operation.lock(ids[:-3])
+        with staged(stage.url) as other:
+            return list(other.claim(other.manager("*"), 2)) + list(
+                other.claim(other.manager("tag7", "*"), 2)
+            )
+
+    assert stage.ledger.operate(work, actor=ALICE) == ids[-3:]
 
 
 def test_lanes_of_one_tag_are_merged_by_priority_and_age(stage: Stage) -> None:

@@ -20,17 +20,13 @@ DAMAGES: Final = {
     "UPDATE records SET retries = 7 WHERE status = 'error'": {"live-row"},
     "UPDATE records SET attempt = attempt + 1 WHERE status = 'running'": {
         "live-row",
-        "single-lease",
+        "open-attempt",
     },
     "UPDATE records SET status = 'held' WHERE status = 'waiting'": {
         "counters",
         "queue",
         "live-row",
-        "legal-transition",
     },
-    "ALTER TABLE ledger_events DISABLE TRIGGER ledger_events_are_immutable;"
-    "GRANT ALL ON ledger_events TO CURRENT_USER;"
-    "UPDATE ledger_events SET originator_version = 9 WHERE topic = 'cancelled'": {"contiguous"},
 }
 
 
@@ -49,8 +45,7 @@ def some_of_everything(stage: Stage) -> list[int]:
 def test_each_invariant_holds_until_it_is_broken(stage: Stage, damage: str) -> None:
     ids = some_of_everything(stage)
     assert violations(stage, ids) == {}
-    for statement in damage.split(";"):
-        stage.do(statement)
+    stage.do(damage)
     assert violations(stage, ids).keys() == DAMAGES[damage]
 
 

@@ -9,7 +9,7 @@ import contextlib
 import os
 import random
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -27,10 +27,9 @@ from recordledger.domain import events as e
 from recordledger.domain.errors import ImpossibleHistory, ManagerNotActive
 from recordledger.domain.events import Event, Outcome, Priority
 from recordledger.domain.lanes import Lane
-from recordledger.domain.record import Record, fold
+from recordledger.domain.record import Record
 from recordledger.domain.retries import Retry
 from recordledger.domain.status import Status
-from recordledger.domain.streams import Stream, stream_number
 from recordledger.projections.dispatch import (
     ClaimAnswer,
     claim,
@@ -44,7 +43,7 @@ from recordledger.projections.ledger import Operation
 from recordledger.projections.payloads import payload_of, store
 from recordledger.projections.queries import counts, get_records
 from recordledger.projections.submission import NewRecord, create_records
-from tests.domain.specification import GONE, ROWS, Model
+from tests.domain.specification import ROWS
 from tests.examples import ONE_OF_EACH
 
 from .model import LedgerModel, ModelAgent, Want
@@ -134,7 +133,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         try:
-            self._audit()
+            self.stage.require_sound()
         finally:
             self.stack.close()
 
@@ -435,53 +434,6 @@ class LedgerMachine(RuleBasedStateMachine):
         )
         queue = sorted((tag, tuple(programs), rank, id_) for tag, programs, rank, id_ in rows)
         assert queue == self.model.queue()
-
-    def _audit(self) -> None:
-        """Check, from the log alone, what must hold at every position of it."""
-        self.stage.require_equal()
-        histories: dict[int, list[Event]] = {}
-        alone: dict[int, Model] = {}
-        for originator_id, version, topic, state in self.stage.ask(
-            "SELECT originator_id, originator_version, topic, state FROM ledger_events"
-            " ORDER BY notification_id"
-        ):
-            stream, number = stream_number(originator_id)
-            if stream is not Stream.record:
-                continue
-            event = self.ledger.event_mapper.event_of(topic, bytes(state))
-            history, model = histories.setdefault(number, []), alone.setdefault(number, Model())
-            assert version == len(history) + 1, "contiguous"
-            assert (model.status, type(event)) in ROWS, "legal-transition"
-            assert not history or event.timestamp >= history[-1].timestamp, "clock"
-            _require_one_lease(model, event)
-            model.happen(event)
-            history.append(event)
-        found: dict[int, Any] = dict(get_records(self.ledger, histories))
-        for number, history in histories.items():
-            if alone[number].status != GONE:
-                assert found.pop(number) == fold(number, history), "atomic"
-        assert found == {}
-
-
-def _require_one_lease(before: Model, event: Event) -> None:
-    """Fail unless the event is of the one attempt that is alive, or begins the next one."""
-    match event:
-        case e.Claimed(attempt=attempt):
-            assert before.status == "waiting", "single-lease"
-            assert attempt == before.n_attempts + 1, "fence"
-        case e.Completed(attempt=attempt) | e.Errored(attempt=attempt):
-            assert attempt == before.n_attempts, "fence"
-            assert event.actor == f"manager:{before.holder}", "fence"
-            assert attempt not in before.attempts_answered, "exactly-once-accept"
-        case e.LeaseExpired(attempt=attempt):
-            assert attempt == before.n_attempts, "fence"
-        case e.ManagerLost() | e.Relinquished():
-            assert (event.attempt, event.manager_id) == (before.n_attempts, before.holder), "fence"
-        case e.LateResult(attempt=attempt, manager_id=manager_id):
-            assert before.attempt_managers[attempt] == manager_id, "late"
-            assert attempt not in before.attempts_answered, "late"
-        case _:
-            pass
 
 
 def test_whatever_is_asked_the_ledger_does_what_the_model_does(reused_database_url: str) -> None:

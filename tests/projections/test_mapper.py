@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given as for_all
 from hypothesis import settings
 from hypothesis import strategies as st
-from pydantic import AwareDatetime, BaseModel, ValidationError
+from pydantic import AwareDatetime, BaseModel
 
 from recordledger.domain import events as e
 from recordledger.domain.access import TOKEN_EVENTS, Role, TokenIssued, TokenRevoked
@@ -35,7 +35,7 @@ from recordledger.domain.dataset import (
     SpecificationRemoved,
     VersionLocked,
 )
-from recordledger.domain.errors import UnknownEvent
+from recordledger.domain.errors import UnknownEvent, UnreadableEvent
 from recordledger.domain.events import RECORD_EVENTS, Event, Kind, Outcome, Payload, Priority
 from recordledger.domain.job import (
     JOB_EVENTS,
@@ -84,6 +84,7 @@ LEAVES: Final[Mapping[Any, st.SearchStrategy[Any]]] = {
     str: st.text(st.characters(codec="utf-8")),
     int: st.integers(0, ID_MAX),
     float: st.floats(allow_nan=False, allow_infinity=False),
+    bool: st.booleans(),
     bytes: st.binary(min_size=32, max_size=32),  # the only bytes in events are digests
     UUID: st.uuids(),
     Any: st.none() | st.booleans() | st.integers(0, ID_MAX) | st.text(),  # options of a job
@@ -209,8 +210,36 @@ def test_an_event_in_a_newer_shape_is_not_guessed_at() -> None:
 
 def test_a_field_that_the_event_does_not_have_is_refused() -> None:
     shape = msgpack.unpackb(MAPPER.state_of(EXAMPLES["held"][0]), timestamp=3)
-    with pytest.raises(ValidationError):
+    with pytest.raises(UnreadableEvent, match="held: until: Extra inputs are not permitted"):
         MAPPER.event_of("held", msgpack.packb(shape | {"until": "tomorrow"}, datetime=True))
+
+
+@pytest.mark.parametrize(
+    ("state", "why"),
+    [
+        (b"", "incomplete input"),
+        (b"\xc1", "they are no msgpack"),
+        (b"\x80", "timestamp: Field required"),
+        (b"\x91\x01", "they are no map"),
+        (b"\x07", "they are no map"),
+        (msgpack.packb({"operation_id": b"short"}), "16-char"),
+        (msgpack.packb({VERSION_KEY: "two"}), "not supported"),
+    ],
+)
+def test_bytes_that_are_no_event_are_refused_with_what_is_wrong(state: bytes, why: str) -> None:
+    with pytest.raises(UnreadableEvent, match=why):
+        MAPPER.event_of("held", state)
+
+
+@for_all(st.data())
+def test_altered_bytes_are_another_event_or_none(data: st.DataObject) -> None:
+    event = data.draw(st.sampled_from([examples[0] for examples in EXAMPLES.values()]))
+    state = bytearray(MAPPER.state_of(event))
+    state[data.draw(st.integers(0, len(state) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        assert isinstance(MAPPER.event_of(event.topic, bytes(state)), Event)
+    except (UnknownEvent, UnreadableEvent) as error:
+        assert event.topic in str(error)  # noqa: PT017 - either is right
 
 
 # Upcasters
@@ -395,6 +424,31 @@ _WITH_NEWER_FIELDS: Final[Mapping[str, tuple[Event, ...]]] = {
             retry_delay_s=12.5,
             retry_on=("OSError", "!ValueError"),
             resubmission_of=410,
+            refers_to=(_ref(3), _ref(4)),
+            **FULL,
+        ),
+        e.Created(
+            **SPEC,
+            retries=3,
+            retry_delay_s=12.5,
+            retry_on=("OSError", "!ValueError"),
+            resubmission_of=410,
+            **FULL,
+        ),
+    ),
+    "service_iterated": (
+        e.ServiceIterated(
+            iteration=4,
+            state=_ref(7),
+            children=(411, ID_MAX),
+            output=_ref(8),
+            keys=("x=1", "x=2"),
+            awaits=("x=0",),
+            any_child=True,
+            takes_errors=True,
+            wake_at=LATER,
+            progress=0.25,
+            code_version="2",
             **FULL,
         ),
     ),

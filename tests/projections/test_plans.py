@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, Final, LiteralString
+from uuid import UUID
 
 import pytest
 from psycopg import Rollback
 from psycopg.sql import SQL, Identifier, Literal
 
-from recordledger.domain.events import Priority
+from recordledger.domain.events import Kind, Payload, Priority, ServiceIterated
 from recordledger.domain.record import Record
 from recordledger.domain.status import Status
 from recordledger.domain.streams import Stream, stream_uuid
@@ -23,8 +25,10 @@ from recordledger.projections import (
     payloads,
     records,
     routing,
+    service_queue,
 )
 from recordledger.projections.database import Db
+from recordledger.projections.mapper import Recorded
 from recordledger.projections.queries import DatasetCells, RecordFilter, page_sql
 from recordledger.projections.statements import statements
 from tests.postgres import new_database
@@ -35,6 +39,10 @@ N_DONE: Final = 30_000
 N_ALL: Final = 130_000
 """The rest waits."""
 N_LANES: Final = 8
+N_SMALL_LANES: Final = 1_000
+"""Lanes of a few tasks each, beside those that are deep."""
+N_PLANS: Final = 2
+"""For the values that are given, and for any."""
 BUSY: Final = 1
 """The manager that has done everything that is done, and runs 50 tasks."""
 LARGE: Final = frozenset(
@@ -45,6 +53,8 @@ LARGE: Final = frozenset(
         "payloads",
         "payload_references",
         "dependencies",
+        "services",
+        "service_children",
         "managers",
         "status_counts",
         "dataset_records",
@@ -52,6 +62,8 @@ LARGE: Final = frozenset(
     }
 )
 N_ALIVE: Final = 20
+BUSY_SERVICE: Final = 15_001
+"""A service that waits for five children."""
 PARENT: Final = 29_960
 """A service, so to say: 130 records are its children."""
 
@@ -72,6 +84,14 @@ FILL: Final[tuple[LiteralString, ...]] = (
               CASE WHEN n <= 29500 OR n BETWEEN 29951 AND 30000 THEN 1 END, now(), 0, 0,
               CASE WHEN n > 129950 THEN now() + n * interval '1 h' - interval '129960 h' END
          FROM generate_series(1, 130000) AS n""",
+    """INSERT INTO lanes (tag, required_programs)
+       SELECT 'small' || n, '{}' FROM generate_series(1, 1000) AS n""",
+    """INSERT INTO records (id, version, status, prior, kind, spec, spec_size_bytes, function,
+                            lane_id, tag, priority, owner, created_at, modified_at, attempt,
+                            retries, retries_used)
+       SELECT 200000 + n, 1, 'waiting', '{}', 'task', sha256((200000 + n)::text::bytea), 100, 'f',
+              9 + n % 1000, 'small' || 1 + n % 1000, n % 3, 'user:20', now(), now(), 0, 0, 0
+         FROM generate_series(1, 30000) AS n""",
     "INSERT INTO claim_queue SELECT lane_id, -priority, id FROM records WHERE status = 'waiting'"
     " AND not_before IS NULL",
     "INSERT INTO payload_references SELECT spec, id, 1 FROM records",
@@ -82,10 +102,20 @@ FILL: Final[tuple[LiteralString, ...]] = (
     "INSERT INTO status_counts SELECT lane_id, status, count(*) FROM records GROUP BY 1, 2",
     # What lanes leave behind that are empty now, and managers that have ended.
     """INSERT INTO status_counts
-       SELECT 1000 + n, status, 0
+       SELECT 2000 + n, status, 0
          FROM generate_series(1, 10000) AS n, unnest('{waiting,running}'::text[]) AS status""",
     "INSERT INTO dependencies SELECT 29960, n * 1000 FROM generate_series(1, 130) AS n",
     "INSERT INTO dependencies SELECT n, n + 1 FROM generate_series(100001, 120000) AS n",
+    # Ten thousand services have ended; as many wait for five children each, and twenty are due;
+    # five thousand have not been started.
+    """INSERT INTO services (record_id, status, rank, wanted, n_children, n_awaited, n_open)
+       SELECT n, CASE WHEN n <= 10000 THEN 'complete' WHEN n <= 20000 THEN 'running'
+                      ELSE 'waiting' END, -(n % 3), false, 5, 5,
+              CASE WHEN n % 500 = 0 THEN 0 ELSE 5 END
+         FROM generate_series(1, 25000) AS n""",
+    """INSERT INTO service_children (service_id, key, child_id, iteration, awaited)
+       SELECT n, 'x=' || k, 1 + (5 * n + k) % 130000, 1, n > 10000
+         FROM generate_series(1, 20000) AS n, generate_series(1, 5) AS k""",
     """INSERT INTO managers (id, version, state, name, hostname, tags, programs, lease_s,
                              heartbeat_s, owner, registered_at, modified_at)
        SELECT n, 1, CASE WHEN n % 1000 = 0 THEN 'active' ELSE 'inactive' END, 'node', 'node',
@@ -178,7 +208,7 @@ class Explained:
 
 def is_select(query: str) -> bool:
     code = re.sub(r"--.*", "", query).split()
-    return code[0] == "SELECT"
+    return code[0] in ("SELECT", "WITH") and not {"INSERT", "DELETE"} & set(code)
 
 
 def nodes_of(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -206,6 +236,15 @@ def claim_of(*lane_ids: int, limit: int = 20) -> Work:
     return work
 
 
+def claim_by_tags(*lane_ids: int, limit: int = 20) -> Work:
+    def work(stage: Stage, db: Any) -> object:
+        taken = claim_queue.take(db, [[id_] for id_ in lane_ids], limit, stage.ledger.lanes)
+        assert len(taken) == limit
+        return taken
+
+    return work
+
+
 def page_of(before_id: int | None = None, **which: Any) -> Work:
     def work(_: Stage, db: Any) -> object:
         text, parameters = page_sql(RecordFilter(**which), 250, before_id)
@@ -220,7 +259,10 @@ def of_ids(read: Callable[..., object], n: int) -> Work:
 
 
 def find_existing(_: Stage, db: Any) -> object:
-    digests = [row[0] for row in db._db.execute("SELECT spec FROM records WHERE id % 1300 = 0")]
+    digests = [
+        row[0]
+        for row in db._db.execute("SELECT spec FROM records WHERE id % 1300 = 0 AND id <= 130000")
+    ]
     payloads.lock(db, digests)
     payloads.load(db, digests)
     found = records.existing(db, digests)
@@ -252,9 +294,9 @@ def read_history(_: Stage, db: Any) -> object:
 
 def waiting_lanes(_: Stage, db: Any) -> object:
     found = routing.waiting_lanes(db)
-    assert [(lane_id, n_running) for lane_id, _, n_running in found] == [
-        (lane_id, 7 if lane_id in (1, 8) else 6) for lane_id in range(1, N_LANES + 1)
-    ]
+    deep = [(lane_id, 7 if lane_id in (1, 8) else 6) for lane_id in range(1, N_LANES + 1)]
+    small = [(N_LANES + n, None) for n in range(1, N_SMALL_LANES + 1)]
+    assert [(lane_id, n_running) for lane_id, _, n_running in found] == deep + small
     return found
 
 
@@ -308,14 +350,74 @@ def cells_of_entries(_: Stage, db: Any) -> object:
     return found
 
 
+def pick_services(_: Stage, db: Any) -> object:
+    found = service_queue.pick(db, "runner", 40, active_max=1_000, lease_s=60)
+    assert found is not None
+    assert len(found) == 20, "those that are due, and no new ones"
+    return found
+
+
+def tell_services(stage: Stage, db: Any) -> object:
+    found = records.get(db, list(range(60_001, 60_201)), stage.ledger.lanes)
+    changes = [(record, replace(record, status=Status.complete)) for record in found]
+    service_queue.write(db, changes, [])
+    [(n_open,)] = db._db.execute("SELECT sum(n_open) FROM services WHERE status = 'running'")
+    assert n_open == 5 * (10_000 - 20) - 200
+    return found
+
+
+def decide_service(_: Stage, db: Any) -> object:
+    service = Record(BUSY_SERVICE, 3, Status.running, kind=Kind.service)
+    event = ServiceIterated(
+        iteration=2,
+        state=Payload(digest=b"s" * 32, size_bytes=2),
+        children=(111_111, 111_112),
+        keys=("new 1", "new 2"),
+        awaits=("x=1",),
+        timestamp=datetime(2026, 3, 1, tzinfo=UTC),
+        actor="runner",
+        operation_id=UUID(int=1),
+    )
+    recorded = Recorded(Stream.record, service.id, 4, event)
+    service_queue.write(db, [(service, replace(service, iteration=2))], [recorded])
+    rows = db._db.execute("SELECT n_awaited FROM services WHERE record_id = %s", [BUSY_SERVICE])
+    assert rows.fetchall() == [(3,)]
+    return recorded
+
+
+def look_at_service(_: Stage, db: Any) -> object:
+    found = service_queue.awaited_by(db, BUSY_SERVICE)
+    assert len(found) == 5
+    assert service_queue.waits_of(db, BUSY_SERVICE) is not None
+    assert len(service_queue.keys_of(db, BUSY_SERVICE, ["x=1", "x=2"])) == 2
+    assert len(service_queue.children_of(db, [BUSY_SERVICE, 12], 3)) == 6
+    assert len(routing.blocking_of(db, BUSY_SERVICE)) == 3
+    return found
+
+
 # What is done, the indexes that it goes through, and how many pages at the most: a few for each
 # row, and not one for each row that is passed over.
 HOT: Final[dict[str, tuple[Work, set[str], int]]] = {
-    "claim from one lane": (claim_of(1), {"claim_queue_pkey", "records_pkey"}, 400),
+    "claim from one lane": (claim_of(1), {"claim_queue_pkey"}, 400),
     "claim from all lanes": (
         claim_of(*range(1, N_LANES + 1)),
-        {"claim_queue_pkey", "records_pkey"},
+        {"claim_queue_pkey"},
         500,
+    ),
+    "claim anything from a thousand lanes": (
+        claim_of(*range(1, N_LANES + N_SMALL_LANES + 1)),
+        {"claim_queue_pkey"},
+        5 * (N_LANES + N_SMALL_LANES) * N_PLANS,
+    ),
+    "claim many of anything from a thousand lanes": (
+        claim_of(*range(1, N_LANES + N_SMALL_LANES + 1), limit=200),
+        {"claim_queue_pkey"},
+        40_000,
+    ),
+    "claim by a hundred tags": (
+        claim_by_tags(*range(N_LANES + 1, N_LANES + 101)),
+        {"claim_queue_pkey"},
+        1_500,
     ),
     "lock one": (of_ids(records.lock, 1), {"records_pkey"}, 20),
     "lock many": (of_ids(records.lock, 200), {"records_pkey"}, 3_000),
@@ -359,11 +461,35 @@ HOT: Final[dict[str, tuple[Work, set[str], int]]] = {
     "page of a tag": (page_of(tag=("tag3",)), {"records_tag"}, 1_200),
     "page of an owner": (page_of(owner=("user:7",)), {"records_owner"}, 1_200),
     "page of a manager": (page_of(manager_id=(BUSY,)), {"records_manager"}, 200),
-    "lanes that wait": (waiting_lanes, {"claim_queue_pkey", "status_counts_pkey"}, 300),
+    "lanes that wait": (
+        waiting_lanes,
+        {"claim_queue_pkey", "status_counts_pkey"},
+        12 * (N_LANES + N_SMALL_LANES) * N_PLANS,
+    ),
     "oldest tasks of the lanes": (oldest_tasks, {"claim_queue_pkey", "records_pkey"}, 500),
     "tasks that pause, by lane": (paused_tasks, {"records_not_before"}, 120),
     "tasks before one": (tasks_before, {"claim_queue_pkey"}, 400),
     "children by status": (children_by_status, {"dependencies_pkey", "records_pkey"}, 1_200),
+    "pick services": (
+        pick_services,
+        {"services_due", "services_unstarted", "services_running", "services_alarm"},
+        0,
+    ),
+    "tell services of 200 children": (
+        tell_services,
+        {"service_children_awaited", "services_pkey"},
+        4_000,
+    ),
+    "store what a service waits for": (
+        decide_service,
+        {"service_children_pkey", "services_pkey", "records_pkey"},
+        1_000,
+    ),
+    "look at a service": (
+        look_at_service,
+        {"service_children_pkey", "services_pkey", "records_pkey"},
+        400,
+    ),
     "managers that are alive": (alive_managers, {"managers_state"}, 300),
     "what datasets count of 200 records": (count_in_datasets, {"dataset_records_record"}, 1_500),
     "which datasets refer to 200 records": (
@@ -374,12 +500,12 @@ HOT: Final[dict[str, tuple[Work, set[str], int]]] = {
     "page of a dataset": (
         page_of(cells=DatasetCells(1)),
         {"dataset_records_page", "records_pkey"},
-        600,
+        1_200,
     ),
     "next page of a dataset": (
         page_of(70_000, cells=DatasetCells(2)),
         {"dataset_records_page", "records_pkey"},
-        600,
+        1_200,
     ),
     "records of some entries of a dataset": (
         page_of(cells=DatasetCells(1, entries=tuple(range(3, 3_000, 30)))),

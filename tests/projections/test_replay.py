@@ -17,7 +17,7 @@ from psycopg.sql import SQL, Identifier
 
 from recordledger.domain import events as e
 from recordledger.domain.access import Role
-from recordledger.domain.errors import ImpossibleHistory, UnknownEvent
+from recordledger.domain.errors import ImpossibleHistory, UnknownEvent, UnreadableEvent
 from recordledger.domain.events import Event
 from recordledger.domain.propagation import Action
 from recordledger.domain.record import Record
@@ -329,6 +329,16 @@ CORRUPTIONS: Final[dict[str, tuple[LiteralString, str, tuple[str, ...]]]] = {
         "tokens",
         ("role",),
     ),
+    "a service that waits for fewer children": (
+        "UPDATE services SET n_open = 0 WHERE n_open > 0 AND status = 'running'",
+        "services",
+        ("due", "n_open"),
+    ),
+    "a child that is waited for no more": (
+        "UPDATE service_children SET awaited = false WHERE awaited",
+        "service_children",
+        ("awaited",),
+    ),
     "a token that is not revoked any more": (
         "UPDATE tokens SET revoked_at = NULL WHERE revoked_at IS NOT NULL",
         "tokens",
@@ -366,6 +376,11 @@ CORRUPTIONS: Final[dict[str, tuple[LiteralString, str, tuple[str, ...]]]] = {
 
 
 TABLES: Final = (*PROJECTIONS, "payloads")
+# The columns of a table, but for those that PostgreSQL computes from the others.
+_GIVEN: Final[LiteralString] = (
+    "SELECT attname FROM pg_attribute"
+    " WHERE attrelid = %s::regclass AND attnum > 0 AND attgenerated = ''"
+)
 
 
 def save(stage: Stage) -> None:
@@ -384,9 +399,15 @@ def corrupted(stage: Stage, statement: LiteralString) -> Generator[None]:
         yield
     finally:
         with stage.connected() as connection, connection.transaction():
-            for table in map(Identifier, TABLES):
+            for name in TABLES:
+                table = Identifier(name)
                 connection.execute(SQL("DELETE FROM {}").format(table))
-                connection.execute(SQL("INSERT INTO {0} SELECT * FROM saved.{0}").format(table))
+                columns = connection.execute(_GIVEN, [name]).fetchall()
+                connection.execute(
+                    SQL("INSERT INTO {0} ({1}) SELECT {1} FROM saved.{0}").format(
+                        table, SQL(", ").join(Identifier(name) for (name,) in columns)
+                    )
+                )
 
 
 @pytest.mark.parametrize("what", CORRUPTIONS)
@@ -507,6 +528,20 @@ def test_an_event_of_a_later_version_of_the_code_is_not_passed_over(stage: Stage
     stage.submit()
     damage(stage, "UPDATE ledger_events SET topic = 'invented_later'")
     with pytest.raises(UnknownEvent, match="invented_later"):
+        check_replay(stage.ledger)
+
+
+def test_bytes_that_are_no_event_are_not_passed_over(stage: Stage) -> None:
+    stage.submit()
+    damage(stage, "UPDATE ledger_events SET state = ''")
+    with pytest.raises(UnreadableEvent, match="no event created"):
+        check_replay(stage.ledger)
+
+
+def test_a_stream_of_no_kind_is_not_passed_over(stage: Stage) -> None:
+    stage.submit()
+    damage(stage, "UPDATE ledger_events SET originator_id = gen_random_uuid()")
+    with pytest.raises(ImpossibleHistory, match="no such kind of stream"):
         check_replay(stage.ledger)
 
 

@@ -302,5 +302,10 @@ def test_every_table_is_log_content_projection_or_signal(database_url: str) -> N
             sql.SQL("SELECT tablename FROM pg_tables WHERE schemaname = {}").format(DEFAULT_SCHEMA)
         ).fetchall()
     kept = {"ledger_events", "ledger_identity", "payloads", "lanes", "schema_migrations"}
-    forgotten = {"manager_heartbeats", "manager_failures", "idempotency_keys"}
+    forgotten = {
+        "manager_heartbeats",
+        "manager_failures",
+        "service_leases",
+        "idempotency_keys",
+    }
     assert {row[0] for row in rows} == kept | forgotten | set(PROJECTIONS)

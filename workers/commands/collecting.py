@@ -8,7 +8,7 @@ import math
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TextIO, cast
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import click
 
@@ -403,7 +403,7 @@ def delete(name: str, yes: bool, reason: str | None, as_json: bool) -> None:
 def _chosen(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return options as the client takes them: what was not given is None."""
     return {
-        name: (list(cast("tuple[Any, ...]", value)) or None) if isinstance(value, tuple) else value
+        name: list(value) or None if name in ("specifications", "entries") else value
         for name, value in given.items()
     }
 
