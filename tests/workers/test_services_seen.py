@@ -106,7 +106,8 @@ def test_the_tree_shows_the_children_of_children_and_what_they_are(
         f"    below: {lowest} nest running\n"
         f"      leaf: {leaf} psi4 waiting"
     )
-    assert f"<div style='margin-left:6em'>leaf: {leaf} psi4 waiting</div>" in tree._repr_html_()
+    html = tree._repr_html_()  # pyright: ignore[reportPrivateUsage]
+    assert f"<div style='margin-left:6em'>leaf: {leaf} psi4 waiting</div>" in html
     house.go()
     assert f"leaf: {leaf} psi4 complete" in repr(client.tree(service))
 
