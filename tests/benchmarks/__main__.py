@@ -21,7 +21,7 @@ from rich.table import Table
 from recordledger import Client
 from recordledger.workers.supervisor import Plan, Supervisor
 
-from . import lanes, over_http, raw_sql
+from . import lanes, over_http, raw_sql, services
 from .measuring import Measurement, PeakMemory, end_in_order
 
 # Architecture.md's budgets on 2 cores, items a second.
@@ -30,6 +30,7 @@ BUDGETS: Final = {
     "claim": 8_000,
     "return": 5_000,
     "cycle": 2_500,
+    "services": services.RATE_MIN,
     **dict.fromkeys(("cancel", "uncancel", "delete", "undelete", "reset"), 8_000),
 }
 # More in one call would be a job, which is another thing to measure.
@@ -37,6 +38,7 @@ MANAGED_MAX: Final = 10_000
 CLAIM_P99_BUDGET_MS: Final = 50
 MEMORY_BUDGET_MB: Final = 300
 N_SMALL_CLAIMS: Final = 200
+N_CHILDREN: Final = 20
 
 
 def measure(size: int) -> tuple[dict[str, Measurement], dict[str, Measurement], PeakMemory]:
@@ -61,6 +63,7 @@ def measure(size: int) -> tuple[dict[str, Measurement], dict[str, Measurement], 
             figures |= over_http.manage(client, min(size, MANAGED_MAX))
             figures["cycle"] = over_http.cycle(client, url, token, size)
         limit = raw_sql.limits(supervisor.database_url, size)
+    figures["services"] = services.run(max(5, size // 200), N_CHILDREN)
     return figures, limit, memory
 
 
