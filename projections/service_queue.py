@@ -215,9 +215,19 @@ def pick(
     *,
     active_max: int,
     lease_s: float,
+    in_hand: Collection[int] = (),
     done: Collection[int] = (),
 ) -> list[int] | None:
     """Give a runner the next services that are due, and take back what it is done with.
+
+    Args:
+        db: in a transaction.
+        runner: its name.
+        limit: so many services at the most.
+        active_max: services that run at once, of all runners.
+        lease_s: until when those that it gets, and those in hand, are its own, in seconds.
+        in_hand: what it works on.
+        done: what it does not work on any more.
 
     Returns:
         Their ids; None if another runner is just picking.
@@ -228,7 +238,8 @@ def pick(
     mine: dict[str, Any] = {"runner": runner, "lease_s": lease_s}
     if done:
         db.execute(_SQL["release"], {"runner": runner, "ids": list(done)}, prepare=True)
-    db.execute(_SQL["extend"], mine, prepare=True)
+    if in_hand:
+        db.execute(_SQL["extend"], mine | {"ids": list(in_hand)}, prepare=True)
     if limit <= 0:
         return []
     parameters = mine | {"limit": limit, "active_max": active_max}

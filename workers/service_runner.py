@@ -11,6 +11,7 @@ import logging
 import os
 import platform
 import random
+import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
@@ -85,7 +86,8 @@ class ServiceRunner:
             name: as people know the runner; unique among those that live.
         """
         self.settings = settings or RunnerSettings()
-        self.name = name or f"{platform.node()}:{os.getpid()}"
+        # Machines may share a name, and containers a process number.
+        self.name = name or f"{platform.node()}:{os.getpid()}:{secrets.token_hex(3)}"
         self._ledger = ledger
         self._registry = registry
         self._lock = Lock()
@@ -166,6 +168,7 @@ class ServiceRunner:
             done, self._done = self._done, []
             ready = [id_ for id_, at in self._held_back.items() if at <= now]
             done += [id_ for id_ in ready if self._held_back.pop(id_)]
+            in_hand = self._in_hand.difference(done)
         try:
             with self._ledger.datastore.writing() as db:
                 picked = service_queue.pick(
@@ -174,6 +177,7 @@ class ServiceRunner:
                     room,
                     active_max=self.settings.active_max,
                     lease_s=self.settings.lease_s,
+                    in_hand=in_hand,
                     done=done,
                 )
         except LedgerError:

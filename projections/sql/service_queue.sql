@@ -129,10 +129,12 @@ DELETE FROM service_leases
    AND record_id = ANY(%(ids)b::bigint[]);
 
 -- name: extend
--- A sign of life for all that a runner has in hand.
+-- A sign of life for all that a runner has in hand. What it does not know that it has, because the
+-- answer to its pick was lost, is free again when the lease is over.
 UPDATE service_leases
    SET lease_expires_at = clock_timestamp() + make_interval(secs => %(lease_s)b::double precision)
  WHERE runner = %(runner)b
+   AND record_id = ANY(%(ids)b::bigint[])
    AND lease_expires_at < clock_timestamp()
                           + make_interval(secs => 2 * %(lease_s)b::double precision / 3);
 

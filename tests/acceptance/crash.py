@@ -89,7 +89,7 @@ def crash(home: Path, *, n_cycles: int, n_tasks: int, seed: int, workers: int = 
             submitter.start()
             for victim in islice(_turns(chance), n_cycles):
                 Event().wait(chance.uniform(0.2, 1.5))
-                _kill(supervisor, victim)
+                kill(supervisor, victim)
                 report.kills[victim] += 1
             submitter.join()
             client.wait(report.acknowledged, timeout_s=SETTLE_S)
@@ -112,7 +112,7 @@ def _submit(client: Client, n_tasks: int, acknowledged: list[int]) -> None:
         acknowledged += [id_ for id_ in submitted.ids if id_ is not None]
 
 
-def _kill(supervisor: Supervisor, victim: str) -> None:
+def kill(supervisor: Supervisor, victim: str) -> None:
     def pid_now() -> int | None:
         if victim == "postgres":
             postgres = supervisor.postgres
@@ -120,12 +120,12 @@ def _kill(supervisor: Supervisor, victim: str) -> None:
         process = supervisor.child(victim).process
         return None if process is None or process.poll() is not None else process.pid
 
-    pid = _until(pid_now, f"{victim} is alive")
+    pid = until(pid_now, f"{victim} is alive")
     os.kill(pid, signal.SIGKILL)
-    _until(lambda: pid_now() != pid or None, f"{victim} is dead")
+    until(lambda: pid_now() != pid or None, f"{victim} is dead")
 
 
-def _until(found: Callable[[], int | bool | None], what: str, timeout_s: float = 90.0) -> int:
+def until(found: Callable[[], int | bool | None], what: str, timeout_s: float = 90.0) -> int:
     deadline = monotonic() + timeout_s
     pause = Event()
     while monotonic() < deadline:

@@ -47,6 +47,8 @@ NEEDS: Final[dict[tuple[str, str], set[Permission]]] = {
     ("GET", "/v1/records/{record_id}/comments"): {Permission.read},
     ("GET", "/v1/records/{record_id}/children"): {Permission.read},
     ("GET", "/v1/records/{record_id}/parents"): {Permission.read},
+    ("GET", "/v1/records/{record_id}/service"): {Permission.read},
+    ("GET", "/v1/records/{record_id}/tree"): {Permission.read},
     ("GET", "/v1/operations"): {Permission.read},
     ("GET", "/v1/operations/{operation_id}"): {Permission.read},
     ("GET", "/v1/jobs"): {Permission.read},

@@ -21,7 +21,7 @@ from rich.table import Table
 from recordledger import Client
 from recordledger.workers.supervisor import Plan, Supervisor
 
-from . import datasets, lanes, over_http, raw_sql
+from . import datasets, lanes, over_http, raw_sql, services
 from .measuring import Measurement, PeakMemory, end_in_order
 
 # Architecture.md's budgets on 2 cores, items a second.
@@ -30,6 +30,7 @@ BUDGETS: Final = {
     "claim": 8_000,
     "return": 5_000,
     "cycle": 2_500,
+    "services": services.RATE_MIN,
     **dict.fromkeys(("cancel", "uncancel", "delete", "undelete", "reset"), 8_000),
 }
 # More in one call would be a job, which is another thing to measure.
@@ -39,6 +40,7 @@ DATASET_MAX: Final = 2_000
 LATENCY_BUDGETS: Final = {"claim of 20": "p99 < 50 ms", "dataset: status": "p50 < 50 ms"}
 MEMORY_BUDGET_MB: Final = 300
 N_SMALL_CLAIMS: Final = 200
+N_CHILDREN: Final = 20
 
 
 def measure(size: int) -> tuple[dict[str, Measurement], dict[str, Measurement], PeakMemory]:
@@ -67,6 +69,7 @@ def measure(size: int) -> tuple[dict[str, Measurement], dict[str, Measurement], 
                 for name, measured in datasets.measure(client, min(size, DATASET_MAX)).items()
             }
         limit = raw_sql.limits(supervisor.database_url, size)
+    figures["services"] = services.run(max(5, size // 200), N_CHILDREN)
     return figures, limit, memory
 
 

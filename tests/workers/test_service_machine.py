@@ -217,7 +217,9 @@ class Services(RuleBasedStateMachine):
         """Let everybody finish: whoever still waits can be told what for."""
         while self.in_hand:
             self.wake_up(0)
+        # Those who were slow are lost now; another one takes over what they had.
         self.lose_leases()
+        self.house.runner = self.house.another("last")
         for manager_id, held in self.held:
             self.stage.hand_in(manager_id, held)
         self.lose_the_manager()

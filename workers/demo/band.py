@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from rich.console import Console
+from rich.text import Text
+
+from recordledger.api.client import Client, ClientError
+from recordledger.domain.status import Status
+
 from .functions import available_engine
 
 SERVICE: Final = "nudged_elastic_band"
+TAG: Final = "demo"
+TIMEOUT_S: Final = 900.0
+FOLLOW_S: Final = 0.5
 _COLOR: Final = "#2b6cb0"
 _KJ_PER_MOL_IN_HARTREE: Final = 2625.4996394799
 
@@ -66,6 +76,66 @@ def neb_specification(*, smoke: bool = False, engine: str = "auto") -> BandDemo:
             return _formula(3 if smoke else 7)
         case _:
             raise ValueError(f"engine is {engine!r}; choose one of auto, pyscf, scipy")
+
+
+def run_band(client: Client, output: Path, *, smoke: bool = False) -> int:
+    """Let a service of the ledger find the path, and draw it; return the exit status.
+
+    Args:
+        client: of a ledger with a service runner, whose managers have the demo's functions.
+        output: folder for `band.png`; it is made.
+        smoke: a small basis, and fewer images.
+
+    Returns:
+        0 if the path was found, 1 if not.
+    """
+    console = Console()
+    output.mkdir(parents=True, exist_ok=True)
+    demo = neb_specification(smoke=smoke)
+    console.print(f"\n[bold]{demo.title}[/], by the service {SERVICE}:")
+    try:
+        added = client.add_service(SERVICE, demo.kwargs, tag=TAG, reason="the demo")
+        for error in added.errors:
+            console.print(f"refused: {error.code}: {error.message}", style="red", markup=False)
+        ids = [id_ for id_ in added.ids if id_ is not None]
+        if not ids:
+            return 1
+        _follow(client, console, ids[0])
+        record = client.get_records(ids[0], include=("result",))
+        history = client.history(ids[0])
+    except ClientError as error:
+        console.print(Text("The demo ends early: ", "red") + Text(str(error), "default"))
+        return 1
+    if record.status != Status.complete:
+        said = f"service {record.id} is {record.status}: {record.error_type}"
+        console.print(Text(f"{said}: {record.error_message}", "red"))
+        return 1
+    height = record.result["barrier"] * demo.energies_in_unit
+    console.print(f"The barrier is {height:.1f} {demo.energy} high ({demo.level}).")
+    path = output / "band.png"
+    try:
+        draw_band(path, record.result, demo)
+    except ImportError:
+        console.print("Matplotlib is not installed, so there is no plot.")
+    else:
+        console.print(f"plot: {path}", highlight=False)
+    console.print(f"\n[bold]What happened to service {record.id}[/], by client.history:")
+    print(repr(history))
+    return 0
+
+
+def _follow(client: Client, console: Console, service_id: int) -> None:
+    """Print what a service says while it runs, until it has ended."""
+    n_told = 0
+    deadline = time.monotonic() + TIMEOUT_S
+    while time.monotonic() < deadline:
+        view = client.service(service_id)
+        console.print(view.output[n_told:], end="", markup=False, highlight=False)
+        n_told = len(view.output)
+        if view.status not in (Status.waiting, Status.running):
+            return
+        time.sleep(FOLLOW_S)
+    console.print(f"after {TIMEOUT_S:g} s it is not done", style="red")
 
 
 def draw_band(path: Path, result: Mapping[str, Any], demo: BandDemo) -> None:
