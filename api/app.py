@@ -19,6 +19,7 @@ from recordledger.projections.ledger import Ledger
 from . import auth, errors, openapi
 from .desk import Desk
 from .routes import (
+    datasets,
     management,
     managers,
     operations,
@@ -40,6 +41,7 @@ _ROUTERS: Final = (
     records.router,
     routing.router,
     operations.router,
+    datasets.router,
     services.router,
     services.views,
     managers.router,

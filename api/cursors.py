@@ -27,6 +27,8 @@ class Listing(IntEnum):
     parents = 103
     refusals = 104
     operations = 105
+    entries = 106
+    dataset_events = 107
 
 
 def cursor_of(ledger_id: UUID, listed: Stream | Listing, last_id: int) -> str:

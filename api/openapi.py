@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -72,7 +73,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
     )
     components = described.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
-    models: list[type[BaseModel]] = [*Message.__subclasses__(), Problem]
+    models: list[type[BaseModel]] = [*_messages(Message), Problem]
     _, definitions = models_json_schema(
         [(model, "validation") for model in models], ref_template=_REF
     )
@@ -94,3 +95,10 @@ def describe(app: FastAPI) -> dict[str, Any]:
                 operation["x-permissions"] = list(needed)
                 operation["security"] = [{"token": []}] if needed else []
     return described
+
+
+def _messages(base: type[Message]) -> Iterator[type[Message]]:
+    """Yield every kind of message below this one."""
+    for found in base.__subclasses__():
+        yield found
+        yield from _messages(found)

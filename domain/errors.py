@@ -20,6 +20,15 @@ LedgerError
 │   ├── OperationNotFound
 │   ├── JobNotFound
 │   ├── JobNotEnded
+│   ├── DatasetNotFound
+│   ├── DatasetExists
+│   ├── DatasetChanged
+│   ├── DatasetLocked
+│   ├── EntryNotFound
+│   ├── EntryExists
+│   ├── SpecificationNotFound
+│   ├── SpecificationExists
+│   ├── VersionNotFound
 │   └── InvalidInput        the request itself is wrong
 │       └── TooLarge
 ├── ImpossibleHistory       the log holds what the rules do not allow
@@ -32,9 +41,19 @@ LedgerError
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
-from typing import ClassVar
+from itertools import islice
+from typing import ClassVar, Final
 from uuid import UUID
+
+_SHOWN_MAX: Final = 20
+
+
+def _some(items: Iterable[object]) -> str:
+    """Return a list as one reads it, of many the first ones only."""
+    shown = [str(item) for item in islice(items, _SHOWN_MAX + 1)]
+    return ", ".join([*shown[:_SHOWN_MAX], "..."] if len(shown) > _SHOWN_MAX else shown)
 
 
 class LedgerError(Exception):
@@ -161,11 +180,18 @@ class StillReferenced(CommandRefused):
 
     code = "still_referenced"
 
-    def __init__(self, record_id: int, parents: tuple[int, ...]) -> None:
-        shown = ", ".join(map(str, parents[:20])) + (", ..." if len(parents) > 20 else "")
-        super().__init__(f"record {record_id} is a child of {shown}; delete these first")
+    def __init__(
+        self, record_id: int, parents: tuple[int, ...], datasets: tuple[str, ...] = ()
+    ) -> None:
+        reasons: list[str] = []
+        if parents:
+            reasons.append(f"is a child of {_some(parents)}; delete these first")
+        if datasets:
+            reasons.append(f"is in {_some(datasets)}; remove it from there first")
+        super().__init__(f"record {record_id} {', and '.join(reasons)}")
         self.record_id = record_id
         self.parents = parents
+        self.datasets = datasets
 
 
 class NothingToAdopt(CommandRefused):
@@ -256,6 +282,116 @@ class JobNotEnded(CommandRefused):
         )
         self.job_id = job_id
         self.state = state
+
+
+class DatasetNotFound(CommandRefused):
+    """There is no dataset of this name or id, or it was deleted."""
+
+    code = "dataset_not_found"
+
+    def __init__(self, dataset: int | str) -> None:
+        super().__init__(f"there is no dataset {dataset!r}")
+        self.dataset = dataset
+
+
+class DatasetExists(CommandRefused):
+    """Another dataset has this name; capitals do not tell names apart."""
+
+    code = "dataset_exists"
+
+    def __init__(self, name: str, dataset_id: int) -> None:
+        super().__init__(f"dataset {dataset_id} is called {name!r} already; choose another name")
+        self.name = name
+        self.dataset_id = dataset_id
+
+
+class DatasetChanged(CommandRefused):
+    """Somebody has changed the dataset since the version that the request was made for."""
+
+    code = "dataset_changed"
+
+    def __init__(self, name: str, expected: int, version: int) -> None:
+        super().__init__(
+            f"dataset {name!r} is at version {version}, and the request was made for {expected}: "
+            "look at it again, and send what is still right"
+        )
+        self.name = name
+        self.expected = expected
+        self.version = version
+
+
+class DatasetLocked(CommandRefused):
+    """A version of the dataset was locked, which stays readable for ever."""
+
+    code = "dataset_locked"
+
+    def __init__(self, name: str, n_versions: int) -> None:
+        super().__init__(
+            f"dataset {name!r} has {n_versions} locked versions, which stay readable: it cannot be "
+            "deleted"
+        )
+        self.name = name
+        self.n_versions = n_versions
+
+
+class EntryNotFound(CommandRefused):
+    """The dataset has no entries of these names."""
+
+    code = "entry_not_found"
+
+    def __init__(self, dataset: str, names: tuple[str, ...]) -> None:
+        super().__init__(f"dataset {dataset!r} has no entry {_some(map(repr, names))}")
+        self.dataset = dataset
+        self.names = names
+
+
+class EntryExists(CommandRefused):
+    """The dataset has other entries of these names already, or two would have the same."""
+
+    code = "entry_exists"
+
+    def __init__(self, dataset: str, names: tuple[str, ...]) -> None:
+        super().__init__(
+            f"dataset {dataset!r} has another entry {_some(map(repr, names))}; names are unique"
+        )
+        self.dataset = dataset
+        self.names = names
+
+
+class SpecificationNotFound(CommandRefused):
+    """The dataset has no specifications of these names."""
+
+    code = "specification_not_found"
+
+    def __init__(self, dataset: str, names: tuple[str, ...]) -> None:
+        super().__init__(f"dataset {dataset!r} has no specification {_some(map(repr, names))}")
+        self.dataset = dataset
+        self.names = names
+
+
+class SpecificationExists(CommandRefused):
+    """The dataset has another specification of this name already."""
+
+    code = "specification_exists"
+
+    def __init__(self, dataset: str, name: str) -> None:
+        super().__init__(
+            f"dataset {dataset!r} has another specification {name!r}; choose another name, or "
+            "remove that one first"
+        )
+        self.dataset = dataset
+        self.name = name
+
+
+class VersionNotFound(CommandRefused):
+    """No version of the dataset was locked under this number."""
+
+    code = "version_not_found"
+
+    def __init__(self, dataset: str, number: int) -> None:
+        super().__init__(f"dataset {dataset!r} has no locked version {number}")
+        self.dataset = dataset
+        self.number = number
 
 
 class InvalidInput(CommandRefused):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from enum import StrEnum, auto
 from typing import Final
@@ -115,6 +116,7 @@ def consequences(
     *,
     down: bool = True,
     up: bool = True,
+    spared: AbstractSet[int] = frozenset(),
 ) -> list[Consequence]:
     """Return what an action on the records that were meant brings about in their family.
 
@@ -125,6 +127,7 @@ def consequences(
         records: the state of all of them before the action.
         down: whether children follow (`delete_children`).
         up: whether parents follow (`propagate`).
+        spared: records that no erasure reaches, because something else refers to them.
     """
     plan = _Plan(family, records, meant)
     match action:
@@ -137,7 +140,7 @@ def consequences(
                 plan.descend(e.SoftDeleted, _is_not_deleted)
         case Action.erase:
             if down:
-                plan.descend(e.Erased, _exists)
+                plan.descend(e.Erased, _exists, spared=spared)
         case Action.invalidate:
             if up:
                 plan.climb(e.Invalidated, _is_complete, otherwise=(e.Cancelled, _is_unfinished))
@@ -214,6 +217,7 @@ class _Plan:
         *,
         below: type[Event] | None = None,
         shared: bool = False,
+        spared: AbstractSet[int] = frozenset(),
     ) -> None:
         """Let it happen to children that meet the condition and that nobody else needs.
 
@@ -222,6 +226,7 @@ class _Plan:
             condition: of a child to be affected, and of another parent to need it.
             below: begin only below records to which this happens; None for all.
             shared: take children also where another parent needs them.
+            spared: leave these as they are.
         """
         todo = deque(
             id_ for id_, (what, _) in self._affected.items() if below is None or what is below
@@ -231,6 +236,8 @@ class _Plan:
             for child in self._family.children.get(parent, ()):
                 record = self._records.get(child)
                 if child in self._affected or record is None or not condition(record):
+                    continue
+                if child in spared:
                     continue
                 if shared or not self._is_needed(child, condition):
                     self._add(child, event_type, parent, is_child=True)

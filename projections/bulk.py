@@ -27,7 +27,7 @@ from recordledger.domain.job import (
 from recordledger.domain.propagation import Action
 from recordledger.domain.streams import Stream
 
-from . import jobs, operations, payloads
+from . import dataset_jobs, jobs, operations, payloads
 from .database import Db
 from .idempotency import RequestKey
 from .ledger import Intent, Ledger, Operation
@@ -282,6 +282,8 @@ def _advance(ledger: Ledger, job_id: int) -> None:
     with ledger.datastore.reading() as db:
         job = jobs.get(db, job_id)
     match job.state:
+        case JobState.running if job.action == dataset_jobs.SUBMIT:
+            dataset_jobs.do_slice(ledger, job)
         case JobState.running:
             _do_slice(ledger, job)
         case JobState.cancelling:
@@ -370,7 +372,10 @@ def _keep_refusals(
 
 
 class JobRefusal(NamedTuple):
-    """A record that a job was refused for: its place among the job's records, and why."""
+    """A record that a job was refused for: its place among the job's records, and why.
+
+    `record_id` is 0 where the job was to make it, for a dataset.
+    """
 
     idx: int
     record_id: int
@@ -387,8 +392,10 @@ def refusals_of(ledger: Ledger, job_id: int, limit: int, after: int = -1) -> lis
     """
     found: list[JobRefusal] = []
     with ledger.datastore.reading() as db:
-        if not jobs.get(db, job_id).n_refused:
+        job = jobs.get(db, job_id)
+        if not job.n_refused:
             return []
+        of_records = job.action != dataset_jobs.SUBMIT
         _, ids = _order_of(ledger, job_id)
         n_done = 0
         for placed in ledger.history(db, Stream.job, job_id):
@@ -400,7 +407,7 @@ def refusals_of(ledger: Ledger, job_id: int, limit: int, after: int = -1) -> lis
                 continue
             content = payloads.load(db, [event.refusals.digest])[event.refusals.digest]
             found += [
-                JobRefusal(idx, ids[idx], code, message)
+                JobRefusal(idx, ids[idx] if of_records else 0, code, message)
                 for idx, code, message in msgpack.unpackb(content)
                 if idx > after
             ]

@@ -20,6 +20,7 @@ from psycopg import Rollback, Transaction
 from psycopg.errors import UniqueViolation
 
 from recordledger.domain.access import Token, evolve_token
+from recordledger.domain.dataset import Dataset, evolve_dataset
 from recordledger.domain.errors import StoreUnavailable
 from recordledger.domain.events import Event, Stamp
 from recordledger.domain.job import Job, evolve_job
@@ -32,6 +33,7 @@ from recordledger.domain.streams import Stream, stream_number, stream_uuid
 from . import (
     claim_queue,
     comments,
+    datasets,
     families,
     idempotency,
     jobs,
@@ -209,13 +211,13 @@ class Intent:
     """What people or policies want done to records.
 
     Attributes:
-        action: its name; on every event.
+        action: its name; on every event. None for what is no action on records.
         operation_id: of an operation that is done in several transactions; None for a new one.
         undoes: the operation that is to be reversed.
         dry_run: only say what would happen.
     """
 
-    action: Action
+    action: Action | None
     operation_id: UUID | None = None
     undoes: UUID | None = None
     dry_run: bool = False
@@ -245,6 +247,7 @@ class Operation:
         self._managers: dict[int, Manager] = {}
         self._tokens: dict[int, Token] = {}
         self._jobs: dict[int, Job] = {}
+        self._datasets: dict[int, Dataset] = {}
         self._happened: list[Recorded] = []
 
     @property
@@ -317,6 +320,14 @@ class Operation:
             self._jobs[job.id] = job
         return job
 
+    def happen_to_dataset(self, dataset: Dataset, events: Sequence[Event]) -> Dataset:
+        """Let events happen to a locked or new dataset; return what it is then."""
+        for event in events:
+            dataset = evolve_dataset(dataset, event)
+            self._happened.append(Recorded(Stream.dataset, dataset.id, dataset.version, event))
+            self._datasets[dataset.id] = dataset
+        return dataset
+
     def happen_to_token(self, token: Token, events: Sequence[Event]) -> Token:
         """Let events happen to a locked or new token; return what it is then."""
         for event in events:
@@ -350,6 +361,7 @@ class Operation:
             self._managers.values(),
             self._tokens.values(),
             self._jobs.values(),
+            self._datasets.values(),
             self._happened,
         )
         append(self.db, stored)
@@ -378,6 +390,7 @@ def write_projections(
     changed_managers: Iterable[Manager],
     changed_tokens: Iterable[Token],
     changed_jobs: Iterable[Job],
+    changed_datasets: Iterable[Dataset],
     happened: Sequence[Recorded],
 ) -> None:
     """Bring every inline projection from what was to what is, set-based.
@@ -391,6 +404,7 @@ def write_projections(
         changed_managers: each changed manager, after.
         changed_tokens: each changed token, after.
         changed_jobs: each changed job, after.
+        changed_datasets: each changed dataset, after.
         happened: all the events.
     """
     lanes.require(
@@ -413,6 +427,7 @@ def write_projections(
         comments.write(db, changes, happened, texts)
         operations.write(db, happened)
         rescues.write(db, happened)
+    datasets.write(db, changes, changed_datasets, happened)
     for manager in changed_managers:
         managers.write(db, manager)
     for token in changed_tokens:

@@ -37,7 +37,7 @@ from recordledger.domain.propagation import (
 from recordledger.domain.record import Record, decide, fold, inverse
 from recordledger.domain.references import MARK_BYTES, payloads_referred_to
 
-from . import families, operations, payloads, records
+from . import datasets, families, operations, payloads, records
 from .idempotency import RequestKey
 from .ledger import Intent, Ledger, Operation
 
@@ -214,14 +214,16 @@ def do(
         except CommandRefused as refusal:
             done.refusals[record_id] = refusal
     meant = [record.id for record, _ in accepted]
+    named_in: Mapping[int, tuple[str, ...]] = {}
     if order.action is Action.erase:
-        meant = _refuse_referenced(meant, family, known, done)
+        named_in = datasets.referring(operation.db, known)
+        meant = _refuse_referenced(meant, family, known, named_in, done)
     happening: dict[int, list[Event]] = {
         record.id: events for record, events in accepted if record.id not in done.refusals
     }
     done.updated.update(happening.keys() & asked)
     if family.parents or family.children:
-        _add_relatives(operation, order, maker, happening, meant, done, all_meant)
+        _add_relatives(operation, order, maker, happening, meant, done, all_meant, named_in.keys())
     for record_id, events in happening.items():
         operation.happen(known[record_id], events)
     for record, events in maker.new_records:
@@ -373,7 +375,11 @@ def common(stamp: Stamp, cause: int | None) -> dict[str, Any]:
 
 
 def _refuse_referenced(
-    meant: Sequence[int], family: Family, known: Mapping[int, Record], done: Done
+    meant: Sequence[int],
+    family: Family,
+    known: Mapping[int, Record],
+    named_in: Mapping[int, tuple[str, ...]],
+    done: Done,
 ) -> list[int]:
     """Return those that nothing refers to but what is destroyed with them; refuse the others."""
     accepted = set(meant)
@@ -386,12 +392,14 @@ def _refuse_referenced(
     refused: set[int] = set()
     while todo:
         record_id = todo.pop()
-        if record_id in accepted and spared_parents(record_id):
+        if record_id in accepted and (record_id in named_in or spared_parents(record_id)):
             accepted.discard(record_id)
             refused.add(record_id)
             todo.extend(family.children.get(record_id, ()))
     for record_id in refused:
-        done.refusals[record_id] = StillReferenced(record_id, spared_parents(record_id))
+        done.refusals[record_id] = StillReferenced(
+            record_id, spared_parents(record_id), named_in.get(record_id, ())
+        )
     return sorted(accepted)
 
 
@@ -403,6 +411,7 @@ def _add_relatives(
     meant: Sequence[int],
     done: Done,
     all_meant: AbstractSet[int],
+    spared: AbstractSet[int],
 ) -> None:
     found = consequences(
         order.action,
@@ -411,6 +420,7 @@ def _add_relatives(
         maker.known,
         down=order.delete_children,
         up=order.propagate,
+        spared=spared,
     )
     for relative in found:
         record = maker.known[relative.record_id]

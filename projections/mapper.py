@@ -19,6 +19,7 @@ from eventsourcing.utils import register_topic
 from pydantic import BaseModel, ValidationError
 
 from recordledger.domain.access import TOKEN_EVENTS
+from recordledger.domain.dataset import DATASET_EVENTS
 from recordledger.domain.errors import UnknownEvent, UnreadableEvent
 from recordledger.domain.events import RECORD_EVENTS, Event, Outcome, Payload
 from recordledger.domain.job import JOB_EVENTS
@@ -29,7 +30,13 @@ from .upcasters import upcast
 
 EVENT_TYPES: Final[Mapping[str, type[Event]]] = {
     event_type.topic: event_type
-    for event_type in (*RECORD_EVENTS, *MANAGER_EVENTS, *TOKEN_EVENTS, *JOB_EVENTS)
+    for event_type in (
+        *RECORD_EVENTS,
+        *MANAGER_EVENTS,
+        *TOKEN_EVENTS,
+        *JOB_EVENTS,
+        *DATASET_EVENTS,
+    )
 }
 
 # The key under which a shape's version is stored, where it is not 1 (as the library does).

@@ -10,6 +10,7 @@ from typing import Any, Final
 import zstandard
 
 from recordledger.domain import events as e
+from recordledger.domain.dataset import EntriesAdded, SpecificationAdded
 from recordledger.domain.errors import InvalidInput, TooLarge
 from recordledger.domain.events import Event, Outcome, Payload
 from recordledger.domain.fingerprint import digest_of
@@ -40,6 +41,8 @@ _NAMING: Final = (
     e.Reverted,
     JobSubmitted,
     JobAdvanced,
+    EntriesAdded,
+    SpecificationAdded,
 )
 
 # Held shared by whoever stores payloads, and alone by whoever destroys some: what is about to be

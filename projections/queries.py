@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final, LiteralString, NamedTuple
+from typing import Any, Final, Literal, LiteralString, NamedTuple
 from uuid import UUID
 
 from recordledger.domain.errors import ManagerNotFound, RecordNotFound
@@ -23,6 +23,15 @@ _LOG_SQL = statements("ledger_events")
 
 
 @dataclass(frozen=True, slots=True)
+class DatasetCells:
+    """Some cells of a dataset, all by number; None for all of them."""
+
+    dataset_id: int
+    specifications: tuple[int, ...] | None = None
+    entries: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RecordFilter:
     """Which records: those that meet every condition that is not None."""
 
@@ -36,6 +45,7 @@ class RecordFilter:
     created_before: datetime | None = None
     modified_after: datetime | None = None
     modified_before: datetime | None = None
+    cells: DatasetCells | None = None
 
 
 # How each condition reads in SQL. A list of one becomes an equality, which an index on
@@ -90,9 +100,12 @@ def select_ids(ledger: Ledger, which: RecordFilter, limit: int) -> list[int]:
     """
     conditions, parameters = _conditions(which)
     where: LiteralString = " AND ".join(conditions) or "true"
-    sql = shipped(_SQL["ids"].format(where=where))
+    source = _source(which.cells, parameters, "ASC")
+    sql = shipped(_SQL["ids"].format(source=source, where=where, key=_key(which.cells)))
     with ledger.datastore.reading() as db:
-        return [row[0] for row in db.execute(sql, parameters | {"limit": limit})]
+        # Planned for these values, as the pages.
+        rows = db.execute(sql, parameters | {"limit": limit}, prepare=False)
+        return [row[0] for row in rows]
 
 
 class ErrorGroup(NamedTuple):
@@ -137,10 +150,11 @@ def page_sql(
         parameters["before_id"] = before_id
         conditions.append("r.id < %(before_id)s")
     columns: LiteralString = ", ".join("r." + name for name in records.COLUMNS)
+    source, key = _source(which.cells, parameters, "DESC"), _key(which.cells)
 
     def page(*more: LiteralString) -> LiteralString:
         where: LiteralString = " AND ".join([*conditions, *more]) or "true"
-        return shipped(_SQL["page"].format(columns=columns, where=where))
+        return shipped(_SQL["page"].format(columns=columns, source=source, where=where, key=key))
 
     if not statuses:
         return page(), parameters
@@ -150,6 +164,38 @@ def page_sql(
         parameters[parameter] = status
         pages.append("(" + page("r.status = %(" + parameter + ")s") + ")")
     return shipped(_SQL["merged"].format(pages=" UNION ALL ".join(pages))), parameters
+
+
+def _source(
+    cells: DatasetCells | None, parameters: dict[str, Any], direction: Literal["ASC", "DESC"]
+) -> LiteralString:
+    """Return what is read: all records, or those of a dataset in the order of their ids.
+
+    A record that is in several cells is there once. What the page before has left is told to the
+    inner query too, which reads an index from there.
+    """
+    if cells is None:
+        return "records r"
+    parameters["dataset_id"] = cells.dataset_id
+    conditions: list[LiteralString] = [
+        "dataset_id = %(dataset_id)s",
+        "removed_in IS NULL",
+    ]
+    if "before_id" in parameters:
+        conditions.append("record_id < %(before_id)s")
+    if cells.specifications is not None:
+        parameters["specifications"] = list(cells.specifications)
+        conditions.append("specification = ANY(%(specifications)s::integer[])")
+    if cells.entries is not None:
+        parameters["entries"] = list(cells.entries)
+        conditions.append("entry = ANY(%(entries)s::integer[])")
+    where: LiteralString = " AND ".join(conditions)
+    return shipped(_SQL["of_dataset"].format(where=where, direction=direction))
+
+
+def _key(cells: DatasetCells | None) -> LiteralString:
+    """Return by what the rows of `_source` are ordered."""
+    return "r.id" if cells is None else "d.record_id"
 
 
 def _conditions(which: RecordFilter) -> tuple[list[LiteralString], dict[str, Any]]:

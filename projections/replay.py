@@ -12,6 +12,7 @@ from psycopg.rows import tuple_row
 from psycopg.sql import SQL, Identifier
 
 from recordledger.domain.access import Token, evolve_token
+from recordledger.domain.dataset import Dataset, evolve_dataset
 from recordledger.domain.errors import ImpossibleHistory
 from recordledger.domain.job import Job, evolve_job
 from recordledger.domain.lanes import Lane
@@ -43,7 +44,15 @@ PROJECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "managers": ("id",),
     "tokens": ("id",),
     "jobs": ("id",),
+    "datasets": ("id",),
+    "dataset_entries": ("dataset_id", "number", "added_in"),
+    "dataset_specifications": ("dataset_id", "number"),
+    "dataset_records": ("dataset_id", "specification", "entry", "added_in"),
+    "dataset_counts": ("dataset_id", "specification", "status"),
+    "dataset_versions": ("dataset_id", "number"),
 }
+# In these a count of zero is the same as no row.
+_COUNTED: Final = frozenset({"status_counts", "dataset_counts"})
 _BATCH: Final = 5_000
 
 Progress = Callable[[int, int], None]
@@ -212,10 +221,12 @@ class _Batch:
         self._managers: list[Manager] = []
         self._tokens: list[Token] = []
         self._jobs: list[Job] = []
+        self._datasets: list[Dataset] = []
         self._happened: list[Recorded] = []
 
     def __len__(self) -> int:
-        return len(self._records) + len(self._managers) + len(self._tokens) + len(self._jobs)
+        n_others = len(self._managers) + len(self._tokens) + len(self._jobs) + len(self._datasets)
+        return len(self._records) + n_others
 
     def add(self, stream: Stream, number: int, history: list[Recorded]) -> int:
         """Fold the history of one aggregate; return how many events it has."""
@@ -236,7 +247,10 @@ class _Batch:
                     token = evolve_token(token, recorded.event)
                 self._tokens.append(token)
             case Stream.dataset:
-                raise ImpossibleHistory(f"dataset {number}", 1, "datasets have no events yet")
+                dataset = Dataset(number)
+                for recorded in history:
+                    dataset = evolve_dataset(dataset, recorded.event)
+                self._datasets.append(dataset)
             case Stream.job:
                 job = Job(number)
                 for recorded in history:
@@ -250,7 +264,14 @@ class _Batch:
         lanes = self._lanes
         lanes.intern(_lanes(after for _, after in self._records))
         write_projections(
-            db, lanes, self._records, self._managers, self._tokens, self._jobs, self._happened
+            db,
+            lanes,
+            self._records,
+            self._managers,
+            self._tokens,
+            self._jobs,
+            self._datasets,
+            self._happened,
         )
         self._clear()
 
@@ -274,8 +295,7 @@ def _differences(
             key=SQL(", ").join(map(Identifier, key)),
             live=Identifier(live, table),
             shadow=Identifier(shadow, table),
-            # A count of zero is the same as no row.
-            counted=SQL("n_records <> 0" if table == "status_counts" else "true"),
+            counted=SQL("n_records <> 0" if table in _COUNTED else "true"),
         ),
         {"limit": limit},
     ).fetchall()

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
+from psycopg import Rollback
+
 from recordledger.domain.commands import Create
 from recordledger.domain.events import Kind, Priority, Stamp
 from recordledger.domain.fingerprint import Specification
@@ -73,23 +75,61 @@ def create_records(
 
     def work(operation: Operation) -> Submitted:
         known = store_specifications(operation, contents, contents if find_existing else ())
-        ids: list[int] = []
-        existing_idx: list[int] = []
-        distinct = {entry.identity for entry in entries}
-        n_new = len(distinct - known.keys()) if find_existing else len(entries)
-        new_ids = iter(records.next_ids(operation.db, n_new) if n_new else [])
-        for index, entry in enumerate(entries):
-            if find_existing and entry.identity in known:
-                ids.append(known[entry.identity])
-                existing_idx.append(index)
-                continue
-            record = Record(next(new_ids))
-            operation.happen(record, decide(record, create_of(entry, operation.stamp)))
-            known[entry.identity] = record.id
-            ids.append(record.id)
+        ids, existing_idx = _create(operation, entries, known, find_existing=find_existing)
         return {"operation_id": str(operation.id), "ids": ids, "existing_idx": existing_idx}
 
     return ledger.operate(work, actor=actor, reason=reason, request=request)
+
+
+def find_or_create(
+    operation: Operation, entries: Sequence[NewRecord], *, find_existing: bool
+) -> tuple[list[int], list[int]]:
+    """Return a record for each entry, all of them locked, and the indexes of those that existed.
+
+    Records are locked before payloads are stored, as everywhere. Which ones exist is only known
+    for sure when the payloads are held; if there are more of them then, all is taken anew.
+    """
+    contents = {
+        entry.specification.payload.digest: entry.specification.canonical for entry in entries
+    }
+    to_find = sorted(contents) if find_existing else []
+    found = set(records.existing(operation.db, to_find).values()) if to_find else set[int]()
+    while True:
+        with operation.savepoint() as savepoint:
+            if found:
+                operation.lock(found)
+            known = store_specifications(operation, contents, to_find)
+            complete = found.issuperset(known.values())
+            if not complete:
+                raise Rollback(savepoint)
+        if complete:
+            return _create(operation, entries, known, find_existing=find_existing)
+        found.update(known.values())
+
+
+def _create(
+    operation: Operation,
+    entries: Sequence[NewRecord],
+    known: dict[tuple[bytes, Kind], int],
+    *,
+    find_existing: bool,
+) -> tuple[list[int], list[int]]:
+    """Create what is not known; return the ids of all, and the indexes of those that were."""
+    ids: list[int] = []
+    existing_idx: list[int] = []
+    distinct = {entry.identity for entry in entries}
+    n_new = len(distinct - known.keys()) if find_existing else len(entries)
+    new_ids = iter(records.next_ids(operation.db, n_new) if n_new else [])
+    for index, entry in enumerate(entries):
+        if find_existing and entry.identity in known:
+            ids.append(known[entry.identity])
+            existing_idx.append(index)
+            continue
+        record = Record(next(new_ids))
+        operation.happen(record, decide(record, create_of(entry, operation.stamp)))
+        known[entry.identity] = record.id
+        ids.append(record.id)
+    return ids, existing_idx
 
 
 def store_specifications(

@@ -16,7 +16,7 @@ import click
 
 from recordledger import __version__
 
-from .commands import looking, managing, routing
+from .commands import collecting, looking, managing, routing
 from .commands import services as service_commands
 from .commands.terminal import JSON, console, print_json, says_what_is_wrong
 from .engine_names import ENGINES, PROCESSES
@@ -852,6 +852,7 @@ for _command in (
     *looking.COMMANDS,
     *managing.COMMANDS,
     *routing.COMMANDS,
+    *collecting.COMMANDS,
     *service_commands.COMMANDS,
 ):
     main.add_command(_command)

@@ -12,6 +12,19 @@ from .connection import (
     read_connection,
     write_connection,
 )
+from .dataset_results import (
+    DatasetDetails,
+    DatasetRow,
+    Datasets,
+    DatasetStatus,
+    DatasetSummary,
+    DatasetTable,
+    Entries,
+    EntriesMetadata,
+    Results,
+    SubmitMetadata,
+)
+from .datasets import AsyncDataset, Dataset
 from .errors import (
     ClientError,
     Forbidden,
@@ -61,6 +74,7 @@ from .wire import json_bytes
 
 __all__ = [
     "AsyncClient",
+    "AsyncDataset",
     "AsyncFoundRecords",
     "Attempts",
     "Client",
@@ -69,6 +83,15 @@ __all__ = [
     "Comments",
     "Connection",
     "Counts",
+    "Dataset",
+    "DatasetDetails",
+    "DatasetRow",
+    "DatasetStatus",
+    "DatasetSummary",
+    "DatasetTable",
+    "Datasets",
+    "Entries",
+    "EntriesMetadata",
     "ErrorGroup",
     "ErrorGroups",
     "Explanation",
@@ -96,10 +119,12 @@ __all__ = [
     "Records",
     "RecordsNotFound",
     "Refused",
+    "Results",
     "ReturnMetadata",
     "Server",
     "ServerFault",
     "ServiceView",
+    "SubmitMetadata",
     "Token",
     "Tokens",
     "Tree",

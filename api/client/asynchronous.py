@@ -13,6 +13,7 @@ import httpx2
 from ..schemas import Include
 from . import (
     calls,
+    dataset_calls,
     manage_calls,
     manager_calls,
     operation_calls,
@@ -20,6 +21,7 @@ from . import (
     service_calls,
     token_calls,
 )
+from .datasets import AsyncDataset
 from .exchange import TIMEOUT_S, Operation, Outcome, Reply, Send, Session, Sleep, Step
 from .options import closed, fault_of, open_session
 from .results import Record, Records
@@ -43,9 +45,7 @@ def _querying(
     call: Callable[Concatenate[Session, P], calls.Pages],
 ) -> Callable[Concatenate[AsyncClient, P], AsyncFoundRecords]:
     def method(client: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> AsyncFoundRecords:
-        # Made once here, so that a wrong condition is refused by the call and not by the loop.
-        call(client.session, *args, **kwargs)
-        return AsyncFoundRecords(client, lambda: call(client.session, *args, **kwargs))
+        return client.found(lambda: call(client.session, *args, **kwargs))
 
     present(method, call, "AsyncFoundRecords")
     return method
@@ -157,6 +157,29 @@ class AsyncClient:
 
     why = _awaited(routing_calls.why)
     queue = _awaited(routing_calls.queue)
+
+    datasets = _awaited(dataset_calls.datasets)
+
+    async def add_dataset(
+        self, name: str, description: str = "", *, reason: str | None = None
+    ) -> AsyncDataset:
+        """See below: the operation's own docstring is put here."""
+        call = dataset_calls.add_dataset(self.session, name, description, reason=reason)
+        return AsyncDataset(self, await self.run(call))
+
+    add_dataset.__doc__ = documented(dataset_calls.add_dataset)
+
+    async def dataset(self, name_or_id: str | int) -> AsyncDataset:
+        """See below: the operation's own docstring is put here."""
+        return AsyncDataset(self, await self.run(dataset_calls.dataset(self.session, name_or_id)))
+
+    dataset.__doc__ = documented(dataset_calls.dataset)
+
+    def found(self, ask: Callable[[], calls.Pages]) -> AsyncFoundRecords:
+        """Return what a query finds; `ask` makes its pages anew for each loop."""
+        # Made once here, so that a wrong condition is refused by the call and not by the loop.
+        ask()
+        return AsyncFoundRecords(self, ask)
 
     issue_token = _awaited(token_calls.issue_token)
     tokens = _awaited(token_calls.tokens)

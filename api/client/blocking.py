@@ -14,6 +14,7 @@ import httpx2
 from ..schemas import Include
 from . import (
     calls,
+    dataset_calls,
     manage_calls,
     manager_calls,
     operation_calls,
@@ -21,6 +22,7 @@ from . import (
     service_calls,
     token_calls,
 )
+from .datasets import Dataset
 from .exchange import TIMEOUT_S, Operation, Outcome, Reply, Send, Session, Sleep, Step
 from .options import closed, fault_of, open_session
 from .results import Record, Records
@@ -44,9 +46,7 @@ def _querying(
     call: Callable[Concatenate[Session, P], calls.Pages],
 ) -> Callable[Concatenate[Client, P], FoundRecords]:
     def method(client: Client, /, *args: P.args, **kwargs: P.kwargs) -> FoundRecords:
-        # Made once here, so that a wrong condition is refused by the call and not by the loop.
-        call(client.session, *args, **kwargs)
-        return FoundRecords(client, lambda: call(client.session, *args, **kwargs))
+        return client.found(lambda: call(client.session, *args, **kwargs))
 
     present(method, call, "FoundRecords")
     return method
@@ -183,6 +183,29 @@ class Client:
 
     why = _blocking(routing_calls.why)
     queue = _blocking(routing_calls.queue)
+
+    datasets = _blocking(dataset_calls.datasets)
+
+    def add_dataset(
+        self, name: str, description: str = "", *, reason: str | None = None
+    ) -> Dataset:
+        """See below: the operation's own docstring is put here."""
+        call = dataset_calls.add_dataset(self.session, name, description, reason=reason)
+        return Dataset(self, self.run(call))
+
+    add_dataset.__doc__ = documented(dataset_calls.add_dataset)
+
+    def dataset(self, name_or_id: str | int) -> Dataset:
+        """See below: the operation's own docstring is put here."""
+        return Dataset(self, self.run(dataset_calls.dataset(self.session, name_or_id)))
+
+    dataset.__doc__ = documented(dataset_calls.dataset)
+
+    def found(self, ask: Callable[[], calls.Pages]) -> FoundRecords:
+        """Return what a query finds; `ask` makes its pages anew for each loop."""
+        # Made once here, so that a wrong condition is refused by the call and not by the loop.
+        ask()
+        return FoundRecords(self, ask)
 
     issue_token = _blocking(token_calls.issue_token)
     tokens = _blocking(token_calls.tokens)

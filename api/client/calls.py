@@ -49,8 +49,8 @@ _COMMON: Final[Mapping[str, Any]] = {
     "retry_on": (),
 }
 Kind = Literal["task", "service"]
-_MOMENTS: Final = frozenset(
-    {"created_after", "created_before", "modified_after", "modified_before"}
+_SINGLE: Final = frozenset(
+    {"created_after", "created_before", "modified_after", "modified_before", "dataset"}
 )
 _PAGE: Final = 250
 _PAGE_MIN: Final = 10
@@ -346,6 +346,9 @@ def query_records(
     created_before: datetime | None = None,
     modified_after: datetime | None = None,
     modified_before: datetime | None = None,
+    dataset: int | str | None = None,
+    specification: str | Iterable[str] | None = None,
+    entry: str | Iterable[str] | None = None,
     include: Include | Iterable[Include] = (),
     limit: int | None = None,
 ) -> Pages:
@@ -366,6 +369,9 @@ def query_records(
         created_before: see above.
         modified_after: when the record's last event was; see above.
         modified_before: see above.
+        dataset: of this dataset, by id or name.
+        specification: of the dataset: one or several, by name.
+        entry: of the dataset: one or several, by name.
         include: which payloads to bring.
         limit: no more than so many records in all; None for no limit.
 
@@ -386,6 +392,9 @@ def query_records(
             "created_before": created_before,
             "modified_after": modified_after,
             "modified_before": modified_before,
+            "dataset": dataset,
+            "specification": specification,
+            "entry": entry,
         }
     )
     request = wire.message(QueryRequest, query=conditions, include=listed(include))
@@ -395,7 +404,7 @@ def query_records(
 def conditions_of(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return conditions on records as the server takes them: lists where several are possible."""
     conditions = {
-        name: value if name in _MOMENTS else listed(value)
+        name: value if name in _SINGLE else listed(value)
         for name, value in given.items()
         if value is not None
     }

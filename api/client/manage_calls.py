@@ -45,6 +45,9 @@ class Conditions(TypedDict, total=False):
     created_before: datetime | None
     modified_after: datetime | None
     modified_before: datetime | None
+    dataset: int | str | None
+    specification: str | Iterable[str] | None
+    entry: str | Iterable[str] | None
 
 
 def reset_records(

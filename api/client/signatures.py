@@ -6,13 +6,16 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Final
 
-_SESSION: Final = "    session: the client's.\n"
+_HIDDEN: Final = ("    session: the client's.\n", "    within: the dataset's.\n")
 
 
 def documented(call: Callable[..., Any]) -> str:
     """Return an operation's docstring as a method has it: `self` is not described."""
     # Python 3.13 takes the indentation out of docstrings, and older ones leave it in.
-    return inspect.cleandoc(call.__doc__ or "").replace(_SESSION, "")
+    text = inspect.cleandoc(call.__doc__ or "")
+    for hidden in _HIDDEN:
+        text = text.replace(hidden, "")
+    return text
 
 
 def present(method: Callable[..., Any], call: Callable[..., Any], wrapped: str) -> None:
@@ -20,7 +23,7 @@ def present(method: Callable[..., Any], call: Callable[..., Any], wrapped: str) 
 
     Args:
         method: the method that a client has.
-        call: the operation; its first parameter, the session, is the client's `self`.
+        call: the operation; its first parameter is the client's `self`.
         wrapped: how the method wraps the operation's result, with `{}` for that.
     """
     signature = inspect.signature(call)

@@ -234,7 +234,9 @@ def _selected(call: Call, asked: ManageRequest) -> list[int]:
             "the query has no condition, so it would find every record; if that is what you want, "
             "say so: all=true"
         )
-    found = queries.select_ids(call.desk.ledger, filter_of(query), MANAGED_MAX + 1)
+    found = queries.select_ids(
+        call.desk.ledger, filter_of(call.desk.ledger, query), MANAGED_MAX + 1
+    )
     if len(found) > MANAGED_MAX:
         raise TooLarge(
             "the records that the query finds (add a condition)",

@@ -14,10 +14,12 @@ from recordledger.domain.access import Permission
 from recordledger.domain.errors import InvalidInput, RecordNotFound
 from recordledger.domain.streams import ID_MAX, Stream
 from recordledger.projections import queries
+from recordledger.projections.ledger import Ledger
 from recordledger.projections.queries import RecordFilter
 
 from ..auth import Visitor, allowed
 from ..cursors import cursor_of, last_id_of
+from ..datasets import cells_of
 from ..desk import Call, desk_of
 from ..openapi import gives, takes
 from ..rendering import attempts_out, events_out, fitting, rendered, require_room
@@ -45,7 +47,9 @@ RecordIdInPath = Annotated[int, Path(ge=1, le=ID_MAX)]
 Reader = Annotated[Visitor, allowed(Permission.read)]
 Submitter = Annotated[Visitor, allowed(Permission.submit)]
 
-_FILTERS: Final = tuple(field.name for field in fields(RecordFilter))
+_FILTERS: Final = tuple(
+    field.name for field in fields(RecordFilter) if field.name in RecordQuery.model_fields
+)
 _CREATE: Final[dict[str, Any]] = {
     "records": [
         {
@@ -173,7 +177,8 @@ def _query(call: Call) -> Reply:
     if asked.cursor is not None:
         before_id = last_id_of(asked.cursor, desk.ledger_id, Stream.record)
     # One more than the page, to know whether there is another page.
-    found = queries.query_records(desk.ledger, filter_of(asked.query), asked.limit + 1, before_id)
+    which = filter_of(desk.ledger, asked.query)
+    found = queries.query_records(desk.ledger, which, asked.limit + 1, before_id)
     n_shown = fitting(found[: asked.limit], asked.include, desk.settings.answer_bytes_max)
     shown = found[:n_shown]
     next_cursor = None
@@ -182,9 +187,16 @@ def _query(call: Call) -> Reply:
     return {"records": rendered(desk.ledger, shown, asked.include), "next_cursor": next_cursor}
 
 
-def filter_of(query: RecordQuery) -> RecordFilter:
-    """Return a query's conditions as the ledger has them."""
-    return RecordFilter(**{name: _condition(name, getattr(query, name)) for name in _FILTERS})
+def filter_of(ledger: Ledger, query: RecordQuery) -> RecordFilter:
+    """Return a query's conditions as the ledger has them.
+
+    Raises:
+        DatasetNotFound: there is no such dataset.
+        SpecificationNotFound: it has no such specification.
+        EntryNotFound: it has no such entry.
+    """
+    conditions = {name: _condition(name, getattr(query, name)) for name in _FILTERS}
+    return RecordFilter(**conditions, cells=cells_of(ledger, query))
 
 
 def _condition(name: str, value: object) -> Any:

@@ -57,6 +57,24 @@ NEEDS: Final[dict[tuple[str, str], set[Permission]]] = {
     ("GET", "/v1/policies"): {Permission.read},
     ("POST", "/v1/operations/{operation_id}/undo"): {Permission.submit},
     ("POST", "/v1/jobs/{job_id}/cancel"): {Permission.submit},
+    ("POST", "/v1/datasets"): {Permission.submit},
+    ("GET", "/v1/datasets"): {Permission.read},
+    ("GET", "/v1/datasets/{dataset_id}"): {Permission.read},
+    ("POST", "/v1/datasets/{dataset_id}/modify"): {Permission.submit},
+    ("POST", "/v1/datasets/{dataset_id}/delete"): {Permission.submit},
+    ("POST", "/v1/datasets/{dataset_id}/entries"): {Permission.submit},
+    ("GET", "/v1/datasets/{dataset_id}/entries"): {Permission.read},
+    ("POST", "/v1/datasets/{dataset_id}/entries/rename"): {Permission.submit},
+    ("POST", "/v1/datasets/{dataset_id}/entries/remove"): {Permission.submit},
+    ("POST", "/v1/datasets/{dataset_id}/specifications"): {Permission.submit},
+    ("POST", "/v1/datasets/{dataset_id}/specifications/remove"): {Permission.submit},
+    ("POST", "/v1/datasets/{dataset_id}/submit"): {Permission.submit},
+    ("POST", "/v1/datasets/{dataset_id}/unlink"): {Permission.submit},
+    ("GET", "/v1/datasets/{dataset_id}/status"): {Permission.read},
+    ("GET", "/v1/datasets/{dataset_id}/table"): {Permission.read},
+    ("POST", "/v1/datasets/{dataset_id}/clone"): {Permission.submit},
+    ("POST", "/v1/datasets/{dataset_id}/lock"): {Permission.submit},
+    ("GET", "/v1/datasets/{dataset_id}/events"): {Permission.read},
     ("POST", "/v1/services/{record_id}/start"): {Permission.admin},
     ("POST", "/v1/services/{record_id}/iterate"): {Permission.admin},
     ("POST", "/v1/services/{record_id}/finish"): {Permission.admin},
@@ -119,7 +137,13 @@ def test_a_malformed_authorization_is_as_good_as_none(service: Service, header: 
 def test_a_role_opens_what_it_includes_and_nothing_else(service: Service, role: Role) -> None:
     visit = service.visit(role)
     for (method, path), needs in NEEDS.items():
-        numbers = {"record_id": 1, "manager_id": 1, "job_id": 1, "token_id": 2**60}
+        numbers = {
+            "record_id": 1,
+            "manager_id": 1,
+            "job_id": 1,
+            "dataset_id": 1,
+            "token_id": 2**60,
+        }
         answer = visit.http.request(method, path.format(operation_id=UUID(int=1), **numbers))
         if not needs or needs & PERMISSIONS[role]:
             assert answer.status_code not in (401, 403), (method, path)

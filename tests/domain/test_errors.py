@@ -14,6 +14,12 @@ from recordledger.domain.errors import (
     ChangedSince,
     CircularFamily,
     CommandRefused,
+    DatasetChanged,
+    DatasetExists,
+    DatasetLocked,
+    DatasetNotFound,
+    EntryExists,
+    EntryNotFound,
     IdempotencyConflict,
     ImpossibleHistory,
     InvalidInput,
@@ -28,12 +34,15 @@ from recordledger.domain.errors import (
     NotYourManager,
     OperationNotFound,
     RecordNotFound,
+    SpecificationExists,
+    SpecificationNotFound,
     StillReferenced,
     Superseded,
     TooLarge,
     TransitionForbidden,
     UnknownEvent,
     UnreadableEvent,
+    VersionNotFound,
     WrongKind,
 )
 
@@ -85,6 +94,15 @@ def test_the_codes_are_stable() -> None:
         "operation_not_found",
         "job_not_found",
         "job_not_ended",
+        "dataset_not_found",
+        "dataset_exists",
+        "dataset_changed",
+        "dataset_locked",
+        "entry_not_found",
+        "entry_exists",
+        "specification_not_found",
+        "specification_exists",
+        "version_not_found",
         "invalid_input",
         "too_large",
     }
@@ -147,6 +165,61 @@ def test_every_error_says_what_it_means(error: type[LedgerError]) -> None:
             f"record 411 is a child of {', '.join(map(str, range(1, 21)))}, ...; "
             "delete these first",
             {"parents": tuple(range(1, 31))},
+        ),
+        (
+            StillReferenced(411, (), ("dataset 'water'", "dataset 'ice'")),
+            "record 411 is in dataset 'water', dataset 'ice'; remove it from there first",
+            {"parents": (), "datasets": ("dataset 'water'", "dataset 'ice'")},
+        ),
+        (
+            StillReferenced(411, (7,), ("dataset 'water'",)),
+            "record 411 is a child of 7; delete these first, and is in dataset 'water'; "
+            "remove it from there first",
+            {},
+        ),
+        (DatasetNotFound("ice"), "there is no dataset 'ice'", {"dataset": "ice"}),
+        (DatasetNotFound(7), "there is no dataset 7", {"dataset": 7}),
+        (
+            DatasetExists("ice", 7),
+            "dataset 7 is called 'ice' already; choose another name",
+            {"name": "ice", "dataset_id": 7},
+        ),
+        (
+            DatasetChanged("ice", 3, 5),
+            "dataset 'ice' is at version 5, and the request was made for 3: look at it again, and "
+            "send what is still right",
+            {"name": "ice", "expected": 3, "version": 5},
+        ),
+        (
+            DatasetLocked("ice", 2),
+            "dataset 'ice' has 2 locked versions, which stay readable: it cannot be deleted",
+            {"n_versions": 2},
+        ),
+        (
+            EntryNotFound("ice", tuple(map(str, range(30)))),
+            f"dataset 'ice' has no entry {', '.join(repr(str(n)) for n in range(20))}, ...",
+            {"dataset": "ice", "names": tuple(map(str, range(30)))},
+        ),
+        (
+            EntryExists("ice", ("a",)),
+            "dataset 'ice' has another entry 'a'; names are unique",
+            {"dataset": "ice", "names": ("a",)},
+        ),
+        (
+            SpecificationNotFound("ice", ("hf",)),
+            "dataset 'ice' has no specification 'hf'",
+            {"dataset": "ice", "names": ("hf",)},
+        ),
+        (
+            SpecificationExists("ice", "hf"),
+            "dataset 'ice' has another specification 'hf'; choose another name, or remove that "
+            "one first",
+            {"dataset": "ice", "name": "hf"},
+        ),
+        (
+            VersionNotFound("ice", 2),
+            "dataset 'ice' has no locked version 2",
+            {"dataset": "ice", "number": 2},
         ),
         (
             NothingToAdopt(411, None),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given as for_all
@@ -52,7 +53,7 @@ def after(
     meant: int | Sequence[int],
     edges: Edges,
     statuses: Mapping[int, Status],
-    **how: bool,
+    **how: Any,
 ) -> dict[int, str]:
     """Return what an action brings about, by relative."""
     ids = [meant] if isinstance(meant, int) else meant
@@ -152,6 +153,13 @@ def test_destroying_spares_children_with_another_parent_and_all_parents() -> Non
     statuses: dict[int, Status] = dict.fromkeys((1, 2, 3, 4, 10, 12, 23, 34, 40), C)
     assert after(Action.erase, 1, FOUR_SERVICES, statuses) == {10: "erased"}
     assert after(Action.erase, 10, TWO_CHILDREN, {1: C, 10: C, 11: C}) == {}
+
+
+def test_what_something_else_refers_to_is_spared_with_what_it_needs() -> None:
+    edges = [(1, 10), (1, 11), (10, 100), (11, 100), (11, 110)]
+    statuses: dict[int, Status] = dict.fromkeys((1, 10, 11, 100, 110), C)
+    assert set(after(Action.erase, 1, edges, statuses)) == {10, 11, 100, 110}
+    assert set(after(Action.erase, 1, edges, statuses, spared={10})) == {11, 110}
 
 
 def test_what_was_destroyed_before_needs_nobody() -> None:

@@ -27,6 +27,16 @@ _QUESTIONS: Final = {
           FULL JOIN (SELECT lane_id, status, count(*) AS n_records
                        FROM records GROUP BY lane_id, status) AS counted
                USING (lane_id, status)
+         WHERE kept.n_records IS DISTINCT FROM counted.n_records
+         UNION ALL
+        SELECT specification, status, kept.n_records, counted.n_records
+          FROM (SELECT * FROM dataset_counts WHERE n_records <> 0) AS kept
+          FULL JOIN (SELECT dataset_id, specification, status, count(*) AS n_records
+                       FROM dataset_records d
+                       LEFT JOIN records r ON r.id = d.record_id
+                      WHERE removed_in IS NULL
+                      GROUP BY dataset_id, specification, status) AS counted
+               USING (dataset_id, specification, status)
          WHERE kept.n_records IS DISTINCT FROM counted.n_records""",
     "queue": """
         SELECT queued.record_id AS queued, claimable.record_id AS claimable

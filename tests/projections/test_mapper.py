@@ -20,6 +20,21 @@ from pydantic import AwareDatetime, BaseModel
 
 from recordledger.domain import events as e
 from recordledger.domain.access import TOKEN_EVENTS, Role, TokenIssued, TokenRevoked
+from recordledger.domain.dataset import (
+    DATASET_EVENTS,
+    DatasetCreated,
+    DatasetDeleted,
+    DatasetDescribed,
+    DatasetRenamed,
+    EntriesAdded,
+    EntriesRemoved,
+    EntriesRenamed,
+    RecordsLinked,
+    RecordsUnlinked,
+    SpecificationAdded,
+    SpecificationRemoved,
+    VersionLocked,
+)
 from recordledger.domain.errors import UnknownEvent, UnreadableEvent
 from recordledger.domain.events import RECORD_EVENTS, Event, Kind, Outcome, Payload, Priority
 from recordledger.domain.job import (
@@ -55,7 +70,13 @@ from recordledger.projections.upcasters import UPCASTERS, Shape, Upcaster, upcas
 
 SHAPES: Final = Path(__file__).parent / "shapes"
 MAPPER: Final = EventMapper(MsgpackTranscoder())
-ALL_EVENTS: Final = (*RECORD_EVENTS, *MANAGER_EVENTS, *TOKEN_EVENTS, *JOB_EVENTS)
+ALL_EVENTS: Final = (
+    *RECORD_EVENTS,
+    *MANAGER_EVENTS,
+    *TOKEN_EVENTS,
+    *JOB_EVENTS,
+    *DATASET_EVENTS,
+)
 
 # Building events from their models
 
@@ -505,6 +526,51 @@ EXAMPLES: Final[Mapping[str, tuple[Event, ...]]] = {
     "job_finished": (JobFinished(released=_ref(12), **FULL), JobFinished(**FULL)),
     "job_cancel_requested": (JobCancelRequested(**FULL),),
     "job_cancelled": (JobCancelled(released=_ref(12), **FULL), JobCancelled(**FULL)),
+    "dataset_created": (
+        DatasetCreated(name="water", description="clusters", cloned_from=7, **FULL),
+        DatasetCreated(name="water", **BARE),
+    ),
+    "dataset_renamed": (DatasetRenamed(name="ice", **FULL),),
+    "dataset_described": (DatasetDescribed(description="", **FULL),),
+    "entries_added": (EntriesAdded(first=3, names=("dimer", "trimer"), inputs=_ref(9), **FULL),),
+    "entries_renamed": (EntriesRenamed(entries=(3,), names=("pair",), **FULL),),
+    "entries_removed": (EntriesRemoved(entries=(3, 2**31 - 1), **FULL),),
+    "specification_added": (
+        SpecificationAdded(
+            specification=1,
+            name="hf",
+            kind=Kind.task,
+            function="psi4",
+            kwargs=_ref(9),
+            required_programs=("psi4>=1.9",),
+            tag="gpu",
+            priority=Priority.high,
+            retries=3,
+            retry_delay_s=10.0,
+            retry_on=("OSError",),
+            **FULL,
+        ),
+        SpecificationAdded(
+            specification=2,
+            name="mp2",
+            kind=Kind.service,
+            function="psi4",
+            kwargs=_ref(9),
+            tag="gpu",
+            priority=Priority.low,
+            **BARE,
+        ),
+    ),
+    "specification_removed": (SpecificationRemoved(specification=1, **FULL),),
+    "records_linked": (
+        RecordsLinked(specification=1, entries=(1, 2), record_ids=(411, ID_MAX), **FULL),
+    ),
+    "records_unlinked": (RecordsUnlinked(specification=1, entries=(2,), **FULL),),
+    "version_locked": (
+        VersionLocked(number=1, label="as published", doi="10.1000/182", **FULL),
+        VersionLocked(number=2, **BARE),
+    ),
+    "dataset_deleted": (DatasetDeleted(**FULL),),
 }
 
 

@@ -20,6 +20,7 @@ from recordledger.domain.streams import Stream, stream_uuid
 from recordledger.domain.why import BEFORE_MAX
 from recordledger.projections import (
     claim_queue,
+    datasets,
     managers,
     payloads,
     records,
@@ -28,7 +29,7 @@ from recordledger.projections import (
 )
 from recordledger.projections.database import Db
 from recordledger.projections.mapper import Recorded
-from recordledger.projections.queries import RecordFilter, page_sql
+from recordledger.projections.queries import DatasetCells, RecordFilter, page_sql
 from recordledger.projections.statements import statements
 from tests.postgres import new_database
 
@@ -56,6 +57,8 @@ LARGE: Final = frozenset(
         "service_children",
         "managers",
         "status_counts",
+        "dataset_records",
+        "dataset_entries",
     }
 )
 N_ALIVE: Final = 20
@@ -120,6 +123,18 @@ FILL: Final[tuple[LiteralString, ...]] = (
          FROM generate_series(1, 20000) AS n""",
     """INSERT INTO manager_heartbeats
        SELECT id, now(), now() + interval '120 s' FROM managers WHERE state = 'active'""",
+    """INSERT INTO datasets (id, version, name, description, owner, created_at, modified_at,
+                             n_entries, entries_added, specifications_added, versions_locked)
+       SELECT n, 1000, 'dataset ' || n, '', 'user:ann', now(), now(), 20000, 20000, 3, 0
+         FROM generate_series(1, 3) AS n""",
+    """INSERT INTO dataset_records (dataset_id, specification, entry, added_in, removed_in,
+                                    record_id)
+       SELECT 1 + n % 3, 1 + n % 2, n, 7, CASE WHEN n % 100 = 0 THEN 8 END, n
+         FROM generate_series(1, 120000) AS n""",
+    """INSERT INTO dataset_entries (dataset_id, number, added_in, name, content, inputs, place,
+                                    size_bytes, attributes)
+       SELECT 1 + n % 3, n, 7, 'entry ' || n, '', '', 0, 2, '{}'
+         FROM generate_series(1, 120000) AS n""",
     "ANALYZE",
 )
 
@@ -316,6 +331,25 @@ def alive_managers(_: Stage, db: Any) -> object:
     return found
 
 
+def count_in_datasets(_: Stage, db: Any) -> object:
+    ids = list(range(7, N_ALL, N_ALL // 200))[:200]
+    sql = statements("datasets")["counted_in"]
+    found = db.execute(sql, {"record_ids": ids}, prepare=True).fetchall()
+    assert len(found) > 150
+    return found
+
+
+def referring_datasets(_: Stage, db: Any) -> object:
+    return datasets.referring(db, range(1_000, 1_200))
+
+
+def cells_of_entries(_: Stage, db: Any) -> object:
+    numbers = [entry.number for entry in datasets.entries(db, 1, datasets.NEWEST, 60_000, 200)]
+    found = datasets.cells(db, 1, datasets.NEWEST, numbers, [1, 2])
+    assert len(found) > 150
+    return found
+
+
 def pick_services(_: Stage, db: Any) -> object:
     found = service_queue.pick(db, "runner", 40, active_max=1_000, lease_s=60)
     assert found is not None
@@ -457,6 +491,32 @@ HOT: Final[dict[str, tuple[Work, set[str], int]]] = {
         400,
     ),
     "managers that are alive": (alive_managers, {"managers_state"}, 300),
+    "what datasets count of 200 records": (count_in_datasets, {"dataset_records_record"}, 1_500),
+    "which datasets refer to 200 records": (
+        referring_datasets,
+        {"dataset_records_record"},
+        2_500,
+    ),
+    "page of a dataset": (
+        page_of(cells=DatasetCells(1)),
+        {"dataset_records_page", "records_pkey"},
+        1_200,
+    ),
+    "next page of a dataset": (
+        page_of(70_000, cells=DatasetCells(2)),
+        {"dataset_records_page", "records_pkey"},
+        1_200,
+    ),
+    "records of some entries of a dataset": (
+        page_of(cells=DatasetCells(1, entries=tuple(range(3, 3_000, 30)))),
+        {"dataset_records_cell", "records_pkey"},
+        1_500,
+    ),
+    "page of a dataset's table": (
+        cells_of_entries,
+        {"dataset_entries_pkey", "dataset_records_pkey"},
+        6_000,
+    ),
     "page of ids": (page_of(ids=tuple(range(1, 100))), {"records_pkey"}, 900),
 }
 

@@ -37,6 +37,7 @@ from recordledger.projections.submission import create_records
 from tests.domain.specification import live
 from tests.postgres import new_database
 
+from .collection import Collection
 from .stage import ALICE, BOB, OK, Stage, bad, entry, good, staged, together
 
 # What the builders of `tests.examples` name.
@@ -83,6 +84,19 @@ def furnish(stage: Stage) -> dict[Status, int]:
     return ids
 
 
+def collected(stage: Stage) -> None:
+    """Let all that can happen to datasets happen."""
+    water = Collection.made(stage, 4, ("hf", "mp2"))
+    water.submit()
+    water.lock("v1")
+    water.rename({"m1": "m2", "m2": "m1"})
+    water.remove("m3")
+    water.unlink(entries=("m4",))
+    water.unspecify("mp2")
+    twin, _ = water.clone("twin", link_records=True)
+    twin.delete()
+
+
 @pytest.fixture(scope="module")
 def furnished_url(postgres_server_url: str, migrated_template: str) -> Iterator[str]:
     """The URL of a ledger in which a little of everything has happened."""
@@ -95,6 +109,7 @@ def furnished_url(postgres_server_url: str, migrated_template: str) -> Iterator[
             # Too many for one transaction, so that there is a job.
             nobody = range(10**9, 10**9 + AT_ONCE_MAX + 1)
             bulk_order(stage.ledger, Order(Action.cancel), nobody, actor=ALICE)
+            collected(stage)
             # A payload that nobody names is nobody's business.
             with stage.ledger.datastore.writing() as db:
                 store(db, {payload_of(b"unnamed").digest: b"unnamed"})
@@ -329,6 +344,29 @@ CORRUPTIONS: Final[dict[str, tuple[LiteralString, str, tuple[str, ...]]]] = {
         "tokens",
         ("revoked_at",),
     ),
+    "a dataset's name": ("UPDATE datasets SET name = 'ice' WHERE id = 1", "datasets", ("name",)),
+    "an entry that is back": (
+        "UPDATE dataset_entries SET removed_in = NULL WHERE number = 3 AND dataset_id = 1",
+        "dataset_entries",
+        ("removed_in",),
+    ),
+    "a specification's function": (
+        "UPDATE dataset_specifications SET function = 'f' WHERE dataset_id = 1 AND number = 1",
+        "dataset_specifications",
+        ("function",),
+    ),
+    "another record in a cell": (
+        "UPDATE dataset_records SET record_id = 1 WHERE dataset_id = 1 AND removed_in IS NULL"
+        " AND entry = 1",
+        "dataset_records",
+        ("record_id",),
+    ),
+    "a count of a dataset": (
+        "UPDATE dataset_counts SET n_records = n_records + 1 WHERE n_records = 2",
+        "dataset_counts",
+        ("n_records",),
+    ),
+    "a missing version": ("DELETE FROM dataset_versions", "dataset_versions", ()),
     "an extra token": (
         "INSERT INTO tokens VALUES (99, 1, 'eve', 'admin', '\\x00', now())",
         "tokens",

@@ -23,8 +23,11 @@ _CONDITIONS = (
     click.option("--tag", multiple=True, help="Only records with this tag. Repeatable."),
     click.option("--owner", multiple=True, help="Only this user's, like user:ann. Repeatable."),
     click.option("--function", multiple=True, help="Only of this function. Repeatable."),
+    click.option("--dataset", help="Only of this dataset, by name."),
+    click.option("--specification", multiple=True, help="Of the dataset: only this. Repeatable."),
+    click.option("--entry", multiple=True, help="Of the dataset: only this. Repeatable."),
 )
-NAMES = ("status", "tag", "owner", "function")
+NAMES = ("status", "tag", "owner", "function", "dataset", "specification", "entry")
 
 
 def with_conditions(command: Command) -> Command:
@@ -36,7 +39,12 @@ def with_conditions(command: Command) -> Command:
 
 def conditions_of(given: dict[str, Any]) -> dict[str, Any]:
     """Take the conditions out of a command's options, as the client takes them."""
-    return {name: list(values) for name in NAMES if (values := given.pop(name, ()))}
+    found = {name: given.pop(name, None) for name in NAMES}
+    return {
+        name: value if isinstance(value, str) else list(value)
+        for name, value in found.items()
+        if value
+    }
 
 
 def selection_of(given: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,254 @@
+"""Handles of datasets: what `client.dataset(...)` gives, blocking and for asyncio."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+
+from . import dataset_calls, manage_calls
+from .calls import Pages
+from .dataset_calls import Within
+from .exchange import Operation
+from .results import UpdateMetadata
+from .signatures import documented, present
+
+if TYPE_CHECKING:
+    from .asynchronous import AsyncClient, AsyncFoundRecords
+    from .blocking import Client, FoundRecords
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+Verb = Callable[..., Operation[UpdateMetadata]]
+
+
+def _blocking(
+    call: Callable[Concatenate[Within, P], Operation[T]],
+) -> Callable[Concatenate[Dataset, P], T]:
+    def method(dataset: Dataset, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return dataset.client.run(call(dataset.within, *args, **kwargs))
+
+    present(method, call, "{}")
+    return method
+
+
+def _awaited(
+    call: Callable[Concatenate[Within, P], Operation[T]],
+) -> Callable[Concatenate[AsyncDataset, P], Coroutine[Any, Any, T]]:
+    async def method(dataset: AsyncDataset, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await dataset.client.run(call(dataset.within, *args, **kwargs))
+
+    present(method, call, "{}")
+    return method
+
+
+def _finding(
+    call: Callable[Concatenate[Within, P], Pages],
+) -> Callable[Concatenate[Dataset, P], FoundRecords]:
+    def method(dataset: Dataset, /, *args: P.args, **kwargs: P.kwargs) -> FoundRecords:
+        return dataset.client.found(lambda: call(dataset.within, *args, **kwargs))
+
+    present(method, call, "FoundRecords")
+    return method
+
+
+def _finding_later(
+    call: Callable[Concatenate[Within, P], Pages],
+) -> Callable[Concatenate[AsyncDataset, P], AsyncFoundRecords]:
+    def method(dataset: AsyncDataset, /, *args: P.args, **kwargs: P.kwargs) -> AsyncFoundRecords:
+        return dataset.client.found(lambda: call(dataset.within, *args, **kwargs))
+
+    present(method, call, "AsyncFoundRecords")
+    return method
+
+
+def _managing(verb: Verb) -> Callable[..., UpdateMetadata]:
+    """Return a verb over records as a method: over those of the dataset, or some of them."""
+
+    def method(dataset: Dataset, /, **given: Any) -> UpdateMetadata:
+        return dataset.client.run(_of_dataset(verb, dataset.within, given))
+
+    _explain(method, verb)
+    return method
+
+
+def _managing_later(verb: Verb) -> Callable[..., Coroutine[Any, Any, UpdateMetadata]]:
+    async def method(dataset: AsyncDataset, /, **given: Any) -> UpdateMetadata:
+        return await dataset.client.run(_of_dataset(verb, dataset.within, given))
+
+    _explain(method, verb)
+    return method
+
+
+def _of_dataset(verb: Verb, within: Within, given: dict[str, Any]) -> Operation[UpdateMetadata]:
+    return verb(within.session, dataset=within.dataset_id, **given)
+
+
+def _explain(method: Callable[..., Any], verb: Verb) -> None:
+    first, _, rest = documented(verb).partition("\n")
+    method.__name__ = verb.__name__
+    method.__doc__ = (
+        f"{first}\n\nOf this dataset: all its records, or those that meet conditions, like "
+        f'`specification="hf", entry=[...], status="error"`.\n{rest}'
+    )
+
+
+class Dataset:
+    """A dataset on the server. It is a handle: each call asks anew, and nothing is kept here.
+
+    >>> from recordledger import Client
+    >>> with Client() as client:  # doctest: +SKIP
+    ...     dataset = client.add_dataset("water clusters")
+    ...     dataset.add_entries({"dimer": {"n": 2}, "trimer": {"n": 3}})
+    ...     dataset.add_specification("hf", "package.module:energy", {"basis": "sto-3g"})
+    ...     dataset.submit()
+    ...     dataset.status()
+    """
+
+    def __init__(self, client: Client, dataset_id: int) -> None:
+        """Speak of this dataset through this client."""
+        self.client = client
+        self.within = Within(client.session, dataset_id)
+
+    @property
+    def id(self) -> int:
+        """Which dataset it is."""
+        return self.within.dataset_id
+
+    def __repr__(self) -> str:
+        """Return which dataset this is."""
+        return f"Dataset({self.id})"
+
+    info = _blocking(dataset_calls.info)
+    history = _blocking(dataset_calls.history)
+    add_entries = _blocking(dataset_calls.add_entries)
+    entries = _blocking(dataset_calls.entries)
+    rename_entries = _blocking(dataset_calls.rename_entries)
+    remove_entries = _blocking(dataset_calls.remove_entries)
+    add_specification = _blocking(dataset_calls.add_specification)
+    remove_specifications = _blocking(dataset_calls.remove_specifications)
+    submit = _blocking(dataset_calls.submit)
+    status = _blocking(dataset_calls.status)
+    wait = _blocking(dataset_calls.wait)
+    table = _blocking(dataset_calls.table)
+    results = _blocking(dataset_calls.results)
+    records = _finding(dataset_calls.records)
+    unlink_records = _blocking(dataset_calls.unlink_records)
+    lock = _blocking(dataset_calls.lock)
+    rename = _blocking(dataset_calls.rename)
+    describe = _blocking(dataset_calls.describe)
+    delete = _blocking(dataset_calls.delete)
+
+    reset_records = _managing(manage_calls.reset_records)
+    cancel_records = _managing(manage_calls.cancel_records)
+    uncancel_records = _managing(manage_calls.uncancel_records)
+    delete_records = _managing(manage_calls.delete_records)
+    undelete_records = _managing(manage_calls.undelete_records)
+    invalidate_records = _managing(manage_calls.invalidate_records)
+    uninvalidate_records = _managing(manage_calls.uninvalidate_records)
+    hold_records = _managing(manage_calls.hold_records)
+    release_records = _managing(manage_calls.release_records)
+    fail_records = _managing(manage_calls.fail_records)
+    revive_records = _managing(manage_calls.revive_records)
+    modify_records = _managing(manage_calls.modify_records)
+    add_comment = _managing(manage_calls.add_comment)
+    resubmit_records = _managing(manage_calls.resubmit_records)
+    adopt_results = _managing(manage_calls.adopt_results)
+
+    def clone(
+        self,
+        name: str,
+        description: str | None = None,
+        *,
+        version: int | None = None,
+        link_records: bool = False,
+        reason: str | None = None,
+    ) -> Dataset:
+        """See below: the operation's own docstring is put here."""
+        call = dataset_calls.clone(
+            self.within,
+            name,
+            description,
+            version=version,
+            link_records=link_records,
+            reason=reason,
+        )
+        return Dataset(self.client, self.client.run(call))
+
+    clone.__doc__ = documented(dataset_calls.clone)
+
+
+class AsyncDataset:
+    """A dataset on the server, for asyncio: the calls of `Dataset`, to be awaited."""
+
+    def __init__(self, client: AsyncClient, dataset_id: int) -> None:
+        """Speak of this dataset through this client."""
+        self.client = client
+        self.within = Within(client.session, dataset_id)
+
+    @property
+    def id(self) -> int:
+        """Which dataset it is."""
+        return self.within.dataset_id
+
+    def __repr__(self) -> str:
+        """Return which dataset this is."""
+        return f"AsyncDataset({self.id})"
+
+    info = _awaited(dataset_calls.info)
+    history = _awaited(dataset_calls.history)
+    add_entries = _awaited(dataset_calls.add_entries)
+    entries = _awaited(dataset_calls.entries)
+    rename_entries = _awaited(dataset_calls.rename_entries)
+    remove_entries = _awaited(dataset_calls.remove_entries)
+    add_specification = _awaited(dataset_calls.add_specification)
+    remove_specifications = _awaited(dataset_calls.remove_specifications)
+    submit = _awaited(dataset_calls.submit)
+    status = _awaited(dataset_calls.status)
+    wait = _awaited(dataset_calls.wait)
+    table = _awaited(dataset_calls.table)
+    results = _awaited(dataset_calls.results)
+    records = _finding_later(dataset_calls.records)
+    unlink_records = _awaited(dataset_calls.unlink_records)
+    lock = _awaited(dataset_calls.lock)
+    rename = _awaited(dataset_calls.rename)
+    describe = _awaited(dataset_calls.describe)
+    delete = _awaited(dataset_calls.delete)
+
+    reset_records = _managing_later(manage_calls.reset_records)
+    cancel_records = _managing_later(manage_calls.cancel_records)
+    uncancel_records = _managing_later(manage_calls.uncancel_records)
+    delete_records = _managing_later(manage_calls.delete_records)
+    undelete_records = _managing_later(manage_calls.undelete_records)
+    invalidate_records = _managing_later(manage_calls.invalidate_records)
+    uninvalidate_records = _managing_later(manage_calls.uninvalidate_records)
+    hold_records = _managing_later(manage_calls.hold_records)
+    release_records = _managing_later(manage_calls.release_records)
+    fail_records = _managing_later(manage_calls.fail_records)
+    revive_records = _managing_later(manage_calls.revive_records)
+    modify_records = _managing_later(manage_calls.modify_records)
+    add_comment = _managing_later(manage_calls.add_comment)
+    resubmit_records = _managing_later(manage_calls.resubmit_records)
+    adopt_results = _managing_later(manage_calls.adopt_results)
+
+    async def clone(
+        self,
+        name: str,
+        description: str | None = None,
+        *,
+        version: int | None = None,
+        link_records: bool = False,
+        reason: str | None = None,
+    ) -> AsyncDataset:
+        """See below: the operation's own docstring is put here."""
+        call = dataset_calls.clone(
+            self.within,
+            name,
+            description,
+            version=version,
+            link_records=link_records,
+            reason=reason,
+        )
+        return AsyncDataset(self.client, await self.client.run(call))
+
+    clone.__doc__ = documented(dataset_calls.clone)
