@@ -664,16 +664,25 @@ def audit(
     help="Where the plot and the table of results go.",
 )
 @click.option("--workers", default=2, show_default=True, help="Processes that compute.")
+@click.option(
+    "--only",
+    type=click.Choice(("curves", "band")),
+    help="One of the two: tasks that are independent, or a service with its iterations.",
+)
 @says_what_is_wrong
-def demo(smoke: bool, output: Path, workers: int) -> None:
-    """Compute potential energy curves through a ledger of their own, and draw them.
+def demo(smoke: bool, output: Path, workers: int, only: str | None) -> None:
+    """Compute energy curves and a reaction's barrier through a ledger of their own, and draw them.
+
+    The curves are tasks by the hundred. The barrier is found by a service, a nudged elastic band:
+    it asks for gradients, looks at them, and asks again, until it has converged.
 
     A ledger is started in a temporary directory, and nothing of it stays but the output.
 
-    Exit status is 0 when all points came out as they should.
+    Exit status is 0 when everything came out as it should.
     """
     from recordledger.api.client import Client
 
+    from .demo.band import run_band
     from .demo.curves import run_demo
     from .supervisor import Plan, Supervisor
 
@@ -684,7 +693,9 @@ def demo(smoke: bool, output: Path, workers: int) -> None:
         plan = Plan(home=Path(home), port=0, workers=workers)
         with Supervisor(plan) as supervisor:
             with Client(supervisor.url, supervisor.token) as client:
-                status = run_demo(client, output, smoke=smoke)
+                status = 0 if only == "band" else run_demo(client, output, smoke=smoke)
+                if only != "curves":
+                    status |= run_band(client, output, smoke=smoke)
             click.echo("Stopping ...")
     sys.exit(status)
 
