@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from html import escape
-from typing import Any, ClassVar, Final, Generic, TypeVar, overload
+from typing import Any, ClassVar, Final, Generic, TypeVar, cast, overload
 
 from pydantic import ConfigDict, Field
 
@@ -785,7 +785,22 @@ _ATTEMPT_COLUMNS: Final = ("attempt", "manager", "started (UTC)", "took", "ended
 _HISTORY_COLUMNS: Final = ("#", "when (UTC)", "after", "what", "by", "")
 
 # What a timeline has no room for: digests, and what stands elsewhere in the row.
-_UNTOLD: Final = frozenset({"kind", "spec", "state", "priority", "retries", "lease_expires_at"})
+_UNTOLD: Final = frozenset(
+    {
+        "kind",
+        "spec",
+        "state",
+        "priority",
+        "retries",
+        "lease_expires_at",
+        "keys",
+        "awaits",
+        "until",
+        "code_version",
+    }
+)
+# So many of a list are told; then how many more there are.
+_LISTED: Final = 6
 
 
 def _summary(event: EventOut) -> str:
@@ -801,6 +816,12 @@ def _summary(event: EventOut) -> str:
                 parts.append(str(value))
             case ("retries", 0) | ("priority", 1 | "normal"):
                 continue
+            case "progress", float():
+                parts.append(f"{100 * value:.0f} %")
+            case "children", list():
+                ids = cast("list[int]", value)
+                more = f" and {len(ids) - _LISTED:,} more" if len(ids) > _LISTED else ""
+                parts.append(f"children {', '.join(map(str, ids[:_LISTED]))}{more}")
             case (("retries" | "priority"), _):
                 parts.append(f"{name} {value}")
             case _ if name in _UNTOLD or (isinstance(value, dict) and "digest" in value):

@@ -27,18 +27,22 @@ DAMAGES: Final = {
         "queue",
         "live-row",
     },
+    "UPDATE services SET n_open = n_open - 1": {"services"},
+    "DELETE FROM services": {"services"},
+    "UPDATE service_children SET awaited = false": {"services"},
+    "DELETE FROM dependencies": {"children"},
 }
 
 
 def some_of_everything(stage: Stage) -> list[int]:
-    """Return records that wait, run, have failed, were cancelled and were erased."""
+    """Return records that wait, run, have failed, were cancelled and were erased; a service."""
     ids = stage.submit(6)
     manager_id = stage.manager()
     held = stage.claim(manager_id, 2)
     stage.hand_in(manager_id, {ids[0]: held[ids[0]]}, bad())
     stage.done(Action.cancel, ids[2])
     stage.done(Action.erase, ids[3])
-    return ids
+    return [*ids, stage.service(ids[4], ids[5])]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
