@@ -14,7 +14,7 @@ import click
 
 from recordledger.domain.status import Status
 
-from .terminal import JSON, print_json, print_table, says_what_is_wrong
+from .terminal import JSON, json_object, print_json, print_table, says_what_is_wrong
 
 if TYPE_CHECKING:
     from recordledger.api.client import Results
@@ -136,7 +136,7 @@ def add(
     if (specification is None) != (function is None):
         raise click.UsageError("a specification has both --specification and --function")
     given = None if source is None else list(_entries_in(source))
-    base = _parsed(kwargs, "--kwargs")
+    base = json_object(kwargs, "--kwargs")
     added, is_new = None, None
     with Client() as client:
         found = client.dataset(name)
@@ -406,16 +406,6 @@ def _chosen(given: Mapping[str, Any]) -> dict[str, Any]:
         name: list(value) or None if name in ("specifications", "entries") else value
         for name, value in given.items()
     }
-
-
-def _parsed(text: str, what: str) -> Any:
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise click.UsageError(f"{what} is no JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise click.UsageError(f'{what} must be an object, like \'{{"basis": "sto-3g"}}\'')
-    return value  # pyright: ignore[reportUnknownVariableType]
 
 
 def _entries_in(source: TextIO) -> Iterator[dict[str, Any]]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
@@ -43,6 +45,22 @@ def console() -> Console:
 
     # Piped output is read by programs: it must not depend on how wide a terminal might be.
     return Console(width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "120")))
+
+
+def json_object(text: str, what: str) -> Any:
+    """Return the JSON object that an option has, or the file that it names after an @."""
+    if text.startswith("@"):
+        try:
+            text = Path(text[1:]).read_text("utf-8")
+        except (OSError, ValueError) as error:
+            raise click.UsageError(f"{what}: {error}") from error
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise click.UsageError(f"{what} is no JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise click.UsageError(f'{what} must be an object, like \'{{"basis": "sto-3g"}}\'')
+    return value  # pyright: ignore[reportUnknownVariableType]
 
 
 def print_json(value: Any) -> None:

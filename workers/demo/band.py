@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +15,11 @@ from rich.text import Text
 from recordledger.api.client import Client, ClientError
 from recordledger.domain.status import Status
 
+from ..commands.services import follow
 from .functions import available_engine
 
 SERVICE: Final = "nudged_elastic_band"
 TAG: Final = "demo"
-TIMEOUT_S: Final = 900.0
-FOLLOW_S: Final = 0.5
 _COLOR: Final = "#2b6cb0"
 _KJ_PER_MOL_IN_HARTREE: Final = 2625.4996394799
 
@@ -100,7 +98,7 @@ def run_band(client: Client, output: Path, *, smoke: bool = False) -> int:
         ids = [id_ for id_ in added.ids if id_ is not None]
         if not ids:
             return 1
-        _follow(client, console, ids[0])
+        follow(client, ids[0], lambda said: console.print(said, end="", markup=False))
         record = client.get_records(ids[0], include=("result",))
         history = client.history(ids[0])
     except ClientError as error:
@@ -122,20 +120,6 @@ def run_band(client: Client, output: Path, *, smoke: bool = False) -> int:
     console.print(f"\n[bold]What happened to service {record.id}[/], by client.history:")
     print(repr(history))
     return 0
-
-
-def _follow(client: Client, console: Console, service_id: int) -> None:
-    """Print what a service says while it runs, until it has ended."""
-    n_told = 0
-    deadline = time.monotonic() + TIMEOUT_S
-    while time.monotonic() < deadline:
-        view = client.service(service_id)
-        console.print(view.output[n_told:], end="", markup=False, highlight=False)
-        n_told = len(view.output)
-        if view.status not in (Status.waiting, Status.running):
-            return
-        time.sleep(FOLLOW_S)
-    console.print(f"after {TIMEOUT_S:g} s it is not done", style="red")
 
 
 def draw_band(path: Path, result: Mapping[str, Any], demo: BandDemo) -> None:
