@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -89,6 +91,18 @@ def result_of(report: dict[str, Any]) -> Any:
 
 
 # What every engine does
+
+
+def test_several_managers_of_a_machine_have_each_a_dask() -> None:
+    with socket.socket() as other:
+        with contextlib.suppress(OSError):
+            other.bind(("127.0.0.1", 8787))  # where Dask's first one would have its web server
+            other.listen()
+        made = engine_starter("dask", n_workers=1)(SETTINGS)
+        try:
+            assert result_of(run(made, "echo", x=1)) == {"x": 1}
+        finally:
+            made.shutdown()
 
 
 def test_a_result_comes_back_as_json_with_its_time_and_where_it_was_computed(

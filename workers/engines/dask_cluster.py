@@ -72,7 +72,9 @@ class DaskCluster:
             "threads_per_worker": 1,
             "processes": True,
             "host": "127.0.0.1",
-            "dashboard_address": None,
+            # Its web server cannot be switched off; several managers of a machine have one each.
+            "dashboard_address": "127.0.0.1:0",
+            "scheduler_kwargs": {"dashboard": False},
             "worker_dashboard_address": None,
             "memory_limit": None,
             "local_directory": str(folder),
