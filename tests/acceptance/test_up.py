@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import signal
@@ -15,24 +16,24 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from recordledger import Client
 from recordledger.projections.embedded import EmbeddedPostgres
+from recordledger.workers.supervisor import Plan, Supervisor
 
 README = Path(__file__).parents[2] / "README.md"
 CLI = [sys.executable, "-m", "recordledger.workers.cli"]
 TIMEOUT_S = 60
-STDERR = "stderr.txt"
 
 
 @contextmanager
 def up(home: Path, *options: str) -> Generator[subprocess.Popen[str]]:
     """Run `recordledger up` until it says that it is up; stop it as Ctrl-C does."""
-    with (home / STDERR).open("w") as stderr:
-        process = subprocess.Popen(  # noqa: S603
-            [*CLI, "up", f"--home={home}", "--port=0", *options],
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
-        )
+    process = subprocess.Popen(  # noqa: S603
+        [*CLI, "up", f"--home={home}", "--port=0", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
     assert process.stdout is not None
     try:
         for line in process.stdout:
@@ -88,15 +89,24 @@ def test_what_was_computed_is_there_after_the_next_start(home: Path) -> None:
         assert run(home, sys.executable, "-c", code).strip() == "10"
 
 
-def test_a_manager_that_is_drained_is_not_started_again(home: Path) -> None:
-    with up(home, "--workers=1"):
-        run(home, *CLI, "managers", "drain", "local")
+def test_a_manager_that_is_drained_is_not_started_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan = Plan(home=tmp_path, port=0, workers=1, lease_s=4.0, heartbeat_s=0.5)
+    with (
+        caplog.at_level(logging.INFO, "recordledger"),
+        Supervisor(plan) as up_,
+        Client(up_.url, up_.token) as client,
+    ):
         deadline = time.monotonic() + TIMEOUT_S
-        while "manager: ended as it was told to" not in (home / STDERR).read_text():
+        while not (alive := client.managers()):
             assert time.monotonic() < deadline
-            time.sleep(0.1)
-        assert "local" not in run(home, *CLI, "managers")
-    assert (home / STDERR).read_text().count("manager: started") == 1
+        client.drain_manager(alive[0].id)
+        while "manager: ended as it was told to" not in caplog.text:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert up_.child("manager").n_starts == 1
+        assert not client.managers(["active", "draining"])
 
 
 def test_a_token_opens_the_ledger_until_it_is_revoked(home: Path) -> None:
