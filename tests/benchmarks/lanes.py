@@ -116,8 +116,9 @@ async def _claims(
             ).manager_id
             for n, able in enumerate(managers)
         ]
-        # What is found out once is not what a claim takes.
-        await _claim(client, ids[0])
+        # The lanes of a manager are found once, with its first claim.
+        for manager_id in ids:
+            await _claim(client, manager_id)
         began = perf_counter()
 
         async def claim_at(due: float, manager_id: int) -> None:
