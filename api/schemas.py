@@ -306,7 +306,7 @@ class EventsAnswer(Answer):
 
 
 class HistoryAnswer(Answer):
-    """Every event of one record, oldest first."""
+    """The events of one record, oldest first."""
 
     record_id: int
     events: list[EventOut]

@@ -115,7 +115,7 @@ class Settings(BaseSettings):
     follow_heartbeat_s: float = Field(
         default=15.0,
         gt=0,
-        le=300,
+        le=60,
         description="Seconds after which a follower hears from the server if nothing happens. So "
         "often its token is looked at again.",
     )

@@ -63,7 +63,7 @@ async def get_events(
     """
     desk = desk_of(request)
     which = EventFilter(
-        kinds=_kinds(kind),
+        kinds=kinds_of(kind),
         record_ids=frozenset(record or ()),
         tags=frozenset(each.lower() for each in tag or ()),
         actors=frozenset(actor or ()),
@@ -98,7 +98,7 @@ async def get_events(
     return await desk.answer(request, visitor, work)
 
 
-def _kinds(given: list[str] | None) -> frozenset[str]:
+def kinds_of(given: list[str] | None) -> frozenset[str]:
     """Return the kinds of events that are asked for.
 
     Raises:

@@ -128,7 +128,7 @@ class Service:
 def serving(database_url: str, **settings: Any) -> Generator[Service]:
     """Serve a database on a free port."""
     with ExitStack() as stack:
-        yield Service(Settings(database_url=database_url, port=0, **settings), stack)
+        yield Service(Settings(database_url=database_url, **{"port": 0} | settings), stack)
 
 
 def latin_1(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
