@@ -24,7 +24,7 @@ from pydantic_core import to_json
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from recordledger.domain.errors import StoreUnavailable
+from recordledger.domain.errors import LedgerError, StoreUnavailable
 from recordledger.domain.events import Erased
 from recordledger.domain.streams import Stream
 from recordledger.projections import event_log, queries
@@ -60,6 +60,14 @@ class Frame(NamedTuple):
     recorded: Recorded
     labels: Labels
     data: bytes
+
+
+class Part(NamedTuple):
+    """Some events as they are sent, up to which position they go, and how far the log goes."""
+
+    data: bytes
+    position: int
+    head: int
 
 
 class Followers:
@@ -177,19 +185,29 @@ class Followers:
             self._end_reader()
             self._wake()
 
+    def page(self, after: int, which: EventFilter) -> Part:
+        """Read the next events after a position from the log; not on the event loop.
+
+        Raises:
+            LedgerError: the log cannot be read there.
+        """
+        found = event_log.page(self._ledger, after, _PAGE, which)
+        data = b"".join(map(_written, log_out(self._ledger, found.events)))
+        return Part(data, found.next_after, found.head)
+
     async def follow(
-        self, after: int, which: EventFilter, welcome: Welcome
+        self, first: Part, which: EventFilter, welcome: Welcome
     ) -> AsyncGenerator[bytes]:
-        """Give the events after a position as they are sent, and those that happen from now on.
+        """Give the first events, those after them, and those that happen from now on.
 
         Args:
-            after: the position.
+            first: what was read already.
             which: what is of interest.
             welcome: asked from time to time whether the follower may still do so.
         """
         clock = asyncio.get_running_loop().time
-        reader, position = self._reader, after
-        yield _heartbeat(position)
+        reader, position = self._reader, first.position
+        yield first.data + _heartbeat(position)
         asked_at = sent_at = clock()
         while reader is self._reader and reader is not None:
             if clock() - asked_at >= self._heartbeat_s:
@@ -200,7 +218,12 @@ class Followers:
                 yield _heartbeat(position)
                 sent_at = clock()
             changed, before = self._changed, position
-            data, position = await self._next(position, which)
+            try:
+                data, position = await self._next(position, which)
+            except LedgerError:
+                # Too late for an answer that says so; whoever comes again gets one.
+                log.exception("the log cannot be read after %d; a follower is let go", position)
+                return
             if data:
                 yield data
                 sent_at = clock()
@@ -210,26 +233,17 @@ class Followers:
 
     async def _next(self, after: int, which: EventFilter) -> tuple[bytes, int]:
         """Return what is to be sent next, and up to where that is."""
-        if self._floor is None or after >= self._floor:
-            start = bisect_right(self._frames, after, key=_position)
-            frames = self._frames[start : start + _PAGE]
-        else:
+        if self._floor is not None and after < self._floor:
             try:
-                frames, after = await anyio.to_thread.run_sync(
-                    self._page, after, which, limiter=self._paging
-                )
+                part = await anyio.to_thread.run_sync(self.page, after, which, limiter=self._paging)
             except StoreUnavailable:
                 await anyio.sleep(_AGAIN_S)
                 return b"", after
-            return b"".join(each.data for each in frames), after
-        if frames:
-            after = frames[-1].position
+            return part.data, part.position
+        start = bisect_right(self._frames, after, key=_position)
+        frames = self._frames[start : start + _PAGE]
         admitted = (each.data for each in frames if which.admits(each.recorded, each.labels))
-        return b"".join(admitted), after
-
-    def _page(self, after: int, which: EventFilter) -> tuple[list[Frame], int]:
-        found = event_log.page(self._ledger, after, _PAGE, which)
-        return _frames(self._ledger, found.events, with_labels=False), found.next_after
+        return b"".join(admitted), frames[-1].position if frames else after
 
 
 class _Reader:
@@ -264,7 +278,7 @@ class _Reader:
         while not self.stop.is_set():
             found = event_log.page(self._ledger, self._position, _BATCH)
             if found.events:
-                frames = _frames(self._ledger, found.events, with_labels=True)
+                frames = _frames(self._ledger, found.events)
                 self._loop.call_soon_threadsafe(self._followers.add, self, frames)
             self._position = found.next_after
             if self._position >= found.head:
@@ -276,11 +290,11 @@ class EventStream(StreamingResponse):
     """An answer that does not end: what happens, as server-sent events."""
 
     def __init__(
-        self, followers: Followers, after: int, which: EventFilter, welcome: Welcome
+        self, followers: Followers, first: Part, which: EventFilter, welcome: Welcome
     ) -> None:
-        """Follow the log from a position, once the answer is sent."""
+        """Send what was read first, and follow the log from there."""
         super().__init__(
-            followers.follow(after, which, welcome),
+            followers.follow(first, which, welcome),
             headers={
                 "Content-Type": STREAM_TYPE,
                 "Cache-Control": "no-store",
@@ -300,10 +314,8 @@ class EventStream(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
-def _frames(ledger: Ledger, found: list[Placed], *, with_labels: bool) -> list[Frame]:
-    labels: Mapping[int, Labels] = {}
-    if with_labels:
-        labels = event_log.labels(ledger, found)
+def _frames(ledger: Ledger, found: list[Placed]) -> list[Frame]:
+    labels = event_log.labels(ledger, found)
     return [
         Frame(placed.position, placed.recorded, _labels_of(placed, labels), _written(shown))
         for placed, shown in zip(found, log_out(ledger, found), strict=True)

@@ -12,15 +12,15 @@ from starlette.responses import Response
 from recordledger.domain.access import Permission
 from recordledger.domain.errors import InvalidInput, StoreUnavailable
 from recordledger.domain.streams import ID_MAX
-from recordledger.projections import event_log, queries
+from recordledger.projections import event_log
 from recordledger.projections.event_log import EventFilter
 
 from ..auth import Visitor, allowed, secret_of
 from ..desk import Call, desk_of
 from ..errors import BeyondHead, Unauthenticated
-from ..followers import STREAM_TYPE, EventStream
+from ..followers import STREAM_TYPE, EventStream, Part
 from ..rendering import log_out
-from ..schemas import PAGE_MAX, EventsAnswer
+from ..schemas import PAGE_MAX, EventsAnswer, ShortText
 from ..wire import Reply
 
 router = APIRouter(prefix="/v1/events", tags=["events"])
@@ -33,8 +33,8 @@ Position = Annotated[int, Query(ge=0, le=ID_MAX, description="Only events after 
 Limit = Annotated[int, Query(ge=1, le=PAGE_MAX, description="Of a page; a stream has no limit.")]
 Kinds = Annotated[list[str] | None, Query(max_length=_MANY, description="Like completed.")]
 RecordIds = Annotated[list[Annotated[int, Query(ge=1, le=ID_MAX)]] | None, Query(max_length=_MANY)]
-Tags = Annotated[list[str] | None, Query(max_length=_MANY, description="Of the record, now.")]
-Actors = Annotated[list[str] | None, Query(max_length=_MANY, description="Like user:ann.")]
+Tags = Annotated[list[ShortText] | None, Query(max_length=_MANY, description="Of the record, now.")]
+Actors = Annotated[list[ShortText] | None, Query(max_length=_MANY, description="Like user:ann.")]
 DatasetId = Annotated[
     int | None,
     Query(ge=1, le=ID_MAX, description="Of the dataset, and of the records that it has now."),
@@ -71,10 +71,16 @@ async def get_events(
     )
     if _wants_stream(request):
         position = _last_event_id(request, after)
-        await desk.in_thread(desk.check_schema)
-        head = await desk.in_thread(lambda: queries.head(desk.ledger))
-        if position > head:
-            raise BeyondHead(position, head)
+
+        def begin() -> Part:
+            desk.check_schema()
+            part = desk.followers.page(position, which)
+            if position > part.head:
+                raise BeyondHead(position, part.head)
+            return part
+
+        # Read before the answer begins, so that what is wrong with the log can still be said.
+        first = await desk.in_thread(begin)
         secret = secret_of(request)
 
         async def welcome() -> bool:
@@ -86,7 +92,7 @@ async def get_events(
                 pass
             return True
 
-        return EventStream(desk.followers, position, which, welcome)
+        return EventStream(desk.followers, first, which, welcome)
 
     def work(call: Call) -> Reply:
         found = event_log.page(call.desk.ledger, after, limit, which)

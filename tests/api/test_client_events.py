@@ -211,7 +211,7 @@ def test_followers_of_broken_connections_get_each_event_once_and_in_order(
         return found
 
     with (
-        Cutter(service.url, 1, 60_000) as first,
+        Cutter(service.url, 1, 150_000) as first,
         Cutter(service.url, 2, 200_000) as second,
         Client(first.url, token) as there,
         ThreadPoolExecutor(1) as pool,
@@ -220,7 +220,7 @@ def test_followers_of_broken_connections_get_each_event_once_and_in_order(
         awaited = pool.submit(lambda: asyncio.run(follow(second.url)))
         write(service, 4, n_events // 4)
         found = blocking.join(), awaited.result(60)
-        assert first.n_cut > 10
+        assert first.n_cut > 5
         assert second.n_cut > 2
     expected = [each.position for each in client.events(after=after, kind="created")]
     assert len(expected) == n_events

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
+import re
+import threading
+from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,9 +15,10 @@ from typing import Any
 import httpx2
 import pytest
 
+from recordledger import AsyncClient
 from recordledger.domain.access import Role
 from recordledger.projections import event_log
-from recordledger.projections.event_log import KINDS
+from recordledger.projections.event_log import KINDS, LogPage
 
 from .service import Service, Visit, eventually, is_problem, serving, task
 from .test_datasets import made, right
@@ -37,6 +43,11 @@ def everything(visit: Visit, **asked: Any) -> list[dict[str, Any]]:
         after = got["next_after"]
         if after == got["head"]:
             return found
+
+
+def n_followers_of(visit: Visit) -> int:
+    (line,) = re.findall(r"^recordledger_followers (\d+)", visit.get("/metrics").text, re.MULTILINE)
+    return int(line)
 
 
 def head(visit: Visit) -> int:
@@ -307,6 +318,67 @@ def test_a_follower_that_is_slower_than_the_buffer_misses_nothing(database_url: 
                 assert [each["id"] for each in take(fast, 40)] == ids[-40:]
             # Only now does it read: most of it was not in the buffer when there was room for it.
             assert [each["id"] for each in take(lines, len(ids))] == ids
+
+
+def test_many_followers_cost_one_reader(
+    service: Service, ann: Visit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_thread = Counter[bool]()
+
+    def counted(*given: Any) -> LogPage:
+        by_thread[threading.current_thread().name == "log reader"] += 1
+        return page_of_log(*given)
+
+    page_of_log = event_log.page
+    monkeypatch.setattr(event_log, "page", counted)
+    after, n_followers, n_events = head(ann), 60, 40
+    by_thread.clear()
+
+    async def follow(client: AsyncClient) -> list[int]:
+        events = client.events(after=after, kind="created", follow=True)
+        async with contextlib.aclosing(events):
+            return [(await anext(events)).id for _ in range(n_events)]
+
+    async def main() -> list[list[int]]:
+        async with AsyncClient(service.url, ann.secret) as client:
+            async with asyncio.TaskGroup() as group:
+                following = [group.create_task(follow(client)) for _ in range(n_followers)]
+                await asyncio.to_thread(eventually, lambda: n_followers_of(ann) == n_followers)
+                ids.extend(
+                    [(await asyncio.to_thread(ann.create, task()))[0] for _ in range(n_events)]
+                )
+            return [each.result() for each in following]
+
+    ids: list[int] = []
+    assert asyncio.run(main()) == [ids] * n_followers
+    # One page each when they come; everything else was read once.
+    assert by_thread[False] == n_followers
+    assert 0 < by_thread[True] <= 2 * n_events + 20
+
+
+def test_an_event_that_the_server_does_not_know_is_never_passed_over(database_url: str) -> None:
+    insert = """INSERT INTO ledger_events (originator_id, originator_version, topic, state)
+                SELECT originator_id, 2, 'from_the_future', state
+                  FROM ledger_events WHERE topic = 'created'"""
+    with serving(database_url) as service:
+        ann = service.visit()
+        ann.create(task())
+        with following(ann) as lines:
+            take(lines, 1)
+            with service.ledger.datastore.writing() as db:
+                db.execute(insert)
+            assert list(lines)[-1] == ""
+        is_problem(ann.get("/v1/events", headers=STREAM), 500, "unknown_event")
+        is_problem(ann.get("/v1/events"), 500, "unknown_event")
+
+
+@pytest.mark.parametrize("name", ["tag", "actor", "kind"])
+def test_a_condition_that_nothing_can_meet_is_refused_or_met_by_nothing(
+    ann: Visit, name: str
+) -> None:
+    for value in ("\0", "x" * 5_000, "", "\ud7ff\u202e"):
+        answer = ann.get("/v1/events", params={name: value})
+        assert answer.status_code in (200, 422), answer.text
 
 
 def test_what_was_said_is_not_in_the_buffer_when_it_was_erased(ann: Visit) -> None:
