@@ -15,7 +15,16 @@ from urllib.parse import urlsplit
 import pytest
 
 from recordledger import AsyncClient, Client
-from recordledger.api.client import InvalidArgument, LogEvent, NotConnected, NotFound, Refused
+from recordledger.api.client import (
+    InvalidArgument,
+    LogEvent,
+    NotConnected,
+    NotFound,
+    Refused,
+    ServerFault,
+)
+from recordledger.api.client.event_calls import Feed, events
+from recordledger.api.client.exchange import Reply, Send, Session
 from recordledger.domain.access import Role
 from tests.postgres import new_database
 
@@ -226,6 +235,49 @@ def test_followers_of_broken_connections_get_each_event_once_and_in_order(
     assert len(expected) == n_events
     for each in found:
         assert [event.position for event in each] == expected
+
+
+def opened(feed: Feed) -> str:
+    """Open a feed without any server; return the address that it asks for."""
+    opening = feed.open()
+    step = next(opening)
+    while not isinstance(step, Send):
+        step = opening.send(None)
+    with pytest.raises(StopIteration):
+        opening.send(Reply(200, {}, b"", object()))
+    return step.path
+
+
+def test_a_stream_may_be_cut_at_any_byte(client: Client) -> None:
+    client.add_records(FUNCTION, [{"cut": n} for n in range(3)])
+    expected = list(client.events())[-3:]
+    after = expected[0].position - 1
+
+    def stream(after: int) -> bytes:
+        frames = [
+            f"id: {each.position}\nevent: created\ndata: {each.model_dump_json()}\n\n"
+            for each in expected
+            if each.position > after
+        ]
+        return "".join([*frames, f": nothing new\nid: {expected[-1].position}\n\n"]).encode()
+
+    for cut in range(len(stream(after))):
+        feed = events(Session("http://nowhere"), after=after)
+        assert opened(feed) == f"/v1/events?after={after}"
+        found = list(feed.events_in(stream(after)[:cut]))
+        reached = max([after, *(each.position for each in found)])
+        assert opened(feed) == f"/v1/events?after={reached}"
+        found += feed.events_in(stream(reached))
+        assert found == expected
+
+
+def test_a_heartbeat_says_from_where_to_go_on_and_a_stream_of_something_else_is_refused() -> None:
+    feed = events(Session("http://nowhere"), after=7, kind="held")
+    opened(feed)
+    assert list(feed.events_in(b": nothing new\nid: 411\n\n")) == []
+    assert opened(feed) == "/v1/events?after=411&kind=held"
+    with pytest.raises(ServerFault, match="cannot read"):
+        list(feed.events_in(b"<html>\n\n"))
 
 
 def test_a_follower_waits_for_a_server_that_was_restarted(
