@@ -151,7 +151,7 @@ class BeyondHead(InvalidInput):
         self.head = head
 
 
-class TooManyFollowers(CommandRefused):
+class TooManyFollowers(LedgerError):
     """As many follow the log as this server lets; read it in pages, or come again later."""
 
     code = "too_many_followers"

@@ -285,7 +285,7 @@ def test_a_follower_waits_for_a_server_that_was_restarted(
 ) -> None:
     with new_database(postgres_server_url, template=migrated_template) as url:
         with serving(url) as first:
-            port = urlsplit(first.url).port
+            port = urlsplit(first.url).port or 0
             visit = first.visit()
             assert visit.secret is not None
             client = Client(first.url, visit.secret)
