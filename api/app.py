@@ -18,8 +18,10 @@ from recordledger.projections.ledger import Ledger
 
 from . import auth, errors, openapi
 from .desk import Desk
+from .followers import STREAM_HEADER
 from .routes import (
     datasets,
+    events,
     management,
     managers,
     operations,
@@ -42,6 +44,7 @@ _ROUTERS: Final = (
     routing.router,
     operations.router,
     datasets.router,
+    events.router,
     services.router,
     services.views,
     managers.router,
@@ -79,6 +82,8 @@ def create_app(settings: Settings, ledger: Ledger | None = None) -> FastAPI:
         try:
             yield
         finally:
+            desk.followers.close()
+            await desk.in_thread(desk.followers.join)
             if ledger is None:
                 await desk.in_thread(desk_ledger.close)
 
@@ -120,12 +125,16 @@ class _Watch:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        status = 0
+        status, is_stream, answered_at = 0, False, 0.0
 
         async def note_status(message: Message) -> None:
-            nonlocal status
+            nonlocal status, is_stream, answered_at
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, answered_at = message["status"], time.perf_counter()
+                is_stream = STREAM_HEADER in message["headers"]
+                if is_stream:
+                    # It is answered, and goes on; followers are counted by themselves.
+                    self._metrics.in_flight.dec()
             await send(message)
 
         started = time.perf_counter()
@@ -140,7 +149,10 @@ class _Watch:
             response = errors.unknown_fault(scope["method"], scope["path"], error)
             await response(scope, receive, note_status)
         finally:
-            self._metrics.in_flight.dec()
+            ended_at = answered_at if is_stream else time.perf_counter()
+            if not is_stream:
+                self._metrics.in_flight.dec()
             route = getattr(scope.get("route"), "path", "none")
-            elapsed_s = time.perf_counter() - started
-            self._metrics.note_request(route, scope["method"], status or _CLIENT_GONE, elapsed_s)
+            self._metrics.note_request(
+                route, scope["method"], status or _CLIENT_GONE, ended_at - started
+            )

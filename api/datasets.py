@@ -28,13 +28,12 @@ from recordledger.projections.ledger import Ledger, Placed
 from recordledger.projections.queries import DatasetCells
 
 from .errors import refusal_of
-from .rendering import events_out
+from .rendering import events_out, shortened
 from .schemas import EntryIn, RecordQuery, SpecificationIn, WhichCells
 
 # A cell's arguments are made from these anew for every entry.
 KWARGS_BYTES_MAX: Final = 1 << 20
 ATTRIBUTES_BYTES_MAX: Final = 1 << 16
-_SHOWN_MAX: Final = 10
 
 
 def cells_of(ledger: Ledger, query: RecordQuery) -> DatasetCells | None:
@@ -247,14 +246,7 @@ def table_out(
 
 def history_out(ledger: Ledger, placed: Sequence[Placed]) -> list[dict[str, Any]]:
     """Return events of a dataset; of long lists only the beginning, and how long they are."""
-    shown = events_out(ledger, placed)
-    for event in shown:
-        data: dict[str, Any] = event["data"]
-        for name, value in list(data.items()):
-            if isinstance(value, list) and len(value) > _SHOWN_MAX:  # pyright: ignore[reportUnknownArgumentType]
-                data[name] = value[:_SHOWN_MAX]
-                data[f"n_{name}"] = len(value)  # pyright: ignore[reportUnknownArgumentType]
-    return shown
+    return [shortened(event) for event in events_out(ledger, placed)]
 
 
 def no_condition(asked: BaseModel) -> bool:

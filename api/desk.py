@@ -26,6 +26,7 @@ from recordledger.projections.ledger import Ledger
 
 from .auth import Doorkeeper, Visitor
 from .errors import refusal_of
+from .followers import Followers
 from .metrics import Metrics
 from .settings import Settings
 from .wire import Encoded, Format, Reply, decode, encode, inflate, negotiate, read
@@ -75,6 +76,13 @@ class Desk:
         self.ledger = ledger
         self.settings = settings
         self.metrics = Metrics(ledger)
+        self.followers = Followers(
+            ledger,
+            limit=settings.followers_max,
+            buffer=settings.follow_buffer,
+            heartbeat_s=settings.follow_heartbeat_s,
+            gauge=self.metrics.followers,
+        )
         self.doorkeeper = Doorkeeper(ledger, settings.token_cache_s)
         # One connection stays free: a transaction that meets an unknown lane reads through another.
         self._limiter = anyio.CapacityLimiter(settings.pool_size - 1)

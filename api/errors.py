@@ -74,6 +74,7 @@ MEANINGS: Final[Mapping[str, Meaning]] = {
     "unsupported_media_type": Meaning(415, "The body is in no form that is read here"),
     "invalid_input":          Meaning(422, "The request is wrong"),
     "idempotency_conflict":   Meaning(422, "The idempotency key was used for another request"),
+    "beyond_head":            Meaning(422, "The log does not go so far"),
     "ledger_error":           Meaning(500, "Something is wrong with the server"),
     "impossible_history":     Meaning(500, "The log is damaged"),
     "unknown_event":          Meaning(500, "The log is newer than the server"),
@@ -81,6 +82,7 @@ MEANINGS: Final[Mapping[str, Meaning]] = {
     "internal_error":         Meaning(500, "Something is wrong with the server"),
     "schema_mismatch":        Meaning(503, "The database does not fit the server", 60),
     "store_unavailable":      Meaning(503, "The database does not answer now", 1),
+    "too_many_followers":     Meaning(503, "The log has enough followers", 5),
     "storage_full":           Meaning(503, "The database's disk is full", 30),
 }
 # fmt: on
@@ -134,6 +136,29 @@ class TokenNotFound(CommandRefused):
     def __init__(self, token_id: int) -> None:
         super().__init__(f"there is no token {token_id}")
         self.token_id = token_id
+
+
+class BeyondHead(InvalidInput):
+    """The log has no such position yet: it is one of another ledger, or none at all."""
+
+    code = "beyond_head"
+
+    def __init__(self, after: int, head: int) -> None:
+        super().__init__(
+            f"the log goes to position {head}, and {after} is beyond that: is it of another ledger?"
+        )
+        self.after = after
+        self.head = head
+
+
+class TooManyFollowers(LedgerError):
+    """As many follow the log as this server lets; read it in pages, or come again later."""
+
+    code = "too_many_followers"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} follow the log already (followers_max); read it in pages")
+        self.limit = limit
 
 
 class NotAcceptable(CommandRefused):

@@ -62,6 +62,11 @@ class Metrics:
             ("outcome",),
             registry=self.registry,
         )
+        self.followers = Gauge(
+            "recordledger_followers",
+            "Followers of the log.",
+            registry=self.registry,
+        )
         self.registry.register(_OfDatabase(ledger))
 
     def note_request(self, route: str, method: str, status: int, seconds: float) -> None:

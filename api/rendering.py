@@ -14,7 +14,8 @@ from recordledger.domain.attempts import Attempt, attempts
 from recordledger.domain.errors import TooLarge
 from recordledger.domain.events import Commented, Erased, Event, Outcome, Payload
 from recordledger.domain.record import Record
-from recordledger.projections import queries
+from recordledger.domain.streams import Stream
+from recordledger.projections import event_log, queries
 from recordledger.projections.ledger import Ledger, Placed
 from recordledger.projections.payloads import said
 from recordledger.projections.service_steps import output_of
@@ -32,6 +33,8 @@ _NO_PAYLOADS: Final[dict[str, Any]] = {
 }
 
 
+# So many items of a list are shown where lists can be long.
+_SHOWN_MAX: Final = 10
 _NO_OUTCOME: Final = {name: None for name in _NO_PAYLOADS if name != "kwargs"}
 
 
@@ -216,6 +219,43 @@ def events_out(ledger: Ledger, history: Iterable[Placed]) -> list[dict[str, Any]
     contents = queries.payload_contents(ledger, digests)
     texts = {digest: data.decode() for digest, data in contents.items()}
     return [_event_out(placed, texts) for placed in shown]
+
+
+def log_out(ledger: Ledger, found: Sequence[Placed]) -> list[dict[str, Any]]:
+    """Return events of the log as `LogEventOut` has them; what was said as in a history."""
+    speakers = {
+        placed.recorded.number
+        for placed in found
+        if isinstance(_said_in(placed.recorded.event), Payload)
+    }
+    texts: dict[bytes, str] = {}
+    if speakers:
+        digests = _digests(_said_in(placed.recorded.event) for placed in found)
+        contents = queries.payload_contents(ledger, digests)
+        texts = {digest: data.decode() for digest, data in contents.items()}
+        # Asked for after the texts: of what is erased meanwhile nothing is shown either.
+        speakers = event_log.remaining(ledger, speakers)
+    return [
+        _log_event_out(placed, texts if placed.recorded.number in speakers else {})
+        for placed in found
+    ]
+
+
+def _log_event_out(placed: Placed, texts: Mapping[bytes, str]) -> dict[str, Any]:
+    recorded = placed.recorded
+    where = {"stream": recorded.stream.name, "id": recorded.number}
+    shown = where | _event_out(placed, texts)
+    return shortened(shown) if recorded.stream is Stream.dataset else shown
+
+
+def shortened(event: dict[str, Any]) -> dict[str, Any]:
+    """Cut the long lists of an event; say how long they are."""
+    data: dict[str, Any] = event["data"]
+    for name, value in list(data.items()):
+        if isinstance(value, list) and len(value) > _SHOWN_MAX:  # pyright: ignore[reportUnknownArgumentType]
+            data[name] = value[:_SHOWN_MAX]
+            data[f"n_{name}"] = len(value)  # pyright: ignore[reportUnknownArgumentType]
+    return event
 
 
 def _said_in(event: Event) -> Payload | str | None:

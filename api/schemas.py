@@ -284,8 +284,29 @@ class EventOut(Answer):
     data: dict[str, Any]
 
 
+class LogEventOut(EventOut):
+    """One event of the log, and what it happened to.
+
+    Of the long lists of datasets there is only the beginning, and how long they are.
+    """
+
+    stream: Literal["record", "manager", "dataset", "job"]
+    id: int
+
+
+class EventsAnswer(Answer):
+    """A page of the log. Ask again from `next_after`; where that is the `head`, there is no more.
+
+    A page may be empty before the end: with filters, only so much of the log is looked at.
+    """
+
+    events: list[LogEventOut]
+    next_after: int
+    head: int
+
+
 class HistoryAnswer(Answer):
-    """Every event of one record, oldest first."""
+    """The events of one record, oldest first."""
 
     record_id: int
     events: list[EventOut]

@@ -16,6 +16,7 @@ from recordledger.domain.errors import StoreUnavailable
 from recordledger.projections import schema
 
 from .app import create_app
+from .desk import Desk
 from .settings import Settings
 
 # Longer than clients keep idle connections, so that it is not the server that closes them.
@@ -69,9 +70,11 @@ class Server(uvicorn.Server):
         family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
         self._socket = socket.create_server((settings.host, settings.port), family=family)
         self._on_ready = on_ready
+        app = create_app(settings)
+        self._desk: Desk = app.state.desk
         super().__init__(
             uvicorn.Config(
-                create_app(settings),
+                app,
                 access_log=False,
                 log_level="warning",
                 server_header=False,
@@ -90,6 +93,11 @@ class Server(uvicorn.Server):
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until told to end."""
         super().run(sockets or [self._socket])
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let followers go, who would stay for ever, and let everybody else's requests end."""
+        self._desk.followers.close()
+        await super().shutdown(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and then tell."""

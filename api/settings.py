@@ -105,6 +105,27 @@ class Settings(BaseSettings):
         description="Seconds for which a valid token is not looked up again. A token that was "
         "revoked through another process opens this one for so long.",
     )
+    followers_max: int = Field(
+        default=2_000,
+        ge=0,
+        le=100_000,
+        description="Followers of the log at the most, for one process. All of them cost one "
+        "reader; each has a connection open.",
+    )
+    follow_heartbeat_s: float = Field(
+        default=15.0,
+        gt=0,
+        le=60,
+        description="Seconds after which a follower hears from the server if nothing happens. So "
+        "often its token is looked at again.",
+    )
+    follow_buffer: int = Field(
+        default=10_000,
+        ge=1,
+        le=1_000_000,
+        description="Newest events that are kept in memory for followers; who is behind reads "
+        "the log in pages until it has caught up.",
+    )
     auto_reset: dict[str, Annotated[int, Field(ge=0, le=1000)]] = Field(
         default_factory=dict[str, int],
         max_length=100,

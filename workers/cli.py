@@ -16,7 +16,7 @@ import click
 
 from recordledger import __version__
 
-from .commands import collecting, looking, managing, routing
+from .commands import collecting, following, looking, managing, routing
 from .commands import services as service_commands
 from .commands.terminal import JSON, console, print_json, says_what_is_wrong
 from .engine_names import ENGINES, PROCESSES
@@ -702,17 +702,6 @@ def demo(smoke: bool, output: Path, workers: int, only: str | None) -> None:
 
 @main.command()
 @click.argument("record_id", type=click.IntRange(1, 2**63 - 1))
-@says_what_is_wrong
-def history(record_id: int) -> None:
-    """Print everything that has happened to the record RECORD_ID, oldest first."""
-    from recordledger.api.client import Client
-
-    with Client() as client:
-        click.echo(repr(client.history(record_id)))
-
-
-@main.command()
-@click.argument("record_id", type=click.IntRange(1, 2**63 - 1))
 @click.option("--output", is_flag=True, help="Print what each attempt wrote, and its traceback.")
 @says_what_is_wrong
 def attempts(record_id: int, output: bool) -> None:
@@ -861,6 +850,7 @@ def _stop_on_signals() -> Event:
 
 for _command in (
     *looking.COMMANDS,
+    *following.COMMANDS,
     *managing.COMMANDS,
     *routing.COMMANDS,
     *collecting.COMMANDS,

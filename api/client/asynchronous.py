@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
@@ -14,6 +15,7 @@ from ..schemas import Include
 from . import (
     calls,
     dataset_calls,
+    event_calls,
     manage_calls,
     manager_calls,
     operation_calls,
@@ -23,8 +25,8 @@ from . import (
 )
 from .datasets import AsyncDataset
 from .exchange import TIMEOUT_S, Operation, Outcome, Reply, Send, Session, Sleep, Step
-from .options import closed, fault_of, open_session
-from .results import Record, Records
+from .options import STREAM_TIMEOUT, closed, fault_of, open_session
+from .results import LogEvent, Record, Records
 from .signatures import documented, present
 
 P = ParamSpec("P")
@@ -48,6 +50,19 @@ def _querying(
         return client.found(lambda: call(client.session, *args, **kwargs))
 
     present(method, call, "AsyncFoundRecords")
+    return method
+
+
+def _following(
+    call: Callable[Concatenate[Session, P], event_calls.Feed],
+) -> Callable[Concatenate[AsyncClient, P], AsyncGenerator[LogEvent]]:
+    def method(
+        client: AsyncClient, /, *args: P.args, **kwargs: P.kwargs
+    ) -> AsyncGenerator[LogEvent]:
+        feed = call(client.session, *args, **kwargs)
+        return client.followed(feed) if kwargs.get("follow") else client.paged(feed)
+
+    present(method, call, "AsyncGenerator[LogEvent]")
     return method
 
 
@@ -108,6 +123,7 @@ class AsyncClient:
     history = _awaited(calls.history)
     attempts = _awaited(calls.attempts)
     wait = _awaited(calls.wait)
+    events = _following(event_calls.events)
 
     reset_records = _awaited(manage_calls.reset_records)
     cancel_records = _awaited(manage_calls.cancel_records)
@@ -225,6 +241,24 @@ class AsyncClient:
 
     get_records.__doc__ = documented(calls.get_records)
 
+    async def paged(self, feed: event_calls.Feed) -> AsyncGenerator[LogEvent]:
+        """Iterate over the events that there are."""
+        while not feed.is_last:
+            for event in await self.run(feed.fetch()):
+                yield event
+
+    async def followed(self, feed: event_calls.Feed) -> AsyncGenerator[LogEvent]:
+        """Iterate over the events that there are and will be, over one connection after another."""
+        while True:
+            source: httpx2.Response = await self.run(feed.open())
+            async with contextlib.aclosing(source):
+                try:
+                    async for chunk in source.aiter_bytes():
+                        for event in feed.events_in(chunk):
+                            yield event
+                except httpx2.TransportError:
+                    continue
+
     async def run(self, operation: Operation[T]) -> T:
         """Do what an operation asks for, step by step, and return its result."""
         outcome: Outcome = None
@@ -247,12 +281,23 @@ class AsyncClient:
                 if self._http.is_closed:
                     raise closed(self.session)
                 try:
-                    response = await self._http.request(
-                        step.method, step.path, content=step.body or None, headers=step.headers
-                    )
+                    return await self._sent(step)
                 except httpx2.TransportError as error:
                     return fault_of(error)
-                return Reply(response.status_code, response.headers, response.content)
+
+    async def _sent(self, send: Send) -> Reply:
+        if not send.is_stream:
+            response = await self._http.request(
+                send.method, send.path, content=send.body or None, headers=send.headers
+            )
+            return Reply(response.status_code, response.headers, response.content)
+        request = self._http.build_request(
+            send.method, send.path, headers=send.headers, timeout=STREAM_TIMEOUT
+        )
+        response = await self._http.send(request, stream=True)
+        if response.is_success:
+            return Reply(response.status_code, response.headers, b"", response)
+        return Reply(response.status_code, response.headers, await response.aread())
 
 
 class AsyncFoundRecords:

@@ -15,6 +15,7 @@ from ..schemas import Include
 from . import (
     calls,
     dataset_calls,
+    event_calls,
     manage_calls,
     manager_calls,
     operation_calls,
@@ -24,8 +25,8 @@ from . import (
 )
 from .datasets import Dataset
 from .exchange import TIMEOUT_S, Operation, Outcome, Reply, Send, Session, Sleep, Step
-from .options import closed, fault_of, open_session
-from .results import Record, Records
+from .options import STREAM_TIMEOUT, closed, fault_of, open_session
+from .results import LogEvent, Record, Records
 from .signatures import documented, present
 
 P = ParamSpec("P")
@@ -49,6 +50,17 @@ def _querying(
         return client.found(lambda: call(client.session, *args, **kwargs))
 
     present(method, call, "FoundRecords")
+    return method
+
+
+def _following(
+    call: Callable[Concatenate[Session, P], event_calls.Feed],
+) -> Callable[Concatenate[Client, P], Iterator[LogEvent]]:
+    def method(client: Client, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[LogEvent]:
+        feed = call(client.session, *args, **kwargs)
+        return client.followed(feed) if kwargs.get("follow") else client.paged(feed)
+
+    present(method, call, "Iterator[LogEvent]")
     return method
 
 
@@ -134,6 +146,7 @@ class Client:
     history = _blocking(calls.history)
     attempts = _blocking(calls.attempts)
     wait = _blocking(calls.wait)
+    events = _following(event_calls.events)
 
     reset_records = _blocking(manage_calls.reset_records)
     cancel_records = _blocking(manage_calls.cancel_records)
@@ -251,6 +264,24 @@ class Client:
 
     get_records.__doc__ = documented(calls.get_records)
 
+    def paged(self, feed: event_calls.Feed) -> Iterator[LogEvent]:
+        """Iterate over the events that there are."""
+        while not feed.is_last:
+            yield from self.run(feed.fetch())
+
+    def followed(self, feed: event_calls.Feed) -> Iterator[LogEvent]:
+        """Iterate over the events that there are and will be, over one connection after another."""
+        while True:
+            source: httpx2.Response = self.run(feed.open())
+            with contextlib.closing(source), self._in_flight():
+                try:
+                    for chunk in source.iter_bytes():
+                        yield from feed.events_in(chunk)
+                        if self._closing.is_set():
+                            raise closed(self.session)
+                except httpx2.TransportError:
+                    continue
+
     def run(self, operation: Operation[T]) -> T:
         """Do what an operation asks for, step by step, and return its result."""
         outcome: Outcome = None
@@ -273,12 +304,23 @@ class Client:
             case Send():
                 with self._in_flight():
                     try:
-                        response = self._http.request(
-                            step.method, step.path, content=step.body or None, headers=step.headers
-                        )
+                        return self._sent(step)
                     except httpx2.TransportError as error:
                         return fault_of(error)
-                    return Reply(response.status_code, response.headers, response.content)
+
+    def _sent(self, send: Send) -> Reply:
+        if not send.is_stream:
+            response = self._http.request(
+                send.method, send.path, content=send.body or None, headers=send.headers
+            )
+            return Reply(response.status_code, response.headers, response.content)
+        request = self._http.build_request(
+            send.method, send.path, headers=send.headers, timeout=STREAM_TIMEOUT
+        )
+        response = self._http.send(request, stream=True)
+        if response.is_success:
+            return Reply(response.status_code, response.headers, b"", response)
+        return Reply(response.status_code, response.headers, response.read())
 
     @contextlib.contextmanager
     def _in_flight(self) -> Generator[None]:

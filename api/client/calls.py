@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal, cast
+from urllib.parse import urlencode
 
 from recordledger.domain.errors import TooLarge
 from recordledger.domain.status import Status
@@ -225,13 +226,40 @@ def get_records(
     return found[0]
 
 
-def history(session: Session, record_id: int) -> Operation[History]:
-    """Return every event of a record, oldest first: who did what, when and why.
+def history(
+    session: Session,
+    record_id: int,
+    *,
+    kind: str | Iterable[str] | None = None,
+    actor: str | Iterable[str] | None = None,
+    after: datetime | None = None,
+    before: datetime | None = None,
+) -> Operation[History]:
+    """Return the events of a record, oldest first: who did what, when and why; all or some.
+
+    Args:
+        session: the client's.
+        record_id: whose.
+        kind: only of this kind, like `errored`, or of several.
+        actor: only by this one, like `user:ann`, or by several.
+        after: only those from then on; with a time zone.
+        before: only those before then; with a time zone.
 
     Raises:
+        InvalidArgument: a time has no zone.
         NotFound: there is no such record.
+        Refused: there is no such kind of event.
     """
-    path = f"/v1/records/{wire.record_id(record_id)}/events"
+    query = [("kind", each) for each in listed(kind) or ()]
+    query += [("actor", each) for each in listed(actor) or ()]
+    for name, moment in (("after", after), ("before", before)):
+        if moment is not None:
+            if moment.tzinfo is None:
+                raise InvalidArgument(f"{name} says no time zone: like datetime.now(UTC)")
+            query.append((name, moment.isoformat()))
+    path = f"/v1/records/{wire.record_id(record_id)}/events" + (
+        f"?{urlencode(query)}" if query else ""
+    )
     answer = yield from exchange.get(session, path, _HistoryAnswer)
     return History(answer.record_id, tuple(answer.events))
 

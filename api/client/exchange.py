@@ -40,13 +40,17 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send this request. Sending it twice is harmless (it is a read, or has a key), or else not."""
+    """Send this request. Sending it twice is harmless (it is a read, or has a key), or else not.
+
+    The body of a stream is not read, but given back as it comes.
+    """
 
     method: str
     path: str
     headers: Mapping[str, str]
     body: bytes = b""
     is_repeatable: bool = True
+    is_stream: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +62,15 @@ class Sleep:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the server answered. Headers are found by names in lower case."""
+    """What the server answered. Headers are found by names in lower case.
+
+    `source` is where the body of a stream is read from, by whoever has sent the request.
+    """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    source: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +142,19 @@ def get(
     return _shaped(session, shape, reply)
 
 
+def stream(session: Session, path: str, *, patience_s: float | None = None) -> Operation[Any]:
+    """Begin to read something that does not end; return where it is read from.
+
+    Args:
+        session: the client's.
+        path: below the server's address.
+        patience_s: for how long to try, in seconds; None leaves it to the session.
+    """
+    send = Send("GET", path, {"Accept": "text/event-stream"}, is_stream=True)
+    reply = yield from _exchange(session, send, None, patience_s)
+    return reply.source
+
+
 def post(
     session: Session,
     path: str,
@@ -170,7 +191,9 @@ def server(session: Session) -> Operation[Server]:
     return found
 
 
-def _exchange(session: Session, send: Send, give_up_at: float | None) -> Operation[Reply]:
+def _exchange(
+    session: Session, send: Send, give_up_at: float | None, patience_s: float | None = None
+) -> Operation[Reply]:
     """Send until there is an answer that counts; return it.
 
     The pauses are random between nothing and a bound that doubles ("full jitter"), so that
@@ -188,7 +211,7 @@ def _exchange(session: Session, send: Send, give_up_at: float | None) -> Operati
                 continue
             return _good(session, outcome)
         now = time.monotonic()
-        end = started_at + session.patience_s
+        end = started_at + (session.patience_s if patience_s is None else patience_s)
         left_s = (end if give_up_at is None else min(end, give_up_at)) - now
         pause_s = _pause_s(outcome, bound_s)
         bound_s = min(2 * bound_s, _DELAY_MAX_S)

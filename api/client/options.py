@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypedDict
+from typing import Final, TypedDict
 
 import httpx2
 
@@ -17,6 +17,8 @@ from .exchange import Fault, Session
 _CONNECT_S = 10.0
 # Shorter than the server keeps an idle connection, and than most proxies do.
 _KEEP_ALIVE_S = 30.0
+# Longer than the server is silent to those who follow the log.
+STREAM_TIMEOUT: Final = httpx2.Timeout(90.0, connect=_CONNECT_S)
 
 
 class HttpOptions(TypedDict):

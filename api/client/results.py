@@ -22,6 +22,7 @@ from ..schemas import (
     ErrorGroupOut,
     EventOut,
     JobOut,
+    LogEventOut,
     ManagerOut,
     OperationAnswer,
     OperationOut,
@@ -656,6 +657,17 @@ class Policies(PoliciesAnswer):
 
 class HistoryEvent(EventOut):
     """One event: who did what, when and why."""
+
+    model_config = _FROZEN
+
+    @property
+    def summary(self) -> str:
+        """What this kind of event says besides who and when, in a few words."""
+        return _summary(self)
+
+
+class LogEvent(LogEventOut):
+    """One event of the log: what it happened to (`stream` and `id`), who did it, when and why."""
 
     model_config = _FROZEN
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, cast
 
 from fastapi import APIRouter, Path, Query
+from pydantic import AwareDatetime
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -40,11 +42,13 @@ from ..schemas import (
 )
 from ..submissions import create
 from ..wire import Reply
+from .events import Actors, Kinds, kinds_of
 
 router = APIRouter(prefix="/v1", tags=["records"])
 
 RecordIdInPath = Annotated[int, Path(ge=1, le=ID_MAX)]
 Reader = Annotated[Visitor, allowed(Permission.read)]
+Moment = Annotated[AwareDatetime | None, Query()]
 Submitter = Annotated[Visitor, allowed(Permission.submit)]
 
 _FILTERS: Final = tuple(
@@ -128,12 +132,36 @@ async def get_record(
 
 
 @router.get("/records/{record_id}/events", response_model=HistoryAnswer)
-async def get_history(request: Request, visitor: Reader, record_id: RecordIdInPath) -> Response:
-    """Get every event of a record, oldest first: who did what, when and why."""
+async def get_history(
+    request: Request,
+    visitor: Reader,
+    record_id: RecordIdInPath,
+    kind: Kinds = None,
+    actor: Actors = None,
+    after: Moment = None,
+    before: Moment = None,
+) -> Response:
+    """Get the events of a record, oldest first: who did what, when and why; all or some.
+
+    `kind` and `actor` may be repeated and are then met by any. Times are from `after`, and up to
+    but without `before`.
+    """
+    kinds, actors = kinds_of(kind), actor or ()
+    start = None if after is None else in_utc(after, "after")
+    end = None if before is None else in_utc(before, "before")
+
+    def is_wanted(event: Mapping[str, Any]) -> bool:
+        return (
+            (not kinds or event["kind"] in kinds)
+            and (not actors or event["actor"] in actors)
+            and (start is None or event["timestamp"] >= start)
+            and (end is None or event["timestamp"] < end)
+        )
 
     def work(call: Call) -> Reply:
         placed = queries.history(call.desk.ledger, record_id)
-        return {"record_id": record_id, "events": events_out(call.desk.ledger, placed)}
+        events = events_out(call.desk.ledger, placed)
+        return {"record_id": record_id, "events": list(filter(is_wanted, events))}
 
     return await desk_of(request).answer(request, visitor, work)
 

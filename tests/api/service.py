@@ -125,10 +125,10 @@ class Service:
 
 
 @contextmanager
-def serving(database_url: str, **settings: Any) -> Generator[Service]:
-    """Serve a database on a free port."""
+def serving(database_url: str, *, port: int = 0, **settings: Any) -> Generator[Service]:
+    """Serve a database; on a free port if none is given."""
     with ExitStack() as stack:
-        yield Service(Settings(database_url=database_url, port=0, **settings), stack)
+        yield Service(Settings(database_url=database_url, port=port, **settings), stack)
 
 
 def latin_1(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:

@@ -21,6 +21,7 @@ from recordledger.domain.why import BEFORE_MAX
 from recordledger.projections import (
     claim_queue,
     datasets,
+    event_log,
     managers,
     payloads,
     records,
@@ -28,6 +29,7 @@ from recordledger.projections import (
     service_queue,
 )
 from recordledger.projections.database import Db
+from recordledger.projections.event_log import EventFilter
 from recordledger.projections.mapper import Recorded
 from recordledger.projections.queries import DatasetCells, RecordFilter, page_sql
 from recordledger.projections.statements import statements
@@ -287,6 +289,23 @@ def read_log(_: Stage, db: Any) -> object:
     return db.execute(sql, {"after": 100_000, "upto": 100_500}).fetchall()
 
 
+def unread(_topic: str, _state: bytes) -> None:
+    """Stand for the mapper: the events of this log have no content."""
+
+
+def follow_log(**conditions: Any) -> Work:
+    """Read a page from the middle of the log; it must not look at more than a page may."""
+
+    def work(stage: Stage, db: Any) -> object:
+        which = EventFilter(**conditions)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(event_log, "SCAN_MAX", 1_000)
+            patch.setattr(stage.ledger.event_mapper, "event_of", unread)
+            return event_log.read_page(stage.ledger, db, 50_000, 100, which)
+
+    return work
+
+
 def read_history(_: Stage, db: Any) -> object:
     sql = statements("ledger_events")["history"]
     return db.execute(sql, {"id": stream_uuid(Stream.record, 411)}).fetchall()
@@ -429,6 +448,27 @@ HOT: Final[dict[str, tuple[Work, set[str], int]]] = {
     ),
     "write back": (write_back, {"records_pkey", "claim_queue_pkey"}, 2_000),
     "read the log": (read_log, {"ledger_events_notification_id_idx"}, 100),
+    "follow the log": (follow_log(), {"ledger_events_notification_id_idx"}, 100),
+    "follow a kind that there is not": (
+        follow_log(kinds=frozenset({"held"})),
+        {"ledger_events_notification_id_idx"},
+        150,
+    ),
+    "follow a tag": (
+        follow_log(tags=frozenset({"nobody's"})),
+        {"ledger_events_notification_id_idx", "records_pkey"},
+        9_000,
+    ),
+    "follow a dataset": (
+        follow_log(dataset_id=99),
+        {"ledger_events_notification_id_idx"},
+        9_000,
+    ),
+    "follow some records": (
+        follow_log(record_ids=frozenset({7, 120_000})),
+        {"ledger_events_pkey"},
+        60,
+    ),
     "history": (read_history, {"ledger_events_pkey"}, 20),
     "page": (page_of(), {"records_pkey"}, 100),
     "page of a status": (page_of(status=(Status.error,)), {"records_status"}, 200),
