@@ -12,6 +12,7 @@ from typing import Any, Final, TypeAlias
 
 from . import events as e
 from .access import Token, evolve_token
+from .dataset import Dataset, evolve_dataset
 from .errors import ImpossibleHistory
 from .events import Event, Kind
 from .findings import Finding, Place
@@ -40,6 +41,7 @@ class Known:
     lives: dict[int, Life] = field(default_factory=dict[int, Life])
     managers: dict[int, Manager] = field(default_factory=dict[int, Manager])
     jobs: dict[int, Job] = field(default_factory=dict[int, Job])
+    datasets: dict[int, Dataset] = field(default_factory=dict[int, Dataset])
     tokens: dict[int, Token] = field(default_factory=dict[int, Token])
     lost: set[tuple[Stream, int]] = field(default_factory=set[tuple[Stream, int]])
 
@@ -90,11 +92,11 @@ class Ordered:
 class LegalTransition:
     """Every event is an edge of the table.
 
-    The log shows this whole: of records by the table, of managers, jobs and tokens by their rules.
+    The log shows this whole: of records by the table, of all others by their rules.
     """
 
     def __init__(self, finding: Finding, known: Known) -> None:
-        """Report to `finding`; keep managers, jobs and tokens in `known` up to date."""
+        """Report to `finding`; keep what is no record in `known` up to date."""
         self._finding = finding
         self._known = known
 
@@ -124,7 +126,8 @@ class LegalTransition:
                     token = known.tokens.get(number, Token(number))
                     known.tokens[number] = evolve_token(token, event)
                 case _:
-                    self._finding.report(f"a {place.stream.name} has no events", [place])
+                    dataset = known.datasets.get(number, Dataset(number))
+                    known.datasets[number] = evolve_dataset(dataset, event)
         except ImpossibleHistory as error:
             self._finding.report(str(error), [place])
 

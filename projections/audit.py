@@ -27,8 +27,8 @@ _ROWS: Final = 10_000
 _ERASED: Final = 500
 
 # Which invariant a table that differs from the log breaks; the others break `replay`.
-_ROWS_OF_AGGREGATES: Final = ("records", "managers", "tokens", "jobs")
-_COUNTERS: Final = ("status_counts", "rescue_counts")
+_ROWS_OF_AGGREGATES: Final = ("records", "managers", "tokens", "jobs", "datasets")
+_COUNTERS: Final = ("status_counts", "rescue_counts", "dataset_counts")
 
 ELSEWHERE: Final = {
     "idempotent": "it takes the same request twice; tests/api/test_idempotency.py does",

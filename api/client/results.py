@@ -808,6 +808,8 @@ _UNTOLD: Final = frozenset(
         "keys",
         "awaits",
         "until",
+        "any_child",
+        "takes_errors",
         "code_version",
     }
 )

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from recordledger.domain import events as e
 from recordledger.domain.access import Role, TokenIssued, TokenRevoked
 from recordledger.domain.audit import TOO_SOON, Audit
+from recordledger.domain.dataset import DatasetCreated, DatasetDeleted
 from recordledger.domain.events import Event, Kind, Priority
 from recordledger.domain.findings import Breach, Finding, Place
 from recordledger.domain.job import JobFinished, JobSubmitted
@@ -399,7 +400,7 @@ def test_positions_that_do_not_grow_and_time_that_goes_back_are_found() -> None:
     assert "it was read after position 5" in Log(audit).what("ordered")
 
 
-def test_managers_jobs_and_tokens_live_by_their_rules() -> None:
+def test_managers_jobs_tokens_and_datasets_live_by_their_rules() -> None:
     draining = ManagerDraining(**said(1, 1))
     submitted = JobSubmitted(ids=payload(), n_total=1, options={}, **said(2, 1))
     issued = TokenIssued(user="ann", role=Role.user, token_hash=bytes(32), **said(3, 1))
@@ -407,12 +408,14 @@ def test_managers_jobs_and_tokens_live_by_their_rules() -> None:
     fine.manager(draining, ManagerDeactivated(**said(4, 2)))
     fine.happen(Stream.job, 1, submitted, JobFinished(**said(5, 2)))
     fine.happen(Stream.token, 1, issued, TokenRevoked(**said(6, 2)))
+    created_ = DatasetCreated(name="water", description="", **said(7, 1))
+    fine.happen(Stream.dataset, 1, created_, DatasetDeleted(**said(8, 2)))
     assert fine.found() == {}
     wrong = log()
     wrong.manager(ManagerDeactivated(**said(4, 1)), ManagerDeclaredLost(**said(5, 2)))
     wrong.happen(Stream.job, 1, JobFinished(**said(6, 2)))
     wrong.happen(Stream.token, 1, TokenRevoked(**said(7, 2)))
-    wrong.happen(Stream.dataset, 1, draining)
+    wrong.happen(Stream.dataset, 1, DatasetDeleted(**said(8, 1)))
     assert wrong.found() == {"legal-transition": [(5,), (6,), (7,), (8,)]}
 
 
