@@ -136,6 +136,7 @@ class Stage:
     ledger: Ledger
     url: str
     schema: str = DEFAULT_SCHEMA
+    n_deadlocks_before: int = 0
     _connection: Connection[TupleRow] | None = None
 
     # Users
@@ -313,9 +314,12 @@ class Stage:
         return int(self.ask("SELECT coalesce(max(notification_id), 0) FROM ledger_events")[0][0])
 
     def n_deadlocks(self) -> int:
-        """Return how many deadlocks this database has had."""
+        """Return how many deadlocks this database has had since the test began.
+
+        Earlier tests have used the database too, and some of them want a deadlock.
+        """
         question = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
-        return int(self.ask(question)[0][0])
+        return int(self.ask(question)[0][0]) - self.n_deadlocks_before
 
     def require_equal(self) -> None:
         """Fail, with the differences, unless the tables are what the log says."""
