@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -729,8 +730,9 @@ class Timeline(Sequence[HistoryEvent]):
 
     events: tuple[HistoryEvent, ...]
 
+    @abstractmethod
     def _title(self) -> str:
-        raise NotImplementedError
+        """Return what stands above the table."""
 
     @overload
     def __getitem__(self, index: int) -> HistoryEvent: ...
