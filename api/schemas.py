@@ -312,6 +312,42 @@ class HistoryAnswer(Answer):
     events: list[EventOut]
 
 
+class PeriodOut(Answer):
+    """A time in which a record was in one status, and in one attempt if it ran.
+
+    `end` is null while it is so, and `duration_s` then goes up to now. `began_by` and `ended_by`
+    are kinds of events. `is_pause`: it could not be claimed before the time of a retry had come.
+    """
+
+    status: Status
+    start: AwareDatetime
+    end: AwareDatetime | None
+    duration_s: float
+    attempt: int | None
+    manager_id: int | None
+    is_pause: bool
+    began_by: str
+    ended_by: str | None
+
+
+class TimelineAnswer(Answer):
+    """The life of one record, as periods without gaps, and what the time is by the ledger."""
+
+    record_id: int
+    as_of: AwareDatetime
+    periods: list[PeriodOut]
+
+
+class LogHistoryAnswer(Answer):
+    """A page of what was done; there is no more where `next_cursor` is null.
+
+    A page may be empty before that, for conditions are looked at in what was read.
+    """
+
+    events: list[LogEventOut]
+    next_cursor: str | None
+
+
 class AttemptOut(Answer):
     """One attempt of a record, and what came of it.
 
@@ -782,11 +818,12 @@ class EntriesAnswer(Answer):
 class DatasetHistoryAnswer(Answer):
     """One page of a dataset's events, oldest first; `next_cursor` is None on the last.
 
-    Of lists longer than ten only the beginning is shown, and `n_...` says how long they are.
+    Of lists longer than ten only the beginning is shown, and `n_...` says how long they are. If
+    those of its records are wanted too, they follow record by record.
     """
 
     dataset_id: int
-    events: list[EventOut]
+    events: list[LogEventOut]
     next_cursor: str | None
 
 

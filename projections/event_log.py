@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, NamedTuple
 
-import msgpack
 from psycopg.sql import SQL, Identifier
 
 from recordledger.domain.access import TOKEN_EVENTS
@@ -18,6 +17,7 @@ from .ledger import Ledger, Placed
 from .mapper import EVENT_TYPES, Recorded
 from .recorder import CHANNEL
 from .statements import shipped, statements
+from .user_blocks import packed
 
 _SQL: Final = statements("event_log")
 _LOG_SQL: Final = statements("ledger_events")
@@ -112,7 +112,7 @@ def read_page(ledger: Ledger, db: Db, after: int, limit: int, which: EventFilter
             "limit": limit,
             "hidden": list(HIDDEN),
             "kinds": sorted(which.kinds) or None,
-            "actors": [_packed(actor) for actor in which.actors] or None,
+            "actors": [packed(actor) for actor in which.actors] or None,
             "tags": sorted(which.tags) or None,
             "dataset_id": which.dataset_id,
             "dataset": which.dataset_id and stream_uuid(Stream.dataset, which.dataset_id),
@@ -197,8 +197,3 @@ class Bell:
 
 def _record_ids(events: Iterable[Placed]) -> set[int]:
     return {placed.recorded.number for placed in events if placed.recorded.stream is Stream.record}
-
-
-def _packed(actor: str) -> bytes:
-    """Return how the state of an event begins to say that it is by this actor."""
-    return bytes(msgpack.packb("actor")) + bytes(msgpack.packb(actor))

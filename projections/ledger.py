@@ -52,6 +52,7 @@ from .lanes import LaneRegistry, UnknownLanes
 from .mapper import EventMapper, MsgpackTranscoder, Recorded
 from .recorder import LedgerRecorder, append
 from .statements import statements
+from .user_blocks import runs_of
 
 Answer = TypeVar("Answer")
 
@@ -364,7 +365,7 @@ class Operation:
             self._datasets.values(),
             self._happened,
         )
-        append(self.db, stored)
+        append(self.db, stored, runs_of(recorded.event for recorded in self._happened))
 
     def _stored(self) -> list[StoredEvent]:
         """Return the rows of the log; the bytes of an event that many records share, once."""

@@ -20,11 +20,13 @@ from recordledger.domain.manager import Manager, evolve_manager
 from recordledger.domain.record import Record, evolve
 from recordledger.domain.streams import Stream, stream_number
 
+from . import user_blocks
 from .database import Db, as_ledger_errors, connect, cursor_of
 from .lanes import LaneRegistry
-from .ledger import Ledger, write_projections
+from .ledger import Ledger, Placed, write_projections
 from .mapper import Recorded
 from .statements import statements
+from .user_blocks import BLOCK_SIZE, USER
 
 _SQL: Final = statements("replay")
 
@@ -41,6 +43,7 @@ PROJECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "comments": ("record_id", "version"),
     "operations": ("id",),
     "operation_changes": ("operation_id", "record_id", "version"),
+    "user_blocks": ("actor", "block"),
     "managers": ("id",),
     "tokens": ("id",),
     "jobs": ("id",),
@@ -176,16 +179,16 @@ def _fold_all(
 
 def _streams(
     ledger: Ledger, connection: Connection[Any], position: int
-) -> Iterator[tuple[tuple[Stream, int], list[Recorded]]]:
+) -> Iterator[tuple[tuple[Stream, int], list[Placed]]]:
     """Give each aggregate's whole history, one after the other, in bounded memory."""
     event_of = ledger.event_mapper.event_of
     current: UUID | None = None
-    history: list[Recorded] = []
+    history: list[Placed] = []
     key = (Stream.record, 0)
     with connection.cursor("replay", row_factory=tuple_row) as events:
         events.itersize = 10_000
         events.execute(_SQL["events"], {"position": position}, binary=True)
-        for originator_id, version, topic, state in events:
+        for originator_id, version, topic, state, at in events:
             if originator_id != current:
                 if history:
                     yield key, history
@@ -194,7 +197,8 @@ def _streams(
                 raise ImpossibleHistory(
                     f"{key[0].name} {key[1]}", version, f"version {len(history) + 1} is missing"
                 )
-            history.append(Recorded(*key, version, event_of(topic, state)))
+            recorded = Recorded(*key, version, event_of(topic, state))
+            history.append(Placed(at, recorded))
     if history:
         yield key, history
 
@@ -223,13 +227,18 @@ class _Batch:
         self._jobs: list[Job] = []
         self._datasets: list[Dataset] = []
         self._happened: list[Recorded] = []
+        self._user_blocks: set[tuple[str, int]] = set()
 
     def __len__(self) -> int:
         n_others = len(self._managers) + len(self._tokens) + len(self._jobs) + len(self._datasets)
         return len(self._records) + n_others
 
-    def add(self, stream: Stream, number: int, history: list[Recorded]) -> int:
+    def add(self, stream: Stream, number: int, placed: list[Placed]) -> int:
         """Fold the history of one aggregate; return how many events it has."""
+        history = [each.recorded for each in placed]
+        for position, recorded in placed:
+            if recorded.event.actor.startswith(USER):
+                self._user_blocks.add((recorded.event.actor, position // BLOCK_SIZE))
         match stream:
             case Stream.record:
                 record = Record(number)
@@ -273,6 +282,7 @@ class _Batch:
             self._datasets,
             self._happened,
         )
+        user_blocks.write(db, self._user_blocks)
         self._clear()
 
 

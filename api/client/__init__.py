@@ -50,6 +50,7 @@ from .results import (
     Job,
     Jobs,
     LogEvent,
+    LogEvents,
     Manager,
     ManagerHistory,
     Managers,
@@ -71,6 +72,7 @@ from .results import (
     UndoMetadata,
     UpdateMetadata,
 )
+from .timelines import Timeline, Timelines
 from .wire import json_bytes
 
 __all__ = [
@@ -104,6 +106,7 @@ __all__ = [
     "Job",
     "Jobs",
     "LogEvent",
+    "LogEvents",
     "Manager",
     "ManagerHistory",
     "Managers",
@@ -127,6 +130,8 @@ __all__ = [
     "ServerFault",
     "ServiceView",
     "SubmitMetadata",
+    "Timeline",
+    "Timelines",
     "Token",
     "Tokens",
     "Tree",

@@ -16,6 +16,7 @@ from . import (
     calls,
     dataset_calls,
     event_calls,
+    history_calls,
     manage_calls,
     manager_calls,
     operation_calls,
@@ -121,6 +122,9 @@ class AsyncClient:
     add_records = _awaited(calls.add_records)
     query_records = _querying(calls.query_records)
     history = _awaited(calls.history)
+    timeline = _awaited(history_calls.timeline)
+    operation_history = _awaited(history_calls.operation_history)
+    user_history = _awaited(history_calls.user_history)
     attempts = _awaited(calls.attempts)
     wait = _awaited(calls.wait)
     events = _following(event_calls.events)

@@ -16,6 +16,7 @@ from . import (
     calls,
     dataset_calls,
     event_calls,
+    history_calls,
     manage_calls,
     manager_calls,
     operation_calls,
@@ -144,6 +145,9 @@ class Client:
     add_records = _blocking(calls.add_records)
     query_records = _querying(calls.query_records)
     history = _blocking(calls.history)
+    timeline = _blocking(history_calls.timeline)
+    operation_history = _blocking(history_calls.operation_history)
+    user_history = _blocking(history_calls.user_history)
     attempts = _blocking(calls.attempts)
     wait = _blocking(calls.wait)
     events = _following(event_calls.events)

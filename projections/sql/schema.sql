@@ -267,6 +267,14 @@ CREATE TABLE operation_changes (
     PRIMARY KEY (operation_id, record_id, version)
 );
 
+-- In which blocks of 64 positions of the log there is anything that a user did: what the history of
+-- a user reads. What managers and the server do is not noted.
+CREATE TABLE user_blocks (
+    actor text   NOT NULL,
+    block bigint NOT NULL,
+    PRIMARY KEY (actor, block)
+);
+
 -- Operations on many records, done in slices by the server's own job.
 CREATE TABLE jobs (
     id           bigint      PRIMARY KEY,
