@@ -11,6 +11,7 @@ from psycopg.sql import SQL, Identifier
 
 from recordledger.domain.access import TOKEN_EVENTS
 from recordledger.domain.streams import Stream, stream_number, stream_uuid
+from recordledger.domain.webhook import WEBHOOK_EVENTS
 
 from .database import Db, as_ledger_errors, connect
 from .ledger import Ledger, Placed
@@ -22,8 +23,9 @@ from .user_blocks import packed
 _SQL: Final = statements("event_log")
 _LOG_SQL: Final = statements("ledger_events")
 
-# Tokens are for administrators to see: what happens to them is not told.
-HIDDEN: Final = tuple(event_type.topic for event_type in TOKEN_EVENTS)
+# For administrators to see: what happens to tokens and webhooks is not told. The address of a
+# webhook can be as good as a token.
+HIDDEN: Final = tuple(event_type.topic for event_type in (*TOKEN_EVENTS, *WEBHOOK_EVENTS))
 KINDS: Final = tuple(topic for topic in EVENT_TYPES if topic not in HIDDEN)
 # So far does one page look for what a filter lets through.
 SCAN_MAX: Final = 10_000

@@ -19,6 +19,7 @@ from recordledger.domain.lanes import Lane
 from recordledger.domain.manager import Manager, evolve_manager
 from recordledger.domain.record import Record, evolve
 from recordledger.domain.streams import Stream, stream_number
+from recordledger.domain.webhook import Webhook, evolve_webhook
 
 from . import user_blocks
 from .database import Db, as_ledger_errors, connect, cursor_of
@@ -47,6 +48,7 @@ PROJECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "managers": ("id",),
     "tokens": ("id",),
     "jobs": ("id",),
+    "webhooks": ("id",),
     "datasets": ("id",),
     "dataset_entries": ("dataset_id", "number", "added_in"),
     "dataset_specifications": ("dataset_id", "number"),
@@ -226,12 +228,13 @@ class _Batch:
         self._tokens: list[Token] = []
         self._jobs: list[Job] = []
         self._datasets: list[Dataset] = []
+        self._webhooks: list[Webhook] = []
         self._happened: list[Recorded] = []
         self._user_blocks: set[tuple[str, int]] = set()
 
     def __len__(self) -> int:
-        n_others = len(self._managers) + len(self._tokens) + len(self._jobs) + len(self._datasets)
-        return len(self._records) + n_others
+        others = (self._managers, self._tokens, self._jobs, self._datasets, self._webhooks)
+        return len(self._records) + sum(len(each) for each in others)
 
     def add(self, stream: Stream, number: int, placed: list[Placed]) -> int:
         """Fold the history of one aggregate; return how many events it has."""
@@ -260,6 +263,11 @@ class _Batch:
                 for recorded in history:
                     dataset = evolve_dataset(dataset, recorded.event)
                 self._datasets.append(dataset)
+            case Stream.webhook:
+                webhook = Webhook(number)
+                for recorded in history:
+                    webhook = evolve_webhook(webhook, recorded.event)
+                self._webhooks.append(webhook)
             case Stream.job:
                 job = Job(number)
                 for recorded in history:
@@ -280,6 +288,7 @@ class _Batch:
             self._tokens,
             self._jobs,
             self._datasets,
+            self._webhooks,
             self._happened,
         )
         user_blocks.write(db, self._user_blocks)

@@ -23,6 +23,7 @@ from . import (
     routing_calls,
     service_calls,
     token_calls,
+    webhook_calls,
 )
 from .datasets import AsyncDataset
 from .exchange import TIMEOUT_S, Operation, Outcome, Reply, Send, Session, Sleep, Step
@@ -204,6 +205,14 @@ class AsyncClient:
     issue_token = _awaited(token_calls.issue_token)
     tokens = _awaited(token_calls.tokens)
     revoke_token = _awaited(token_calls.revoke_token)
+
+    add_webhook = _awaited(webhook_calls.add_webhook)
+    webhooks = _awaited(webhook_calls.webhooks)
+    webhook = _awaited(webhook_calls.webhook)
+    modify_webhook = _awaited(webhook_calls.modify_webhook)
+    remove_webhook = _awaited(webhook_calls.remove_webhook)
+    webhook_deliveries = _awaited(webhook_calls.webhook_deliveries)
+    test_webhook = _awaited(webhook_calls.test_webhook)
 
     @overload
     async def get_records(

@@ -23,6 +23,7 @@ from . import (
     routing_calls,
     service_calls,
     token_calls,
+    webhook_calls,
 )
 from .datasets import Dataset
 from .exchange import TIMEOUT_S, Operation, Outcome, Reply, Send, Session, Sleep, Step
@@ -227,6 +228,14 @@ class Client:
     issue_token = _blocking(token_calls.issue_token)
     tokens = _blocking(token_calls.tokens)
     revoke_token = _blocking(token_calls.revoke_token)
+
+    add_webhook = _blocking(webhook_calls.add_webhook)
+    webhooks = _blocking(webhook_calls.webhooks)
+    webhook = _blocking(webhook_calls.webhook)
+    modify_webhook = _blocking(webhook_calls.modify_webhook)
+    remove_webhook = _blocking(webhook_calls.remove_webhook)
+    webhook_deliveries = _blocking(webhook_calls.webhook_deliveries)
+    test_webhook = _blocking(webhook_calls.test_webhook)
 
     @overload
     def get_records(

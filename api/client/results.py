@@ -37,6 +37,9 @@ from ..schemas import (
     TokenOut,
     TreeAnswer,
     TreeNodeOut,
+    WebhookAnswer,
+    WebhookAttemptOut,
+    WebhookOut,
     WhyAnswer,
 )
 from .tables import html_fields, html_table, printable, shown, text_table
@@ -124,6 +127,33 @@ class NewToken(Answer):
 
     token: Token
     secret: str = Field(repr=False)
+
+
+class Webhook(WebhookOut):
+    """A webhook, without its secret, and how far it was told."""
+
+    model_config = _FROZEN
+
+
+class WebhookDetails(WebhookAnswer):
+    """A webhook and what has happened to it."""
+
+    model_config = _FROZEN
+
+
+class NewWebhook(Answer):
+    """A webhook that was just added. `secret` is what messages are signed with; shown this once."""
+
+    model_config = _FROZEN
+
+    webhook: Webhook
+    secret: str = Field(repr=False)
+
+
+class WebhookAttempt(WebhookAttemptOut):
+    """An attempt to tell a webhook something."""
+
+    model_config = _FROZEN
 
 
 class Server(ServerAnswer):
@@ -342,6 +372,20 @@ class Tokens(Table[Token]):
 
     noun = "tokens"
     columns = ("id", "user", "role", "issued_at", "expires_at", "revoked_at")
+
+
+class Webhooks(Table[Webhook]):
+    """Webhooks, oldest first."""
+
+    noun = "webhooks"
+    columns = ("id", "enabled", "url", "kinds", "position", "n_failures", "why")
+
+
+class WebhookAttempts(Table[WebhookAttempt]):
+    """Attempts to tell a webhook something, newest first."""
+
+    noun = "attempts"
+    columns = ("attempted_at", "message_id", "n_events", "upto", "status_code", "error")
 
 
 class Counts(Mapping[Status, int]):

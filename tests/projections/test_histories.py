@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -16,24 +16,31 @@ from recordledger.projections.event_log import HIDDEN, page
 from recordledger.projections.histories import of_operation, of_user
 from recordledger.projections.ledger import Placed
 from recordledger.projections.replay import check_replay
+from recordledger.projections.submission import create_records
 from recordledger.projections.user_blocks import BLOCK_SIZE
 
-from .stage import ALICE, BOB, Stage
+from .stage import ALICE, BOB, Stage, entry
 
 USERS = [f"user:{name}" for name in "abcde"]
+
+
+def submit(stage: Stage, n: int, actor: str) -> list[int]:
+    """Let somebody create records."""
+    entries = [entry(uuid4().hex) for _ in range(n)]
+    return create_records(stage.ledger, entries, actor=actor)["ids"]
 
 
 def busy(stage: Stage, n: int = 120) -> None:
     """Let users and managers do things in turns, one or many records at a time."""
     chance = random.Random(5)  # noqa: S311
-    ids = stage.submit(30, actor=ALICE)
+    ids = submit(stage, 30, ALICE)
     manager_id = stage.manager("gpu")
     for _ in range(n):
         match chance.randrange(4):
             case 0:
                 stage.hand_in(manager_id, stage.claim(manager_id, 1))
             case 1:
-                stage.submit(chance.randrange(1, 150), actor=chance.choice(USERS))
+                submit(stage, chance.randrange(1, 150), chance.choice(USERS))
             case _:
                 of = chance.sample(ids, chance.randrange(1, 20))
                 stage.order(Action.comment, *of, text="so", actor=chance.choice(USERS[:2]))
@@ -103,7 +110,7 @@ def test_what_happens_to_tokens_is_in_no_history(stage: Stage) -> None:
 
 
 def test_two_users_in_one_operation_are_both_found(stage: Stage) -> None:
-    (first, second) = stage.submit(2, actor=ALICE)
+    (first, second) = submit(stage, 2, ALICE)
     stage.order(Action.hold, first, second, actor=BOB)
     mine = [each.recorded.event.topic for each in of_user(stage.ledger, "alice", 10).events]
     assert mine == ["created", "created"]
@@ -115,12 +122,9 @@ def test_two_users_in_one_operation_are_both_found(stage: Stage) -> None:
 
 def test_pages_of_an_operation_are_all_that_it_did(stage: Stage) -> None:
     ids = stage.submit(7)
-    done = stage.order(Action.cancel, *ids)
-    undone = stage.undo(done["operation_id"])
-    for operation_id, topic in (
-        (done["operation_id"], "cancelled"),
-        (undone["operation_id"], "uncancelled"),
-    ):
+    done = stage.done(Action.cancel, *ids)
+    undone = UUID(stage.undo(done)["operation_id"])
+    for operation_id, topic in ((done, "cancelled"), (undone, "uncancelled")):
         found: list[Placed] = []
         after = (0, 0)
         while part := of_operation(stage.ledger, operation_id, after, 3):
