@@ -99,7 +99,7 @@ class Receiver:
             def do_POST(self) -> None:
                 receiver.take(self)
 
-            def log_message(self, *_: object) -> None: ...
+            def log_message(self, format: str, *args: object) -> None: ...  # noqa: A002
 
         self._server = http.server.ThreadingHTTPServer((host, 0), Handler)
         self._server.daemon_threads = True

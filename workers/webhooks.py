@@ -216,7 +216,7 @@ def next_message(ledger: Ledger, task: Task) -> Message:
     if not events:
         return Message(b"", 0, upto)
     last = events[-1].recorded.event.timestamp
-    data = {"after": task.position, "upto": upto, "events": []}
+    data: dict[str, Any] = {"after": task.position, "upto": upto, "events": []}
     empty = message(EVENTS_TYPE, last, data)
     body = empty.replace(b'"events":[]', b'"events":[' + b",".join(shown) + b"]", 1)
     return Message(body, len(events), upto)

@@ -13,6 +13,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from recordledger.api.webhook_sender import (
+    Lookup,
     Sender,
     new_message_id,
     resolve,
@@ -26,6 +27,15 @@ from tests.webhook_receiver import Receiver, verify
 SECRET = bytes(range(32))
 HERE = parse_allowed("127.0.0.0/8")
 BODY = b'{"type":"ledger.test"}'
+
+
+def leading_to(*addresses: str) -> Lookup:
+    """Return a lookup that finds these addresses, whatever the name is."""
+
+    def lookup(_host: str, _port: int) -> list[str]:
+        return list(addresses)
+
+    return lookup
 
 
 def send(receiver: Receiver, *, timeout_s: float = 5.0, sender: Sender | None = None) -> str | None:
@@ -141,7 +151,7 @@ def test_who_answers_byte_by_byte_is_left_in_time() -> None:
 @pytest.mark.parametrize("kind", PRIVATE)
 def test_a_name_that_leads_to_no_public_address_is_refused(kind: str) -> None:
     address = PRIVATE[kind]
-    sender = Sender(NOWHERE_ELSE, lookup=lambda *_: ["1.1.1.1", address])
+    sender = Sender(NOWHERE_ELSE, lookup=leading_to("1.1.1.1", address))
     with pytest.raises(AddressRefused, match="not of the public Internet"):
         sender.target("https://looks-fine.example.org/")
     # An attempt is judged like a registration, and nothing is sent.
@@ -195,13 +205,13 @@ def test_no_way_to_write_an_address_leads_inside(url: str) -> None:
 )
 def test_what_is_no_address_of_a_webhook_is_refused(url: str) -> None:
     with pytest.raises(AddressRefused):
-        Sender(lookup=lambda *_: ["1.1.1.1"]).target(url)
+        Sender(lookup=leading_to("1.1.1.1")).target(url)
 
 
 def test_without_tls_only_what_was_allowed_is_spoken_to() -> None:
-    sender = Sender(parse_allowed("10.0.0.0/8"), lookup=lambda *_: ["10.0.0.1"])
+    sender = Sender(parse_allowed("10.0.0.0/8"), lookup=leading_to("10.0.0.1"))
     assert sender.target("http://inside.example.org/").port == 80
-    both = Sender(parse_allowed("10.0.0.0/8"), lookup=lambda *_: ["10.0.0.1", "1.1.1.1"])
+    both = Sender(parse_allowed("10.0.0.0/8"), lookup=leading_to("10.0.0.1", "1.1.1.1"))
     assert both.target("https://both.example.org/").port == 443
     with pytest.raises(AddressRefused, match="https only"):
         both.target("http://both.example.org/")
@@ -209,9 +219,9 @@ def test_without_tls_only_what_was_allowed_is_spoken_to() -> None:
 
 def test_a_host_without_addresses_is_refused() -> None:
     with pytest.raises(AddressRefused, match="has no address"):
-        Sender(lookup=lambda *_: []).target("https://lab.example.org/")
+        Sender(lookup=leading_to()).target("https://lab.example.org/")
     with pytest.raises(AddressRefused, match="which is none"):
-        Sender(lookup=lambda *_: ["pigeon"]).target("https://lab.example.org/")
+        Sender(lookup=leading_to("pigeon")).target("https://lab.example.org/")
     with pytest.raises(AddressRefused, match="cannot be looked up"):
         Sender().target("https://nowhere.invalid/")
     assert "127.0.0.1" in resolve("localhost", 80)
@@ -237,7 +247,7 @@ def test_a_name_that_leads_elsewhere_a_moment_later_changes_nothing() -> None:
 
 def test_the_first_address_that_answers_is_taken() -> None:
     with Receiver() as receiver:
-        sender = Sender(HERE, 5.0, lambda *_: ["127.0.0.77", "127.0.0.1"])
+        sender = Sender(HERE, 5.0, leading_to("127.0.0.77", "127.0.0.1"))
         url = f"http://lab.example.org:{receiver.port}/"
         assert sender.send(url, SECRET, "m", BODY).has_arrived
 
@@ -270,7 +280,7 @@ def test_the_certificate_is_judged_by_the_name_though_the_address_is_connected_t
     with Receiver(tls=serving) as receiver:
 
         def post(host: str, tls: ssl.SSLContext | None) -> str | None:
-            sender = Sender(HERE, 5.0, lambda *_: ["127.0.0.1"], tls)
+            sender = Sender(HERE, 5.0, leading_to("127.0.0.1"), tls)
             return sender.send(f"https://{host}:{receiver.port}/", SECRET, "m", BODY).error
 
         assert post("lab.example.org", trusting) is None

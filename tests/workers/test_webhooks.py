@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any, Final
 
 import msgpack
@@ -367,7 +367,7 @@ def test_a_worker_that_is_killed_loses_nothing_and_repeats_under_the_same_id(
 
 
 @contextlib.contextmanager
-def working(house: House) -> Iterator[subprocess.Popen[bytes]]:
+def working(house: House) -> Generator[subprocess.Popen[bytes]]:
     """Run `recordledger work` in a process of its own."""
     environment = os.environ | {
         "RECORDLEDGER_DATABASE_URL": house.stage.url,
