@@ -51,6 +51,7 @@ _SPECIAL_V6: Final = tuple(
 def is_public(address: Address) -> bool:
     """Return whether an address is one of the public Internet.
 
+    >>> from ipaddress import ip_address
     >>> is_public(ip_address("93.184.216.34")), is_public(ip_address("::ffff:10.0.0.1"))
     (True, False)
     """

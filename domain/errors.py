@@ -29,6 +29,9 @@ LedgerError
 │   ├── SpecificationNotFound
 │   ├── SpecificationExists
 │   ├── VersionNotFound
+│   ├── WebhookNotFound
+│   ├── TooManyWebhooks
+│   ├── AddressRefused
 │   └── InvalidInput        the request itself is wrong
 │       └── TooLarge
 ├── ImpossibleHistory       the log holds what the rules do not allow
