@@ -30,6 +30,7 @@ from .routes import (
     server,
     services,
     tokens,
+    webhooks,
 )
 from .settings import Settings
 
@@ -49,6 +50,7 @@ _ROUTERS: Final = (
     services.views,
     managers.router,
     tokens.router,
+    webhooks.router,
     server.router,
 )
 

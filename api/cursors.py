@@ -7,7 +7,7 @@ import binascii
 import struct
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from recordledger.domain.errors import InvalidInput
@@ -15,7 +15,9 @@ from recordledger.domain.streams import ID_MAX, Stream
 
 _SHAPE: Final = struct.Struct(">B8sQ")
 _OPERATION_SHAPE: Final = struct.Struct(">B8sq16s")
-_SIZES: Final = (_SHAPE.size, _OPERATION_SHAPE.size)
+_PAIR_SHAPE: Final = struct.Struct(">B8sQQ")
+_SIZES: Final = (_SHAPE.size, _OPERATION_SHAPE.size, _PAIR_SHAPE.size)
+VERSION_MAX: Final = 2**31 - 1
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -29,6 +31,9 @@ class Listing(IntEnum):
     operations = 105
     entries = 106
     dataset_events = 107
+    operation_events = 108
+    user_events = 109
+    user_events_oldest_first = 110
 
 
 def cursor_of(ledger_id: UUID, listed: Stream | Listing, last_id: int) -> str:
@@ -46,6 +51,23 @@ def last_id_of(cursor: str, ledger_id: UUID, listed: Stream | Listing) -> int:
     if last_id > ID_MAX:
         raise _of_another_list()
     return last_id
+
+
+def pair_cursor_of(ledger_id: UUID, listed: Listing, last: tuple[int, int]) -> str:
+    """Return the cursor after a pair of numbers in a list that is ordered by pairs."""
+    return _text_of(_PAIR_SHAPE.pack(listed, ledger_id.bytes[:8], *last))
+
+
+def last_pair_of(cursor: str, ledger_id: UUID, listed: Listing) -> tuple[int, int]:
+    """Return where the page before has ended.
+
+    Raises:
+        InvalidInput: the cursor is of another list or another ledger, or none at all.
+    """
+    first, (second,) = _unpacked(cursor, ledger_id, listed, _PAIR_SHAPE)
+    if first > ID_MAX or second > VERSION_MAX:
+        raise _of_another_list()
+    return first, int(second)
 
 
 def operation_cursor_of(ledger_id: UUID, started_at: datetime, operation_id: UUID) -> str:
@@ -76,7 +98,7 @@ def _text_of(packed: bytes) -> str:
 
 def _unpacked(
     cursor: str, ledger_id: UUID, listed: Stream | Listing, shape: struct.Struct
-) -> tuple[int, list[bytes]]:
+) -> tuple[int, list[Any]]:
     try:
         packed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
     except (ValueError, binascii.Error):

@@ -24,11 +24,10 @@ from recordledger.projections import datasets, payloads
 from recordledger.projections.database import Db
 from recordledger.projections.dataset_edits import NewEntry, Selection
 from recordledger.projections.datasets import Content, Entry
-from recordledger.projections.ledger import Ledger, Placed
+from recordledger.projections.ledger import Ledger
 from recordledger.projections.queries import DatasetCells
 
 from .errors import refusal_of
-from .rendering import events_out, shortened
 from .schemas import EntryIn, RecordQuery, SpecificationIn, WhichCells
 
 # A cell's arguments are made from these anew for every entry.
@@ -242,11 +241,6 @@ def table_out(
         }
         for entry in found
     ]
-
-
-def history_out(ledger: Ledger, placed: Sequence[Placed]) -> list[dict[str, Any]]:
-    """Return events of a dataset; of long lists only the beginning, and how long they are."""
-    return [shortened(event) for event in events_out(ledger, placed)]
 
 
 def no_condition(asked: BaseModel) -> bool:

@@ -145,7 +145,7 @@ class Desk:
         self, request: Request, visitor: Visitor, work: Callable[[Call], Reply]
     ) -> Response:
         """Return the answer to a request: what `work` makes of it, in the form that is wanted."""
-        with_body = request.method == "POST"
+        with_body = request.method in ("POST", "PATCH")
         terms = negotiate(request.headers, with_body=with_body)
         key = _key_of(request)
         size_bytes_max = self.settings.body_bytes_max

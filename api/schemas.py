@@ -17,6 +17,7 @@ from recordledger.domain.manager import ManagerState
 from recordledger.domain.retries import DELAY_S_MAX, PATTERNS_MAX, RETRIES_MAX
 from recordledger.domain.status import Status
 from recordledger.domain.streams import ID_MAX
+from recordledger.domain.webhook import URL_CHARACTERS_MAX
 
 RecordId = Annotated[int, Field(ge=1, le=ID_MAX)]
 Text = Annotated[str, StringConstraints(max_length=10_000, pattern=r"^[^\x00]*$")]
@@ -310,6 +311,42 @@ class HistoryAnswer(Answer):
 
     record_id: int
     events: list[EventOut]
+
+
+class PeriodOut(Answer):
+    """A time in which a record was in one status, and in one attempt if it ran.
+
+    `end` is null while it is so, and `duration_s` then goes up to now. `began_by` and `ended_by`
+    are kinds of events. `is_pause`: it could not be claimed before the time of a retry had come.
+    """
+
+    status: Status
+    start: AwareDatetime
+    end: AwareDatetime | None
+    duration_s: float
+    attempt: int | None
+    manager_id: int | None
+    is_pause: bool
+    began_by: str
+    ended_by: str | None
+
+
+class TimelineAnswer(Answer):
+    """The life of one record, as periods without gaps, and what the time is by the ledger."""
+
+    record_id: int
+    as_of: AwareDatetime
+    periods: list[PeriodOut]
+
+
+class LogHistoryAnswer(Answer):
+    """A page of what was done; there is no more where `next_cursor` is null.
+
+    A page may be empty before that, for conditions are looked at in what was read.
+    """
+
+    events: list[LogEventOut]
+    next_cursor: str | None
 
 
 class AttemptOut(Answer):
@@ -782,11 +819,12 @@ class EntriesAnswer(Answer):
 class DatasetHistoryAnswer(Answer):
     """One page of a dataset's events, oldest first; `next_cursor` is None on the last.
 
-    Of lists longer than ten only the beginning is shown, and `n_...` says how long they are.
+    Of lists longer than ten only the beginning is shown, and `n_...` says how long they are. If
+    those of its records are wanted too, they follow record by record.
     """
 
     dataset_id: int
-    events: list[EventOut]
+    events: list[LogEventOut]
     next_cursor: str | None
 
 
@@ -1235,6 +1273,124 @@ class TokensAnswer(Answer):
 
     tokens: list[TokenOut]
     next_cursor: str | None
+
+
+Conditions = Annotated[list[ShortText], Field(max_length=100)]
+
+
+class WebhookRequest(Message):
+    """A webhook to add: its address, and what it is told; everything if nothing is said."""
+
+    url: str = Field(max_length=URL_CHARACTERS_MAX, examples=["https://lab.example.org/ledger"])
+    kinds: Conditions | None = None
+    tags: Conditions | None = None
+    actors: Conditions | None = None
+    dataset_id: RecordId | None = None
+    after: int | None = Field(
+        default=None,
+        ge=0,
+        le=ID_MAX,
+        description="Only what happened after this position; null: what happens from now on.",
+    )
+    reason: Text | None = None
+
+
+class ChangeWebhookRequest(Message):
+    """What is to be changed of a webhook; what is not there stays as it is."""
+
+    url: str | None = Field(default=None, max_length=URL_CHARACTERS_MAX)
+    kinds: Conditions | None = None
+    tags: Conditions | None = None
+    actors: Conditions | None = None
+    dataset_id: RecordId | None = None
+    enabled: bool | None = None
+    reason: Text | None = None
+
+
+class WebhookTestRequest(Message):
+    """A test needs nothing said."""
+
+
+class WebhookOut(Answer):
+    """A webhook, without its secret, and how far it was told.
+
+    Everything up to `position` that its filter lets through has arrived. `n_failures` attempts have
+    failed since, the first at `failing_since`. `why` says why it is disabled.
+    """
+
+    id: int
+    url: str
+    enabled: bool
+    why: str | None
+    kinds: list[str]
+    tags: list[str]
+    actors: list[str]
+    dataset_id: int | None
+    owner: str
+    created_at: AwareDatetime
+    modified_at: AwareDatetime
+    position: int
+    n_failures: int
+    failing_since: AwareDatetime | None
+    next_try_at: AwareDatetime | None
+
+
+class NewWebhookAnswer(Answer):
+    """A webhook that was just added; `secret` is shown this once."""
+
+    webhook: WebhookOut
+    secret: str
+
+
+class WebhooksAnswer(Answer):
+    """All webhooks."""
+
+    webhooks: list[WebhookOut]
+
+
+class WebhookAnswer(WebhookOut):
+    """A webhook and what has happened to it."""
+
+    events: list[EventOut]
+
+
+class WebhookRemoved(Answer):
+    """Which webhook was removed."""
+
+    id: int
+
+
+class WebhookAttemptOut(Answer):
+    """An attempt to tell a webhook the events after one position, up to another.
+
+    `status_code` is of the answer, if there was one; `error` is None if the message has arrived.
+    """
+
+    message_id: str
+    after: int
+    upto: int
+    n_events: int
+    attempted_at: AwareDatetime
+    duration_s: float
+    status_code: int | None
+    error: str | None
+
+
+class WebhookAttemptsAnswer(Answer):
+    """The newest attempts, newest first."""
+
+    webhook_id: int
+    attempts: list[WebhookAttemptOut]
+
+
+class WebhookTested(Answer):
+    """What came of a test."""
+
+    message_id: str
+    has_arrived: bool
+    status_code: int | None
+    error: str | None
+    duration_s: float
 
 
 class Limits(Answer):

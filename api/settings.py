@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from recordledger.domain.addresses import Allowed, parse_allowed
 from recordledger.domain.breaker import INPUT_ERRORS, Breaker
 from recordledger.domain.policies import Policies
 from recordledger.projections.database import DEFAULT_SCHEMA
@@ -126,6 +127,15 @@ class Settings(BaseSettings):
         description="Newest events that are kept in memory for followers; who is behind reads "
         "the log in pages until it has caught up.",
     )
+    webhooks_max: int = Field(
+        default=50, ge=0, le=1_000, description="Webhooks at the most; each has a thread at work."
+    )
+    webhook_allow_private: str = Field(
+        default="false",
+        max_length=2_000,
+        description="Where webhooks may be besides the public Internet, and without TLS: networks "
+        "with commas, like 10.1.0.0/16, or true for everywhere. `recordledger work` needs it too.",
+    )
     auto_reset: dict[str, Annotated[int, Field(ge=0, le=1000)]] = Field(
         default_factory=dict[str, int],
         max_length=100,
@@ -168,6 +178,17 @@ class Settings(BaseSettings):
         description="Patterns of error types that tell of a task's input and not of the manager: "
         "they do not count. JSON.",
     )
+
+    @field_validator("webhook_allow_private")
+    @classmethod
+    def _networks(cls, given: str) -> str:
+        parse_allowed(given)
+        return given
+
+    @property
+    def webhook_allowed(self) -> Allowed:
+        """Where webhooks may be besides the public Internet."""
+        return parse_allowed(self.webhook_allow_private)
 
     @property
     def breaker(self) -> Breaker:

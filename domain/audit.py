@@ -22,6 +22,7 @@ from .manager import Manager, ManagerDeactivated, ManagerDeclaredLost, evolve_ma
 from .overtaking import Order, Queue
 from .status import Status, Target
 from .streams import Stream
+from .webhook import Webhook, evolve_webhook
 
 # What is wrong with leases that ended too soon; tests that let them end at will look for it.
 TOO_SOON: Final = "before its lease could be over"
@@ -43,6 +44,7 @@ class Known:
     jobs: dict[int, Job] = field(default_factory=dict[int, Job])
     datasets: dict[int, Dataset] = field(default_factory=dict[int, Dataset])
     tokens: dict[int, Token] = field(default_factory=dict[int, Token])
+    webhooks: dict[int, Webhook] = field(default_factory=dict[int, Webhook])
     lost: set[tuple[Stream, int]] = field(default_factory=set[tuple[Stream, int]])
 
 
@@ -125,6 +127,9 @@ class LegalTransition:
                 case Stream.token:
                     token = known.tokens.get(number, Token(number))
                     known.tokens[number] = evolve_token(token, event)
+                case Stream.webhook:
+                    webhook = known.webhooks.get(number, Webhook(number))
+                    known.webhooks[number] = evolve_webhook(webhook, event)
                 case _:
                     dataset = known.datasets.get(number, Dataset(number))
                     known.datasets[number] = evolve_dataset(dataset, event)

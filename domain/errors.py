@@ -29,6 +29,9 @@ LedgerError
 │   ├── SpecificationNotFound
 │   ├── SpecificationExists
 │   ├── VersionNotFound
+│   ├── WebhookNotFound
+│   ├── TooManyWebhooks
+│   ├── AddressRefused
 │   └── InvalidInput        the request itself is wrong
 │       └── TooLarge
 ├── ImpossibleHistory       the log holds what the rules do not allow
@@ -463,3 +466,29 @@ class StorageFull(StoreUnavailable):
     """The database's disk is full. Nothing was half-done; free some space."""
 
     code = "storage_full"
+
+
+class WebhookNotFound(CommandRefused):
+    """There is no webhook with this id, or it was removed."""
+
+    code = "webhook_not_found"
+
+    def __init__(self, webhook_id: int) -> None:
+        super().__init__(f"there is no webhook {webhook_id}")
+        self.webhook_id = webhook_id
+
+
+class TooManyWebhooks(CommandRefused):
+    """There are as many webhooks as the server lets; remove one."""
+
+    code = "too_many_webhooks"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"there are {limit} webhooks already (setting webhooks_max)")
+        self.limit = limit
+
+
+class AddressRefused(CommandRefused):
+    """A webhook may not be at this address; the message says why."""
+
+    code = "address_refused"

@@ -7,23 +7,25 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, NamedTuple
 
-import msgpack
 from psycopg.sql import SQL, Identifier
 
 from recordledger.domain.access import TOKEN_EVENTS
 from recordledger.domain.streams import Stream, stream_number, stream_uuid
+from recordledger.domain.webhook import WEBHOOK_EVENTS
 
 from .database import Db, as_ledger_errors, connect
 from .ledger import Ledger, Placed
 from .mapper import EVENT_TYPES, Recorded
 from .recorder import CHANNEL
 from .statements import shipped, statements
+from .user_blocks import packed
 
 _SQL: Final = statements("event_log")
 _LOG_SQL: Final = statements("ledger_events")
 
-# Tokens are for administrators to see: what happens to them is not told.
-HIDDEN: Final = tuple(event_type.topic for event_type in TOKEN_EVENTS)
+# For administrators to see: what happens to tokens and webhooks is not told. The address of a
+# webhook can be as good as a token.
+HIDDEN: Final = tuple(event_type.topic for event_type in (*TOKEN_EVENTS, *WEBHOOK_EVENTS))
 KINDS: Final = tuple(topic for topic in EVENT_TYPES if topic not in HIDDEN)
 # So far does one page look for what a filter lets through.
 SCAN_MAX: Final = 10_000
@@ -112,7 +114,7 @@ def read_page(ledger: Ledger, db: Db, after: int, limit: int, which: EventFilter
             "limit": limit,
             "hidden": list(HIDDEN),
             "kinds": sorted(which.kinds) or None,
-            "actors": [_packed(actor) for actor in which.actors] or None,
+            "actors": [packed(actor) for actor in which.actors] or None,
             "tags": sorted(which.tags) or None,
             "dataset_id": which.dataset_id,
             "dataset": which.dataset_id and stream_uuid(Stream.dataset, which.dataset_id),
@@ -197,8 +199,3 @@ class Bell:
 
 def _record_ids(events: Iterable[Placed]) -> set[int]:
     return {placed.recorded.number for placed in events if placed.recorded.stream is Stream.record}
-
-
-def _packed(actor: str) -> bytes:
-    """Return how the state of an event begins to say that it is by this actor."""
-    return bytes(msgpack.packb("actor")) + bytes(msgpack.packb(actor))

@@ -29,6 +29,7 @@ from recordledger.domain.manager import Manager, evolve_manager
 from recordledger.domain.propagation import Action
 from recordledger.domain.record import Record, evolve
 from recordledger.domain.streams import Stream, stream_number, stream_uuid
+from recordledger.domain.webhook import Webhook, evolve_webhook
 
 from . import (
     claim_queue,
@@ -45,6 +46,7 @@ from . import (
     service_queue,
     status_counts,
     tokens,
+    webhooks,
 )
 from .database import DEFAULT_SCHEMA, Db, LedgerDatastore
 from .idempotency import RequestKey
@@ -52,6 +54,7 @@ from .lanes import LaneRegistry, UnknownLanes
 from .mapper import EventMapper, MsgpackTranscoder, Recorded
 from .recorder import LedgerRecorder, append
 from .statements import statements
+from .user_blocks import runs_of
 
 Answer = TypeVar("Answer")
 
@@ -248,6 +251,7 @@ class Operation:
         self._tokens: dict[int, Token] = {}
         self._jobs: dict[int, Job] = {}
         self._datasets: dict[int, Dataset] = {}
+        self._webhooks: dict[int, Webhook] = {}
         self._happened: list[Recorded] = []
 
     @property
@@ -328,6 +332,14 @@ class Operation:
             self._datasets[dataset.id] = dataset
         return dataset
 
+    def happen_to_webhook(self, webhook: Webhook, events: Sequence[Event]) -> Webhook:
+        """Let events happen to a locked or new webhook; return what it is then."""
+        for event in events:
+            webhook = evolve_webhook(webhook, event)
+            self._happened.append(Recorded(Stream.webhook, webhook.id, webhook.version, event))
+            self._webhooks[webhook.id] = webhook
+        return webhook
+
     def happen_to_token(self, token: Token, events: Sequence[Event]) -> Token:
         """Let events happen to a locked or new token; return what it is then."""
         for event in events:
@@ -362,9 +374,10 @@ class Operation:
             self._tokens.values(),
             self._jobs.values(),
             self._datasets.values(),
+            self._webhooks.values(),
             self._happened,
         )
-        append(self.db, stored)
+        append(self.db, stored, runs_of(recorded.event for recorded in self._happened))
 
     def _stored(self) -> list[StoredEvent]:
         """Return the rows of the log; the bytes of an event that many records share, once."""
@@ -391,6 +404,7 @@ def write_projections(
     changed_tokens: Iterable[Token],
     changed_jobs: Iterable[Job],
     changed_datasets: Iterable[Dataset],
+    changed_webhooks: Iterable[Webhook],
     happened: Sequence[Recorded],
 ) -> None:
     """Bring every inline projection from what was to what is, set-based.
@@ -405,6 +419,7 @@ def write_projections(
         changed_tokens: each changed token, after.
         changed_jobs: each changed job, after.
         changed_datasets: each changed dataset, after.
+        changed_webhooks: each changed webhook, after.
         happened: all the events.
     """
     lanes.require(
@@ -434,5 +449,7 @@ def write_projections(
         tokens.write(db, token)
     for job in changed_jobs:
         jobs.write(db, job)
+    for webhook in changed_webhooks:
+        webhooks.write(db, webhook)
     # Last: whoever changes records of the same lane waits for these rows until the commit.
     status_counts.write(db, changes, lane_id_of)

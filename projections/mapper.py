@@ -25,6 +25,7 @@ from recordledger.domain.events import RECORD_EVENTS, Event, Outcome, Payload
 from recordledger.domain.job import JOB_EVENTS
 from recordledger.domain.manager import MANAGER_EVENTS
 from recordledger.domain.streams import Stream, stream_number, stream_uuid
+from recordledger.domain.webhook import WEBHOOK_EVENTS
 
 from .upcasters import upcast
 
@@ -36,6 +37,7 @@ EVENT_TYPES: Final[Mapping[str, type[Event]]] = {
         *TOKEN_EVENTS,
         *JOB_EVENTS,
         *DATASET_EVENTS,
+        *WEBHOOK_EVENTS,
     )
 }
 

@@ -288,6 +288,16 @@ def ledger_id(ledger: Ledger) -> UUID:
     return found
 
 
+def now(ledger: Ledger) -> datetime:
+    """Return the ledger's time, which is the database's.
+
+    Raises:
+        StoreUnavailable: the database does not answer.
+    """
+    found: datetime = _one(ledger, _LOG_SQL["now"])
+    return found
+
+
 def head(ledger: Ledger) -> int:
     """Return the newest position of the log; 0 if it is empty.
 

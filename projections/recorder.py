@@ -16,12 +16,14 @@ from psycopg.errors import UniqueViolation
 
 from .database import Db, cursor_of
 from .statements import statements
+from .user_blocks import BLOCK_SIZE, Runs
 
 # The advisory lock of the log: any fixed number that nothing else in the database uses.
 LOG_LOCK: Final = 7_301_956_001
 CHANNEL: Final = "ledger_events"
 
 _SQL = statements("ledger_events")
+_NOBODY: Final = Runs([], [], [])
 
 
 class LedgerRecorder(PostgresApplicationRecorder):
@@ -40,8 +42,13 @@ class LedgerRecorder(PostgresApplicationRecorder):
             return append(cursor_of(connection), stored_events)
 
 
-def append(db: Db, stored_events: Sequence[StoredEvent]) -> list[int]:
+def append(db: Db, stored_events: Sequence[StoredEvent], by_users: Runs = _NOBODY) -> list[int]:
     """Append the events, as the last thing of the transaction that `db` is in.
+
+    Args:
+        db: inside the transaction.
+        stored_events: what is to be appended.
+        by_users: which of them are by users.
 
     Returns:
         Their positions, in the order given.
@@ -51,7 +58,7 @@ def append(db: Db, stored_events: Sequence[StoredEvent]) -> list[int]:
     """
     try:
         rows = db.execute(
-            _SQL["append"],
+            _SQL["append_by_users" if by_users.actors else "append"],
             {
                 "lock": LOG_LOCK,
                 "channel": CHANNEL,
@@ -59,6 +66,8 @@ def append(db: Db, stored_events: Sequence[StoredEvent]) -> list[int]:
                 "versions": [event.originator_version for event in stored_events],
                 "topics": [event.topic for event in stored_events],
                 "states": [event.state for event in stored_events],
+                "size": BLOCK_SIZE,
+                **by_users._asdict(),
             },
             prepare=True,
         ).fetchall()

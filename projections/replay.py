@@ -19,12 +19,15 @@ from recordledger.domain.lanes import Lane
 from recordledger.domain.manager import Manager, evolve_manager
 from recordledger.domain.record import Record, evolve
 from recordledger.domain.streams import Stream, stream_number
+from recordledger.domain.webhook import Webhook, evolve_webhook
 
+from . import user_blocks
 from .database import Db, as_ledger_errors, connect, cursor_of
 from .lanes import LaneRegistry
-from .ledger import Ledger, write_projections
+from .ledger import Ledger, Placed, write_projections
 from .mapper import Recorded
 from .statements import statements
+from .user_blocks import BLOCK_SIZE, USER
 
 _SQL: Final = statements("replay")
 
@@ -41,9 +44,11 @@ PROJECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "comments": ("record_id", "version"),
     "operations": ("id",),
     "operation_changes": ("operation_id", "record_id", "version"),
+    "user_blocks": ("actor", "block"),
     "managers": ("id",),
     "tokens": ("id",),
     "jobs": ("id",),
+    "webhooks": ("id",),
     "datasets": ("id",),
     "dataset_entries": ("dataset_id", "number", "added_in"),
     "dataset_specifications": ("dataset_id", "number"),
@@ -176,16 +181,16 @@ def _fold_all(
 
 def _streams(
     ledger: Ledger, connection: Connection[Any], position: int
-) -> Iterator[tuple[tuple[Stream, int], list[Recorded]]]:
+) -> Iterator[tuple[tuple[Stream, int], list[Placed]]]:
     """Give each aggregate's whole history, one after the other, in bounded memory."""
     event_of = ledger.event_mapper.event_of
     current: UUID | None = None
-    history: list[Recorded] = []
+    history: list[Placed] = []
     key = (Stream.record, 0)
     with connection.cursor("replay", row_factory=tuple_row) as events:
         events.itersize = 10_000
         events.execute(_SQL["events"], {"position": position}, binary=True)
-        for originator_id, version, topic, state in events:
+        for originator_id, version, topic, state, at in events:
             if originator_id != current:
                 if history:
                     yield key, history
@@ -194,7 +199,8 @@ def _streams(
                 raise ImpossibleHistory(
                     f"{key[0].name} {key[1]}", version, f"version {len(history) + 1} is missing"
                 )
-            history.append(Recorded(*key, version, event_of(topic, state)))
+            recorded = Recorded(*key, version, event_of(topic, state))
+            history.append(Placed(at, recorded))
     if history:
         yield key, history
 
@@ -222,14 +228,20 @@ class _Batch:
         self._tokens: list[Token] = []
         self._jobs: list[Job] = []
         self._datasets: list[Dataset] = []
+        self._webhooks: list[Webhook] = []
         self._happened: list[Recorded] = []
+        self._user_blocks: set[tuple[str, int]] = set()
 
     def __len__(self) -> int:
-        n_others = len(self._managers) + len(self._tokens) + len(self._jobs) + len(self._datasets)
-        return len(self._records) + n_others
+        others = (self._managers, self._tokens, self._jobs, self._datasets, self._webhooks)
+        return len(self._records) + sum(len(each) for each in others)
 
-    def add(self, stream: Stream, number: int, history: list[Recorded]) -> int:
+    def add(self, stream: Stream, number: int, placed: list[Placed]) -> int:
         """Fold the history of one aggregate; return how many events it has."""
+        history = [each.recorded for each in placed]
+        for position, recorded in placed:
+            if recorded.event.actor.startswith(USER):
+                self._user_blocks.add((recorded.event.actor, position // BLOCK_SIZE))
         match stream:
             case Stream.record:
                 record = Record(number)
@@ -251,6 +263,11 @@ class _Batch:
                 for recorded in history:
                     dataset = evolve_dataset(dataset, recorded.event)
                 self._datasets.append(dataset)
+            case Stream.webhook:
+                webhook = Webhook(number)
+                for recorded in history:
+                    webhook = evolve_webhook(webhook, recorded.event)
+                self._webhooks.append(webhook)
             case Stream.job:
                 job = Job(number)
                 for recorded in history:
@@ -271,8 +288,10 @@ class _Batch:
             self._tokens,
             self._jobs,
             self._datasets,
+            self._webhooks,
             self._happened,
         )
+        user_blocks.write(db, self._user_blocks)
         self._clear()
 
 

@@ -13,7 +13,7 @@ from psycopg.sql import SQL, Identifier
 
 from recordledger.domain.errors import SchemaMismatch
 
-from . import rescues, service_queue
+from . import rescues, service_queue, user_blocks
 from .database import DEFAULT_SCHEMA, as_ledger_errors, connect
 from .statements import shipped
 
@@ -46,6 +46,7 @@ NEWEST: Final = steps()[-1].version
 _FILLS: Final[Mapping[int, Callable[[Connection[Any]], None]]] = {
     3: rescues.fill,
     4: service_queue.fill,
+    7: user_blocks.fill,
 }
 
 

@@ -18,10 +18,12 @@ from recordledger import __version__
 
 from .commands import collecting, following, looking, managing, routing
 from .commands import services as service_commands
+from .commands import webhooks as webhook_commands
 from .commands.terminal import JSON, console, print_json, says_what_is_wrong
 from .engine_names import ENGINES, PROCESSES
 
 if TYPE_CHECKING:
+    from recordledger.domain.addresses import Allowed
     from recordledger.projections.ledger import Ledger
 
 DATABASE_URL = click.option(
@@ -42,6 +44,16 @@ HOME = click.option(
     type=click.Path(file_okay=False, path_type=Path),
     help="Where the data are kept. The default is the user's data directory.",
 )
+
+
+def _networks(_ctx: click.Context, param: click.Parameter, given: str) -> Allowed:
+    """Return where webhooks may be besides the public Internet."""
+    from recordledger.domain.addresses import parse_allowed
+
+    try:
+        return parse_allowed(given)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param=param) from None
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -167,6 +179,31 @@ def serve(
     help="Policy: seconds after which a record in error becomes failed. [never]",
 )
 @click.option(
+    "--webhook-allow-private",
+    envvar="RECORDLEDGER_WEBHOOK_ALLOW_PRIVATE",
+    default="false",
+    show_default=True,
+    callback=_networks,
+    help="Where webhooks may be besides the public Internet, and without TLS: networks with "
+    "commas, or true for everywhere.",
+)
+@click.option(
+    "--webhook-timeout-s",
+    envvar="RECORDLEDGER_WEBHOOK_TIMEOUT_S",
+    type=click.FloatRange(min=0.1, max=600),
+    default=15.0,
+    show_default=True,
+    help="Seconds that a message to a webhook may take.",
+)
+@click.option(
+    "--webhook-failing-s",
+    envvar="RECORDLEDGER_WEBHOOK_FAILING_S",
+    type=click.FloatRange(min=1),
+    default=5 * 86_400.0,
+    show_default=True,
+    help="Seconds in which nothing arrived after which a webhook is disabled.",
+)
+@click.option(
     "--services/--no-services",
     default=True,
     show_default=True,
@@ -243,6 +280,9 @@ def work(
     sweep_s: float,
     idempotency_ttl_s: float,
     failed_after_s: float | None,
+    webhook_allow_private: Allowed,
+    webhook_timeout_s: float,
+    webhook_failing_s: float,
     services: bool,
     max_active_services: int,
     service_threads: int,
@@ -253,21 +293,25 @@ def work(
     service_depth: int,
     service_iterations: int,
 ) -> None:
-    """Do the server's own jobs, and advance services.
+    """Do the server's own jobs, advance services, and tell webhooks what happens.
 
     Several may run: each job is done by one of them, and services are shared among all. The
     services themselves are entry points `recordledger.services` of what is installed here.
     """
+    from recordledger.api.webhook_sender import Sender
     from recordledger.domain.service_rules import Limits
 
-    from .server_jobs import run_jobs, server_jobs
+    from .server_jobs import Job, run_jobs, server_jobs
     from .service_registry import ServiceRegistry
     from .service_runner import RunnerSettings, ServiceRunner
     from .supervisor import end_with_supervisor
+    from .webhooks import POLL_S, Deliverer, DeliverySettings
 
     stop = _stop_on_signals()
     end_with_supervisor()
-    ledger = _ledger(database_url, database_schema, pool_size=4 + service_threads)
+    ledger = _ledger(database_url, database_schema, pool_size=6 + service_threads)
+    sender = Sender(webhook_allow_private, webhook_timeout_s)
+    deliverer = Deliverer(DeliverySettings(sender, webhook_failing_s), stop)
     runner: Thread | None = None
     try:
         if services:
@@ -292,9 +336,10 @@ def work(
             failed_after_s=failed_after_s,
             stop=stop,
         )
-        run_jobs(ledger, jobs, stop)
+        run_jobs(ledger, [*jobs, Job("webhooks", POLL_S, deliverer.run)], stop)
         if runner is not None:
             runner.join()
+        deliverer.close()
     finally:
         ledger.close()
 
@@ -855,6 +900,7 @@ for _command in (
     *routing.COMMANDS,
     *collecting.COMMANDS,
     *service_commands.COMMANDS,
+    *webhook_commands.COMMANDS,
 ):
     main.add_command(_command)
 

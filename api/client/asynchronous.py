@@ -16,12 +16,14 @@ from . import (
     calls,
     dataset_calls,
     event_calls,
+    history_calls,
     manage_calls,
     manager_calls,
     operation_calls,
     routing_calls,
     service_calls,
     token_calls,
+    webhook_calls,
 )
 from .datasets import AsyncDataset
 from .exchange import TIMEOUT_S, Operation, Outcome, Reply, Send, Session, Sleep, Step
@@ -121,6 +123,9 @@ class AsyncClient:
     add_records = _awaited(calls.add_records)
     query_records = _querying(calls.query_records)
     history = _awaited(calls.history)
+    timeline = _awaited(history_calls.timeline)
+    operation_history = _awaited(history_calls.operation_history)
+    user_history = _awaited(history_calls.user_history)
     attempts = _awaited(calls.attempts)
     wait = _awaited(calls.wait)
     events = _following(event_calls.events)
@@ -200,6 +205,14 @@ class AsyncClient:
     issue_token = _awaited(token_calls.issue_token)
     tokens = _awaited(token_calls.tokens)
     revoke_token = _awaited(token_calls.revoke_token)
+
+    add_webhook = _awaited(webhook_calls.add_webhook)
+    webhooks = _awaited(webhook_calls.webhooks)
+    webhook = _awaited(webhook_calls.webhook)
+    modify_webhook = _awaited(webhook_calls.modify_webhook)
+    remove_webhook = _awaited(webhook_calls.remove_webhook)
+    webhook_deliveries = _awaited(webhook_calls.webhook_deliveries)
+    test_webhook = _awaited(webhook_calls.test_webhook)
 
     @overload
     async def get_records(

@@ -16,12 +16,14 @@ from . import (
     calls,
     dataset_calls,
     event_calls,
+    history_calls,
     manage_calls,
     manager_calls,
     operation_calls,
     routing_calls,
     service_calls,
     token_calls,
+    webhook_calls,
 )
 from .datasets import Dataset
 from .exchange import TIMEOUT_S, Operation, Outcome, Reply, Send, Session, Sleep, Step
@@ -144,6 +146,9 @@ class Client:
     add_records = _blocking(calls.add_records)
     query_records = _querying(calls.query_records)
     history = _blocking(calls.history)
+    timeline = _blocking(history_calls.timeline)
+    operation_history = _blocking(history_calls.operation_history)
+    user_history = _blocking(history_calls.user_history)
     attempts = _blocking(calls.attempts)
     wait = _blocking(calls.wait)
     events = _following(event_calls.events)
@@ -223,6 +228,14 @@ class Client:
     issue_token = _blocking(token_calls.issue_token)
     tokens = _blocking(token_calls.tokens)
     revoke_token = _blocking(token_calls.revoke_token)
+
+    add_webhook = _blocking(webhook_calls.add_webhook)
+    webhooks = _blocking(webhook_calls.webhooks)
+    webhook = _blocking(webhook_calls.webhook)
+    modify_webhook = _blocking(webhook_calls.modify_webhook)
+    remove_webhook = _blocking(webhook_calls.remove_webhook)
+    webhook_deliveries = _blocking(webhook_calls.webhook_deliveries)
+    test_webhook = _blocking(webhook_calls.test_webhook)
 
     @overload
     def get_records(

@@ -250,6 +250,24 @@ def history(
         NotFound: there is no such record.
         Refused: there is no such kind of event.
     """
+    query = conditions(kind=kind, actor=actor, after=after, before=before)
+    path = f"/v1/records/{wire.record_id(record_id)}/events?{urlencode(query)}".rstrip("?")
+    answer = yield from exchange.get(session, path, _HistoryAnswer)
+    return History(answer.record_id, tuple(answer.events))
+
+
+def conditions(
+    *,
+    kind: str | Iterable[str] | None = None,
+    actor: str | Iterable[str] | None = None,
+    after: datetime | None = None,
+    before: datetime | None = None,
+) -> list[tuple[str, Any]]:
+    """Return the conditions on a history as a query has them.
+
+    Raises:
+        InvalidArgument: a time has no zone.
+    """
     query = [("kind", each) for each in listed(kind) or ()]
     query += [("actor", each) for each in listed(actor) or ()]
     for name, moment in (("after", after), ("before", before)):
@@ -257,11 +275,7 @@ def history(
             if moment.tzinfo is None:
                 raise InvalidArgument(f"{name} says no time zone: like datetime.now(UTC)")
             query.append((name, moment.isoformat()))
-    path = f"/v1/records/{wire.record_id(record_id)}/events" + (
-        f"?{urlencode(query)}" if query else ""
-    )
-    answer = yield from exchange.get(session, path, _HistoryAnswer)
-    return History(answer.record_id, tuple(answer.events))
+    return query
 
 
 def attempts(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final, cast
 from urllib.parse import urlencode
 
@@ -21,7 +22,6 @@ from ..schemas import (
     CloneRequest,
     CreateDatasetRequest,
     DatasetEdited,
-    DatasetHistoryAnswer,
     DatasetsAnswer,
     EditDatasetRequest,
     EntriesAnswer,
@@ -38,7 +38,7 @@ from ..schemas import (
     UnlinkRequest,
 )
 from . import exchange, wire
-from .calls import Pages, get_records, listed, moved, query_records, tell_what_was_done
+from .calls import Pages, conditions, get_records, listed, moved, query_records, tell_what_was_done
 from .dataset_results import (
     DatasetDetails,
     DatasetEntry,
@@ -54,9 +54,10 @@ from .dataset_results import (
 )
 from .errors import ClientError, InvalidArgument, NotFound, WaitTimeout
 from .exchange import AnswerT, Operation, Session, Sleep
+from .history_calls import log_events
 from .manage_calls import refusals_of, wait_for_job
 from .progress import bar
-from .results import HistoryEvent
+from .results import LogEvents
 
 _PAGE: Final = 1_000
 _POLL_S: Final = (0.1, 2.0)
@@ -81,10 +82,6 @@ class _DatasetsAnswer(DatasetsAnswer):
 
 class _EntriesAnswer(EntriesAnswer):
     entries: list[DatasetEntry]  # type: ignore[assignment]
-
-
-class _HistoryAnswer(DatasetHistoryAnswer):
-    events: list[HistoryEvent]  # type: ignore[assignment]
 
 
 def add_dataset(
@@ -730,24 +727,37 @@ def delete(
     yield from _edit(within, "delete", request)
 
 
-def history(within: Within, *, limit: int = 1_000) -> Operation[list[HistoryEvent]]:
+def history(
+    within: Within,
+    *,
+    kind: str | Iterable[str] | None = None,
+    actor: str | Iterable[str] | None = None,
+    after: datetime | None = None,
+    before: datetime | None = None,
+    records: bool = False,
+    limit: int | None = 1_000,
+) -> Operation[LogEvents]:
     """Return what has happened to the dataset, oldest first; of long lists only the beginning.
 
     Args:
         within: the dataset's.
-        limit: no more than so many events.
+        kind: only of this kind, like `entries_added`, or of several.
+        actor: only by this one, like `user:ann`, or by several.
+        after: only those from then on; with a time zone.
+        before: only those before then; with a time zone.
+        records: whether the events of the records that it has now follow, record by record.
+        limit: no more than so many; None for all.
+
+    Raises:
+        InvalidArgument: a time has no zone.
+        Refused: there is no such kind of event.
     """
-    found: list[HistoryEvent] = []
-    cursor: str | None = None
-    while len(found) < limit:
-        query = {"limit": min(limit - len(found), _PAGE), "cursor": cursor}
-        path = within.path("events") + _query(query)
-        answer = yield from exchange.get(within.session, path, _HistoryAnswer)
-        found += answer.events
-        cursor = answer.next_cursor
-        if cursor is None:
-            break
-    return found
+    query = conditions(kind=kind, actor=actor, after=after, before=before)
+    if records:
+        query.append(("records", "true"))
+    title = f"Dataset {within.dataset_id}"
+    path = within.path("events")
+    return (yield from log_events(within.session, path, query, limit, title))
 
 
 def _filled(session: Session, answer: SubmitAnswer, *, wait: bool) -> Operation[SubmitMetadata]:

@@ -161,6 +161,7 @@ def post(
     shape: type[AnswerT],
     body: bytes,
     *,
+    method: str = "POST",
     is_repeatable: bool = True,
     give_up_at: float | None = None,
 ) -> Operation[AnswerT]:
@@ -171,6 +172,7 @@ def post(
         path: below the server's address.
         shape: of the answer.
         body: msgpack.
+        method: of HTTP.
         is_repeatable: False where the server cannot honour the key.
         give_up_at: try no longer than until then, by the monotonic clock; None leaves it to the
             session.
@@ -178,7 +180,7 @@ def post(
     compressed, encoding = wire.compress(body)
     headers = {"Content-Type": wire.MEDIA_TYPE, "Idempotency-Key": uuid4().hex} | encoding
     reply = yield from _exchange(
-        session, Send("POST", path, headers, compressed, is_repeatable), give_up_at
+        session, Send(method, path, headers, compressed, is_repeatable), give_up_at
     )
     return _shaped(session, shape, reply)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -30,7 +31,7 @@ from ..schemas import (
     ReturnAnswer,
 )
 from . import exchange, wire
-from .calls import listed, moved, tell_what_was_done
+from .calls import conditions, listed, moved, tell_what_was_done
 from .errors import ClientError, InvalidArgument
 from .exchange import Operation, Session
 from .progress import bar
@@ -79,13 +80,33 @@ def manager(session: Session, manager_id: int) -> Operation[Manager]:
     return (yield from exchange.get(session, _path(manager_id), Manager))
 
 
-def manager_history(session: Session, manager_id: int) -> Operation[ManagerHistory]:
-    """Return every event of a manager, oldest first; signs of life are not among them.
+def manager_history(
+    session: Session,
+    manager_id: int,
+    *,
+    kind: str | Iterable[str] | None = None,
+    actor: str | Iterable[str] | None = None,
+    after: datetime | None = None,
+    before: datetime | None = None,
+) -> Operation[ManagerHistory]:
+    """Return the events of a manager, oldest first; signs of life are not among them.
+
+    Args:
+        session: the client's.
+        manager_id: whose.
+        kind: only of this kind, like `program_suspended`, or of several.
+        actor: only by this one, like `user:ann`, or by several.
+        after: only those from then on; with a time zone.
+        before: only those before then; with a time zone.
 
     Raises:
+        InvalidArgument: a time has no zone.
         NotFound: there is no such manager.
+        Refused: there is no such kind of event.
     """
-    answer = yield from exchange.get(session, _path(manager_id, "events"), _HistoryAnswer)
+    query = urlencode(conditions(kind=kind, actor=actor, after=after, before=before))
+    path = f"{_path(manager_id, 'events')}?{query}".rstrip("?")
+    answer = yield from exchange.get(session, path, _HistoryAnswer)
     return ManagerHistory(answer.manager_id, tuple(answer.events))
 
 

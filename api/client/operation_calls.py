@@ -85,7 +85,7 @@ def undo(
     """
     request = wire.message(UndoRequest, reason=reason, dry_run=dry_run)
     body = wire.pack(request.model_dump(exclude_none=True))
-    path = f"/v1/operations/{_uuid(operation_id)}/undo"
+    path = f"/v1/operations/{operation_uuid(operation_id)}/undo"
     answer = yield from exchange.post(session, path, UndoAnswer, body)
     n_undone, conflicts, is_done = answer.n_undone, answer.conflicts, answer.job_id is None
     if answer.job_id is not None and wait:
@@ -136,7 +136,7 @@ def operation(session: Session, operation_id: str | UUID) -> Operation[Operation
     Raises:
         NotFound: there is no such operation on records.
     """
-    path = f"/v1/operations/{_uuid(operation_id)}"
+    path = f"/v1/operations/{operation_uuid(operation_id)}"
     return (yield from exchange.get(session, path, OperationDetails))
 
 
@@ -261,7 +261,12 @@ def _job_path(job_id: int) -> str:
     return f"/v1/jobs/{wire.record_id(job_id, what='job_id')}"
 
 
-def _uuid(operation_id: str | UUID) -> UUID:
+def operation_uuid(operation_id: str | UUID) -> UUID:
+    """Return the id of an operation.
+
+    Raises:
+        InvalidArgument: it is none.
+    """
     try:
         return UUID(str(operation_id))
     except ValueError:

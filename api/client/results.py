@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from html import escape
-from typing import Any, ClassVar, Final, Generic, TypeVar, cast, overload
+from typing import Any, ClassVar, Final, Generic, TypeVar, overload
 
 from pydantic import ConfigDict, Field
 
@@ -37,9 +37,13 @@ from ..schemas import (
     TokenOut,
     TreeAnswer,
     TreeNodeOut,
+    WebhookAnswer,
+    WebhookAttemptOut,
+    WebhookOut,
     WhyAnswer,
 )
 from .tables import html_fields, html_table, printable, shown, text_table
+from .words import duration, in_words, summary
 
 OPEN: Final = frozenset({Status.waiting, Status.running})
 
@@ -123,6 +127,33 @@ class NewToken(Answer):
 
     token: Token
     secret: str = Field(repr=False)
+
+
+class Webhook(WebhookOut):
+    """A webhook, without its secret, and how far it was told."""
+
+    model_config = _FROZEN
+
+
+class WebhookDetails(WebhookAnswer):
+    """A webhook and what has happened to it."""
+
+    model_config = _FROZEN
+
+
+class NewWebhook(Answer):
+    """A webhook that was just added. `secret` is what messages are signed with; shown this once."""
+
+    model_config = _FROZEN
+
+    webhook: Webhook
+    secret: str = Field(repr=False)
+
+
+class WebhookAttempt(WebhookAttemptOut):
+    """An attempt to tell a webhook something."""
+
+    model_config = _FROZEN
 
 
 class Server(ServerAnswer):
@@ -341,6 +372,20 @@ class Tokens(Table[Token]):
 
     noun = "tokens"
     columns = ("id", "user", "role", "issued_at", "expires_at", "revoked_at")
+
+
+class Webhooks(Table[Webhook]):
+    """Webhooks, oldest first."""
+
+    noun = "webhooks"
+    columns = ("id", "enabled", "url", "kinds", "position", "n_failures", "why")
+
+
+class WebhookAttempts(Table[WebhookAttempt]):
+    """Attempts to tell a webhook something, newest first."""
+
+    noun = "attempts"
+    columns = ("attempted_at", "message_id", "n_events", "upto", "status_code", "error")
 
 
 class Counts(Mapping[Status, int]):
@@ -662,9 +707,14 @@ class HistoryEvent(EventOut):
     model_config = _FROZEN
 
     @property
+    def in_words(self) -> str:
+        """What happened, as a sentence."""
+        return in_words(self)
+
+    @property
     def summary(self) -> str:
         """What this kind of event says besides who and when, in a few words."""
-        return _summary(self)
+        return summary(self)
 
 
 class LogEvent(LogEventOut):
@@ -673,9 +723,33 @@ class LogEvent(LogEventOut):
     model_config = _FROZEN
 
     @property
+    def in_words(self) -> str:
+        """What happened to what, as a sentence."""
+        return f"{self.stream} {self.id}: {in_words(self)}"
+
+    @property
     def summary(self) -> str:
         """What this kind of event says besides who and when, in a few words."""
-        return _summary(self)
+        return summary(self)
+
+
+class LogEvents(Table[LogEvent]):
+    """Events of several things, in the order of the call."""
+
+    noun = "events"
+    columns = ("timestamp", "stream", "id", "kind", "summary", "actor", "reason")
+
+    def __init__(self, subject: str, events: Iterable[LogEvent] = ()) -> None:
+        super().__init__(events)
+        self.subject = subject
+
+    @property
+    def in_words(self) -> str:
+        """What happened, a line an event, times in UTC."""
+        return _in_lines(self)
+
+    def _title(self) -> str:
+        return f"{self.subject}: {super()._title()}"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -709,7 +783,7 @@ class Attempts(Sequence[AttemptOut]):
         for each in self.attempts:
             took = ""
             if each.ended_at is not None:
-                took = _duration((each.ended_at - each.started_at).total_seconds())
+                took = duration((each.ended_at - each.started_at).total_seconds())
             ended = "runs" if each.ended_by is None else each.ended_by.replace("_", " ")
             error = f"{each.error_type}: {each.error_message}" if each.error_type else ""
             rows.append(
@@ -725,7 +799,7 @@ class Attempts(Sequence[AttemptOut]):
         return rows
 
 
-class Timeline(Sequence[HistoryEvent]):
+class EventSequence(Sequence[HistoryEvent]):
     """Events, oldest first; shows itself as a table."""
 
     events: tuple[HistoryEvent, ...]
@@ -746,6 +820,11 @@ class Timeline(Sequence[HistoryEvent]):
         """Return the number of events."""
         return len(self.events)
 
+    @property
+    def in_words(self) -> str:
+        """What happened, a line an event, times in UTC."""
+        return _in_lines(self.events)
+
     def __repr__(self) -> str:
         """Return the timeline in text, times in UTC."""
         return text_table(_HISTORY_COLUMNS, self._rows(), title=self._title())
@@ -757,7 +836,7 @@ class Timeline(Sequence[HistoryEvent]):
         rows: list[list[str]] = []
         before: datetime | None = None
         for event in self.events:
-            passed = "" if before is None else _duration((event.timestamp - before).total_seconds())
+            passed = "" if before is None else duration((event.timestamp - before).total_seconds())
             before = event.timestamp
             what = event.summary + (f" ({event.reason})" if event.reason else "")
             rows.append(
@@ -774,7 +853,7 @@ class Timeline(Sequence[HistoryEvent]):
 
 
 @dataclass(frozen=True, repr=False)
-class History(Timeline):
+class History(EventSequence):
     """Every event of a record, oldest first; shows itself as a timeline."""
 
     record_id: int
@@ -785,7 +864,7 @@ class History(Timeline):
 
 
 @dataclass(frozen=True, repr=False)
-class ManagerHistory(Timeline):
+class ManagerHistory(EventSequence):
     """Every event of a manager, oldest first; shows itself as a timeline."""
 
     manager_id: int
@@ -798,95 +877,9 @@ class ManagerHistory(Timeline):
 _ATTEMPT_COLUMNS: Final = ("attempt", "manager", "started (UTC)", "took", "ended by", "error")
 _HISTORY_COLUMNS: Final = ("#", "when (UTC)", "after", "what", "by", "")
 
-# What a timeline has no room for: digests, and what stands elsewhere in the row.
-_UNTOLD: Final = frozenset(
-    {
-        "kind",
-        "spec",
-        "state",
-        "priority",
-        "retries",
-        "lease_expires_at",
-        "keys",
-        "awaits",
-        "until",
-        "any_child",
-        "takes_errors",
-        "code_version",
-    }
-)
-# So many of a list are told; then how many more there are.
-_LISTED: Final = 6
 
-
-def _summary(event: EventOut) -> str:
-    data = {key: value for key, value in event.data.items() if value not in (None, [], {}, ())}
-    parts: list[str] = []
-    for name, value in data.items():
-        match name, value:
-            case "outcome", dict():
-                parts.append(_outcome(value))  # pyright: ignore[reportUnknownArgumentType]
-            case "text", _:
-                parts.append(_text(value))
-            case "function", _:
-                parts.append(str(value))
-            case ("retries", 0) | ("priority", 1 | "normal"):
-                continue
-            case "progress", float():
-                parts.append(f"{100 * value:.0f} %")
-            case "children", list():
-                ids = cast("list[int]", value)
-                more = f" and {len(ids) - _LISTED:,} more" if len(ids) > _LISTED else ""
-                parts.append(f"children {', '.join(map(str, ids[:_LISTED]))}{more}")
-            case (("retries" | "priority"), _):
-                parts.append(f"{name} {value}")
-            case _ if name in _UNTOLD or (isinstance(value, dict) and "digest" in value):
-                continue
-            case _:
-                parts.append(f"{name.removesuffix('_id').replace('_', ' ')} {shown(value)}")
-    return ", ".join(part for part in parts if part)
-
-
-def _text(text: object) -> str:
-    """Return what a comment or an error says, or that it was destroyed with its record."""
-    match text:
-        case {"erased": True}:
-            return "(erased)"
-        case _:
-            return str(text or "")
-
-
-def _outcome(outcome: dict[str, Any]) -> str:
-    parts: list[str] = []
-    if error_type := outcome.get("error_type"):
-        parts.append(f"{error_type}: {_text(outcome.get('error_message'))}".rstrip(": "))
-    if (compute_s := outcome.get("compute_s")) is not None:
-        parts.append(f"computed in {_duration(compute_s)}")
-    match outcome.get("result"):
-        case {"size_bytes": int(size_bytes)}:
-            parts.append(f"result {size_bytes:,} bytes")
-        case _:
-            pass
-    return ", ".join(parts)
-
-
-def _duration(seconds: float) -> str:
-    """Return a time span as people write it.
-
-    >>> [_duration(s) for s in (0.0123, 4.5, 75, 7_300, 180_000)]
-    ['12 ms', '4.5 s', '1 min 15 s', '2 h 1 min', '2 d 2 h']
-    """
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    whole = int(seconds)
-    for unit_s, unit, smaller_s, smaller in (
-        (86_400, "d", 3_600, "h"),
-        (3_600, "h", 60, "min"),
-        (60, "min", 1, "s"),
-    ):
-        if whole >= unit_s:
-            rest = whole % unit_s // smaller_s
-            return f"{whole // unit_s} {unit}" + (f" {rest} {smaller}" if rest else "")
-    return f"{whole} s"
+def _in_lines(events: Iterable[HistoryEvent | LogEvent]) -> str:
+    return "\n".join(
+        f"{event.timestamp.strftime('%Y-%m-%d %H:%M:%S')}  {printable(event.in_words)}"
+        for event in events
+    )

@@ -14,17 +14,17 @@ from recordledger.domain.errors import InvalidInput, TooLarge
 from recordledger.domain.events import Priority
 from recordledger.domain.lanes import parse_tag
 from recordledger.domain.streams import ID_MAX, Stream
-from recordledger.projections import dataset_edits, dataset_jobs, datasets
+from recordledger.projections import dataset_edits, dataset_jobs, datasets, histories
 from recordledger.projections.dataset_edits import Edited, NewEntry, Who
 from recordledger.projections.dataset_jobs import Filled, Terms
+from recordledger.projections.ledger import Placed
 
 from ..auth import Visitor, allowed
-from ..cursors import Listing, cursor_of, last_id_of
+from ..cursors import Listing, cursor_of, last_id_of, last_pair_of, pair_cursor_of
 from ..datasets import (
     dataset_answer,
     dataset_out,
     entries_out,
-    history_out,
     new_entry,
     new_specification,
     no_condition,
@@ -33,7 +33,9 @@ from ..datasets import (
     table_out,
 )
 from ..desk import Call, desk_of
+from ..histories import Wanted
 from ..openapi import gives, takes
+from ..rendering import log_out
 from ..schemas import (
     PAGE_MAX,
     AddEntriesAnswer,
@@ -533,22 +535,47 @@ async def get_dataset_history(
     request: Request,
     visitor: Reader,
     dataset_id: DatasetId,
+    wanted: Wanted,
+    records: Annotated[
+        bool, Query(description="Whether its records' events follow, record by record.")
+    ] = False,
     limit: Limit = 250,
     cursor: Cursor = None,
 ) -> Response:
-    """Get one page of a dataset's events, oldest first; of long lists only the beginning."""
+    """Get one page of a dataset's events, oldest first; of long lists only the beginning.
+
+    With `records`, those of the records that it has now come after its own, record by record. A
+    page may be empty before the end, for conditions are looked at in what was read.
+    """
 
     def work(call: Call) -> Reply:
-        desk = call.desk
-        after = 0 if cursor is None else last_id_of(cursor, desk.ledger_id, Listing.dataset_events)
-        with desk.ledger.datastore.reading() as db:
+        ledger, ledger_id = call.desk.ledger, call.desk.ledger_id
+        # Record 0 stands for the dataset itself.
+        after = (0, 0)
+        if cursor is not None:
+            after = last_pair_of(cursor, ledger_id, Listing.dataset_events)
+        placed: list[Placed] = []
+        with ledger.datastore.reading() as db:
             datasets.get(db, dataset_id)
-            placed = desk.ledger.history(db, Stream.dataset, dataset_id)[after:]
+            if after[0] == 0:
+                own = ledger.history(db, Stream.dataset, dataset_id)[after[1] :]
+                placed, is_last = own[:limit], not records and len(own) <= limit
+            else:
+                is_last = False
+            if records and len(placed) < limit:
+                room = limit - len(placed)
+                found = histories.dataset_page(
+                    ledger, db, dataset_id, after if after[0] else (0, 0), room
+                )
+                placed += found
+                is_last = len(found) < room
         next_cursor = None
-        if len(placed) > limit:
-            next_cursor = cursor_of(desk.ledger_id, Listing.dataset_events, after + limit)
-        shown = history_out(desk.ledger, placed[:limit])
-        return {"dataset_id": dataset_id, "events": shown, "next_cursor": next_cursor}
+        if not is_last and placed:
+            last = placed[-1].recorded
+            number = last.number if last.stream is Stream.record else 0
+            next_cursor = pair_cursor_of(ledger_id, Listing.dataset_events, (number, last.version))
+        events = wanted.through(log_out(ledger, placed))
+        return {"dataset_id": dataset_id, "events": events, "next_cursor": next_cursor}
 
     return await desk_of(request).answer(request, visitor, work)
 

@@ -19,6 +19,7 @@ from ..auth import Visitor, allowed, secret_of
 from ..desk import Call, desk_of
 from ..errors import BeyondHead, Unauthenticated
 from ..followers import STREAM_TYPE, EventStream, Part
+from ..histories import Actors, Kinds, kinds_of
 from ..rendering import log_out
 from ..schemas import PAGE_MAX, EventsAnswer, ShortText
 from ..wire import Reply
@@ -31,10 +32,8 @@ _POSITION: Final = re.compile(r"\d{1,19}", re.ASCII)
 Reader = Annotated[Visitor, allowed(Permission.read)]
 Position = Annotated[int, Query(ge=0, le=ID_MAX, description="Only events after this position.")]
 Limit = Annotated[int, Query(ge=1, le=PAGE_MAX, description="Of a page; a stream has no limit.")]
-Kinds = Annotated[list[str] | None, Query(max_length=_MANY, description="Like completed.")]
 RecordIds = Annotated[list[Annotated[int, Query(ge=1, le=ID_MAX)]] | None, Query(max_length=_MANY)]
 Tags = Annotated[list[ShortText] | None, Query(max_length=_MANY, description="Of the record, now.")]
-Actors = Annotated[list[ShortText] | None, Query(max_length=_MANY, description="Like user:ann.")]
 DatasetId = Annotated[
     int | None,
     Query(ge=1, le=ID_MAX, description="Of the dataset, and of the records that it has now."),
@@ -102,18 +101,6 @@ async def get_events(
         return {"events": events, "next_after": found.next_after, "head": found.head}
 
     return await desk.answer(request, visitor, work)
-
-
-def kinds_of(given: list[str] | None) -> frozenset[str]:
-    """Return the kinds of events that are asked for.
-
-    Raises:
-        InvalidInput: there is no such kind.
-    """
-    for each in given or ():
-        if each not in event_log.KINDS:
-            raise InvalidInput(f"there is no kind of event {each[:80]!r}; docs/reference/events.md")
-    return frozenset(given or ())
 
 
 def _wants_stream(request: Request) -> bool:

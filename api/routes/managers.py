@@ -22,6 +22,7 @@ from ..auth import Visitor, allowed
 from ..claims import give
 from ..cursors import cursor_of, last_id_of
 from ..desk import Call, desk_of
+from ..histories import Wanted
 from ..openapi import gives, takes
 from ..rendering import events_out
 from ..returns import take
@@ -276,14 +277,15 @@ async def get_manager(request: Request, visitor: Reader, manager_id: ManagerIdIn
 
 @router.get("/managers/{manager_id}/events", response_model=ManagerHistoryAnswer)
 async def get_manager_history(
-    request: Request, visitor: Reader, manager_id: ManagerIdInPath
+    request: Request, visitor: Reader, manager_id: ManagerIdInPath, wanted: Wanted
 ) -> Response:
-    """Get every event of a manager, oldest first. Signs of life are not among them."""
+    """Get the events of a manager, oldest first; all or some. Signs of life are not among them."""
 
     def work(call: Call) -> Reply:
         ledger = call.desk.ledger
         placed = queries.manager_history(ledger, manager_id)
-        return {"manager_id": manager_id, "events": events_out(ledger, placed)}
+        events = wanted.through(events_out(ledger, placed))
+        return {"manager_id": manager_id, "events": events}
 
     return await desk_of(request).answer(request, visitor, work)
 

@@ -15,22 +15,34 @@ from recordledger.domain.job import Job
 from recordledger.domain.policies import ADOPT_LATE_RESULTS, AUTO_RESET, FAILED_AFTER
 from recordledger.domain.propagation import Action
 from recordledger.domain.streams import ID_MAX, Stream
-from recordledger.projections import bulk, jobs, operations
+from recordledger.projections import bulk, histories, jobs, operations
 from recordledger.projections.operations import OperationRow
 
 from ..auth import Visitor, allowed
-from ..cursors import Listing, cursor_of, last_id_of, last_operation_of, operation_cursor_of
+from ..cursors import (
+    Listing,
+    cursor_of,
+    last_id_of,
+    last_operation_of,
+    last_pair_of,
+    operation_cursor_of,
+    pair_cursor_of,
+)
 from ..desk import Call, desk_of
+from ..histories import Wanted
 from ..openapi import gives, takes
+from ..rendering import log_out
 from ..schemas import (
     PAGE_MAX,
     CancelJobRequest,
     JobOut,
     JobRefusalsAnswer,
     JobsAnswer,
+    LogHistoryAnswer,
     OperationAnswer,
     OperationsAnswer,
     PoliciesAnswer,
+    ShortText,
     UndoAnswer,
     UndoRequest,
 )
@@ -107,6 +119,70 @@ async def get_operation(
             "undone_by": [str(id_) for id_ in undone_by],
             "job_id": job_id,
         }
+
+    return await desk_of(request).answer(request, visitor, work)
+
+
+@router.get("/operations/{operation_id}/events", response_model=LogHistoryAnswer)
+async def get_operation_history(
+    request: Request,
+    visitor: Reader,
+    operation_id: Annotated[UUID, Path()],
+    wanted: Wanted,
+    limit: Limit = 250,
+    cursor: Cursor = None,
+) -> Response:
+    """Get one page of what an operation did to records, record by record."""
+
+    def work(call: Call) -> Reply:
+        ledger, ledger_id = call.desk.ledger, call.desk.ledger_id
+        after = (0, 0)
+        if cursor is not None:
+            after = last_pair_of(cursor, ledger_id, Listing.operation_events)
+        placed = histories.of_operation(ledger, operation_id, after, limit)
+        next_cursor = None
+        if len(placed) == limit:
+            last = placed[-1].recorded
+            next_cursor = pair_cursor_of(
+                ledger_id, Listing.operation_events, (last.number, last.version)
+            )
+        return {"events": wanted.through(log_out(ledger, placed)), "next_cursor": next_cursor}
+
+    return await desk_of(request).answer(request, visitor, work)
+
+
+@router.get("/users/events", response_model=LogHistoryAnswer)
+async def get_user_history(
+    request: Request,
+    visitor: Reader,
+    user: Annotated[ShortText, Query(description="By name, like ann.")],
+    wanted: Wanted,
+    newest_first: Annotated[bool, Query()] = True,
+    limit: Limit = 250,
+    cursor: Cursor = None,
+) -> Response:
+    """Get one page of what a user did, to anything but tokens, in the order of the log.
+
+    `actor` is the user already. A page may be empty before the end.
+    """
+    listing = Listing.user_events if newest_first else Listing.user_events_oldest_first
+
+    def work(call: Call) -> Reply:
+        ledger, ledger_id = call.desk.ledger, call.desk.ledger_id
+        found = histories.of_user(
+            ledger,
+            user,
+            limit,
+            edge=None if cursor is None else last_id_of(cursor, ledger_id, listing),
+            newest_first=newest_first,
+            kinds=sorted(wanted.kinds) or None,
+        )
+        edge = found.next_edge
+        if wanted.is_past([each.recorded.event.timestamp for each in found.events], newest_first):
+            edge = None
+        next_cursor = None if edge is None else cursor_of(ledger_id, listing, edge)
+        events = wanted.through(log_out(ledger, found.events))
+        return {"events": events, "next_cursor": next_cursor}
 
     return await desk_of(request).answer(request, visitor, work)
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import fields
-from datetime import UTC, datetime
+from dataclasses import asdict, fields
+from datetime import datetime
 from typing import Annotated, Any, Final, cast
 
 from fastapi import APIRouter, Path, Query
-from pydantic import AwareDatetime
 from starlette.requests import Request
 from starlette.responses import Response
 
 from recordledger.domain.access import Permission
-from recordledger.domain.errors import InvalidInput, RecordNotFound
+from recordledger.domain.errors import RecordNotFound
 from recordledger.domain.streams import ID_MAX, Stream
+from recordledger.domain.timeline import periods
 from recordledger.projections import queries
 from recordledger.projections.ledger import Ledger
 from recordledger.projections.queries import RecordFilter
@@ -23,6 +22,7 @@ from ..auth import Visitor, allowed
 from ..cursors import cursor_of, last_id_of
 from ..datasets import cells_of
 from ..desk import Call, desk_of
+from ..histories import Wanted, in_utc
 from ..openapi import gives, takes
 from ..rendering import attempts_out, events_out, fitting, rendered, require_room
 from ..schemas import (
@@ -39,16 +39,15 @@ from ..schemas import (
     QueryRequest,
     RecordOut,
     RecordQuery,
+    TimelineAnswer,
 )
 from ..submissions import create
 from ..wire import Reply
-from .events import Actors, Kinds, kinds_of
 
 router = APIRouter(prefix="/v1", tags=["records"])
 
 RecordIdInPath = Annotated[int, Path(ge=1, le=ID_MAX)]
 Reader = Annotated[Visitor, allowed(Permission.read)]
-Moment = Annotated[AwareDatetime | None, Query()]
 Submitter = Annotated[Visitor, allowed(Permission.submit)]
 
 _FILTERS: Final = tuple(
@@ -136,32 +135,33 @@ async def get_history(
     request: Request,
     visitor: Reader,
     record_id: RecordIdInPath,
-    kind: Kinds = None,
-    actor: Actors = None,
-    after: Moment = None,
-    before: Moment = None,
+    wanted: Wanted,
 ) -> Response:
     """Get the events of a record, oldest first: who did what, when and why; all or some.
 
     `kind` and `actor` may be repeated and are then met by any. Times are from `after`, and up to
     but without `before`.
     """
-    kinds, actors = kinds_of(kind), actor or ()
-    start = None if after is None else in_utc(after, "after")
-    end = None if before is None else in_utc(before, "before")
-
-    def is_wanted(event: Mapping[str, Any]) -> bool:
-        return (
-            (not kinds or event["kind"] in kinds)
-            and (not actors or event["actor"] in actors)
-            and (start is None or event["timestamp"] >= start)
-            and (end is None or event["timestamp"] < end)
-        )
 
     def work(call: Call) -> Reply:
         placed = queries.history(call.desk.ledger, record_id)
         events = events_out(call.desk.ledger, placed)
-        return {"record_id": record_id, "events": list(filter(is_wanted, events))}
+        return {"record_id": record_id, "events": wanted.through(events)}
+
+    return await desk_of(request).answer(request, visitor, work)
+
+
+@router.get("/records/{record_id}/timeline", response_model=TimelineAnswer)
+async def get_timeline(request: Request, visitor: Reader, record_id: RecordIdInPath) -> Response:
+    """Get the life of a record as periods: in which status it was, from when to when."""
+
+    def work(call: Call) -> Reply:
+        ledger = call.desk.ledger
+        placed = queries.history(ledger, record_id)
+        now = queries.now(ledger)
+        found = periods(each.recorded.event for each in placed)
+        shown = [asdict(each) | {"duration_s": each.duration_s(now)} for each in found]
+        return {"record_id": record_id, "as_of": now, "periods": shown}
 
     return await desk_of(request).answer(request, visitor, work)
 
@@ -234,15 +234,3 @@ def _condition(name: str, value: object) -> Any:
     if isinstance(value, datetime):
         return in_utc(value, f"query.{name}")
     return value
-
-
-def in_utc(moment: datetime, where: str) -> datetime:
-    """Return the same moment in UTC.
-
-    Raises:
-        InvalidInput: there it is in no year that a date can have.
-    """
-    try:
-        return moment.astimezone(UTC)
-    except OverflowError:
-        raise InvalidInput(f"{where}: {moment} is beyond the years 1 to 9999 in UTC") from None

@@ -17,10 +17,10 @@ from ..auth import Visitor, allowed
 from ..cursors import cursor_of, last_id_of
 from ..desk import Call, desk_of
 from ..errors import TokenNotFound
+from ..histories import in_utc
 from ..openapi import takes
 from ..schemas import PAGE_MAX, NewTokenAnswer, TokenOut, TokenRequest, TokensAnswer
 from ..wire import Reply
-from .records import in_utc
 
 router = APIRouter(prefix="/v1", tags=["tokens"])
 

@@ -251,3 +251,24 @@ SELECT entry
    AND specification = %(specification)s
    AND removed_in IS NULL
    AND (%(entries)s::integer[] IS NULL OR entry = ANY(%(entries)s::integer[]));
+
+-- name: record_events
+-- The events of the records that a dataset has, record by record: a page of them. Each record has
+-- one at least, but for the first, where the page before may have ended with its last.
+SELECT d.record_id, e.originator_version, e.notification_id, e.topic, e.state
+  FROM (SELECT DISTINCT record_id
+          FROM dataset_records
+         WHERE dataset_id = %(dataset_id)b::bigint
+           AND removed_in IS NULL
+           AND record_id >= %(record_id)b::bigint
+         ORDER BY record_id
+         LIMIT %(limit)b::bigint + 1) AS d
+ CROSS JOIN LATERAL (
+       SELECT originator_version, notification_id, topic, state
+         FROM ledger_events
+        WHERE originator_id = (lpad('1', 16, '0') || lpad(to_hex(d.record_id), 16, '0'))::uuid
+          AND (d.record_id > %(record_id)b::bigint OR originator_version > %(version)b::integer)
+        ORDER BY originator_version
+       OFFSET 0) AS e
+ ORDER BY d.record_id, e.originator_version
+ LIMIT %(limit)b::bigint;

@@ -11,6 +11,29 @@ SELECT event.*
        AS event
 RETURNING notification_id;
 
+-- name: append_by_users
+-- The same for events of which some are by users: notes in which blocks of the log they are. The
+-- positions of one statement follow on each other, for nobody else is given any meanwhile.
+  WITH log AS MATERIALIZED (
+       SELECT pg_advisory_xact_lock(%(lock)b), pg_notify(%(channel)b, '')),
+       appended AS (
+       INSERT INTO ledger_events (originator_id, originator_version, topic, state)
+       SELECT event.*
+         FROM log,
+              unnest(%(ids)b::uuid[], %(versions)b::bigint[], %(topics)b::text[],
+                     %(states)b::bytea[]) AS event
+       RETURNING notification_id),
+       noted AS (
+       INSERT INTO user_blocks (actor, block)
+       SELECT DISTINCT run.actor, block
+         FROM (SELECT min(notification_id) AS position FROM appended) AS first,
+              unnest(%(actors)b::text[], %(firsts)b::bigint[], %(lasts)b::bigint[])
+              AS run (actor, first, last),
+              generate_series((first.position + run.first) / %(size)b::bigint,
+                              (first.position + run.last) / %(size)b::bigint) AS block
+           ON CONFLICT DO NOTHING)
+SELECT notification_id FROM appended;
+
 -- name: now
 -- The ledger's time: the database's clock, read after the locks are held.
 SELECT clock_timestamp();

@@ -37,6 +37,23 @@ SELECT DISTINCT record_id
  ORDER BY record_id
  LIMIT %(limit)b::bigint;
 
+-- name: events
+-- The events of an operation, record by record: a page of them, found in the log one by one.
+SELECT c.record_id, c.version, e.notification_id, e.topic, e.state
+  FROM (SELECT record_id, version
+          FROM operation_changes
+         WHERE operation_id = %(id)b::uuid
+           AND (record_id, version) > (%(record_id)b::bigint, %(version)b::integer)
+         ORDER BY record_id, version
+         LIMIT %(limit)b::bigint) AS c
+ CROSS JOIN LATERAL (
+       SELECT notification_id, topic, state
+         FROM ledger_events
+        WHERE originator_id = (lpad('1', 16, '0') || lpad(to_hex(c.record_id), 16, '0'))::uuid
+          AND originator_version = c.version
+       OFFSET 0) AS e
+ ORDER BY c.record_id, c.version;
+
 -- name: of_records
 -- Which events of these records belong to an operation.
 SELECT record_id, version FROM operation_changes

@@ -1,7 +1,7 @@
 -- name: events
 -- Every event up to a position, stream by stream: the history of one aggregate comes in one piece,
 -- so that a replay holds one aggregate at a time, however long the log is.
-SELECT originator_id, originator_version, topic, state
+SELECT originator_id, originator_version, topic, state, notification_id
   FROM ledger_events
  WHERE notification_id <= %(position)s
  ORDER BY originator_id, originator_version;

@@ -4,7 +4,8 @@
 -- of the projections can be filled by the same statements.
 --
 -- `ledger_events` is the truth. `payloads` holds bytes that events name by digest. `lanes` gives
--- small numbers to routing keys. Everything under "projections" can be dropped and rebuilt from
+-- small numbers to routing keys. The secrets of webhooks and how far these were told are kept beside
+-- the log. Everything under "projections" can be dropped and rebuilt from
 -- these. What is under "signals" is neither: it is forgotten without loss.
 
 -- The log -----------------------------------------------------------------------------------
@@ -50,6 +51,7 @@ CREATE SEQUENCE manager_ids;
 CREATE SEQUENCE token_ids;
 CREATE SEQUENCE job_ids;
 CREATE SEQUENCE dataset_ids;
+CREATE SEQUENCE webhook_ids;
 
 -- Content -----------------------------------------------------------------------------------
 
@@ -69,6 +71,28 @@ CREATE TABLE lanes (
     required_programs text[] NOT NULL,
     UNIQUE (tag, required_programs)
 );
+
+-- What messages to webhooks are signed with. Kept as it is, for that is how it is used; destroyed with
+-- its webhook. It is in no event, and no answer but the first.
+CREATE TABLE webhook_secrets (
+    webhook_id bigint PRIMARY KEY,
+    secret     bytea  NOT NULL
+);
+
+-- How far each webhook was told what happens: everything up to `position`, but for what its filter
+-- leaves out. `message_id` and `upto` are of the message that is on its way; a worker has it in hand
+-- until `leased_until`. Without this it is not known what was delivered: it is kept with the ledger.
+CREATE TABLE webhook_deliveries (
+    webhook_id    bigint      PRIMARY KEY,
+    position      bigint      NOT NULL,
+    message_id    text,
+    upto          bigint,
+    n_failures    integer     NOT NULL DEFAULT 0,
+    failing_since timestamptz,
+    next_try_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    worker        text,
+    leased_until  timestamptz
+) WITH (fillfactor = 50);
 
 -- Projections -------------------------------------------------------------------------------
 
@@ -267,6 +291,14 @@ CREATE TABLE operation_changes (
     PRIMARY KEY (operation_id, record_id, version)
 );
 
+-- In which blocks of 64 positions of the log there is anything that a user did: what the history of
+-- a user reads. What managers and the server do is not noted.
+CREATE TABLE user_blocks (
+    actor text   NOT NULL,
+    block bigint NOT NULL,
+    PRIMARY KEY (actor, block)
+);
+
 -- Operations on many records, done in slices by the server's own job.
 CREATE TABLE jobs (
     id           bigint      PRIMARY KEY,
@@ -287,6 +319,22 @@ CREATE TABLE jobs (
 );
 CREATE INDEX jobs_state ON jobs (state, id);
 CREATE INDEX jobs_operation ON jobs (operation_id);
+
+-- Who is told what happens. The secrets are elsewhere: they are not in the log.
+CREATE TABLE webhooks (
+    id          bigint      PRIMARY KEY,
+    version     integer     NOT NULL,
+    state       text        NOT NULL CHECK (state IN ('enabled', 'disabled', 'removed')),
+    url         text        NOT NULL,
+    kinds       text[]      NOT NULL,
+    tags        text[]      NOT NULL,
+    actors      text[]      NOT NULL,
+    dataset_id  bigint,
+    owner       text        NOT NULL,
+    why         text,
+    created_at  timestamptz NOT NULL,
+    modified_at timestamptz NOT NULL
+);
 
 -- Named collections of entries x specifications -> records. What changes in them has a range of the
 -- dataset's own versions, [added_in, removed_in): so that any version can be read as it was.
@@ -409,6 +457,21 @@ CREATE TABLE manager_failures (
     n_in_a_row integer NOT NULL,
     PRIMARY KEY (manager_id, program)
 );
+
+-- The newest attempts to tell webhooks something.
+CREATE TABLE webhook_attempts (
+    id           bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    webhook_id   bigint      NOT NULL,
+    message_id   text        NOT NULL,
+    after        bigint      NOT NULL,
+    upto         bigint      NOT NULL,
+    n_events     integer     NOT NULL,
+    attempted_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    duration_s   double precision NOT NULL,
+    status_code  integer,
+    error        text
+);
+CREATE INDEX webhook_attempts_webhook ON webhook_attempts (webhook_id, id);
 
 -- Answers to requests that carried an idempotency key, so that a repeated request has one effect.
 CREATE TABLE idempotency_keys (

@@ -25,6 +25,9 @@ NEEDS: Final[dict[tuple[str, str], set[Permission]]] = {
     ("GET", "/v1/records/{record_id}"): {Permission.read},
     ("GET", "/v1/records/{record_id}/events"): {Permission.read},
     ("GET", "/v1/records/{record_id}/attempts"): {Permission.read},
+    ("GET", "/v1/records/{record_id}/timeline"): {Permission.read},
+    ("GET", "/v1/operations/{operation_id}/events"): {Permission.read},
+    ("GET", "/v1/users/events"): {Permission.read},
     ("GET", "/v1/records/{record_id}/why"): {Permission.read},
     ("GET", "/v1/queue"): {Permission.read},
     ("GET", "/v1/events"): {Permission.read},
@@ -94,6 +97,13 @@ NEEDS: Final[dict[tuple[str, str], set[Permission]]] = {
     ("POST", "/v1/tokens"): {Permission.admin},
     ("GET", "/v1/tokens"): {Permission.admin},
     ("POST", "/v1/tokens/{token_id}/revoke"): {Permission.admin},
+    ("POST", "/v1/webhooks"): {Permission.admin},
+    ("GET", "/v1/webhooks"): {Permission.admin},
+    ("GET", "/v1/webhooks/{webhook_id}"): {Permission.admin},
+    ("PATCH", "/v1/webhooks/{webhook_id}"): {Permission.admin},
+    ("DELETE", "/v1/webhooks/{webhook_id}"): {Permission.admin},
+    ("GET", "/v1/webhooks/{webhook_id}/deliveries"): {Permission.admin},
+    ("POST", "/v1/webhooks/{webhook_id}/test"): {Permission.admin},
     ("GET", "/v1/server"): set(Permission),
     ("GET", "/health"): set(),
     ("GET", "/ready"): set(),
@@ -144,6 +154,7 @@ def test_a_role_opens_what_it_includes_and_nothing_else(service: Service, role: 
             "job_id": 1,
             "dataset_id": 1,
             "token_id": 2**60,
+            "webhook_id": 2**60,
         }
         answer = visit.http.request(method, path.format(operation_id=UUID(int=1), **numbers))
         if not needs or needs & PERMISSIONS[role]:

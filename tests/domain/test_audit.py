@@ -32,6 +32,7 @@ from recordledger.domain.manager import (
 )
 from recordledger.domain.overtaking import LOOKS_MAX, group_of
 from recordledger.domain.streams import Stream
+from recordledger.domain.webhook import WebhookAdded, WebhookFilter, WebhookRemoved
 from tests.domain.specification import N_MANAGERS, live
 from tests.examples import (
     at,
@@ -400,7 +401,7 @@ def test_positions_that_do_not_grow_and_time_that_goes_back_are_found() -> None:
     assert "it was read after position 5" in Log(audit).what("ordered")
 
 
-def test_managers_jobs_tokens_and_datasets_live_by_their_rules() -> None:
+def test_managers_jobs_tokens_datasets_and_webhooks_live_by_their_rules() -> None:
     draining = ManagerDraining(**said(1, 1))
     submitted = JobSubmitted(ids=payload(), n_total=1, options={}, **said(2, 1))
     issued = TokenIssued(user="ann", role=Role.user, token_hash=bytes(32), **said(3, 1))
@@ -410,13 +411,16 @@ def test_managers_jobs_tokens_and_datasets_live_by_their_rules() -> None:
     fine.happen(Stream.token, 1, issued, TokenRevoked(**said(6, 2)))
     created_ = DatasetCreated(name="water", description="", **said(7, 1))
     fine.happen(Stream.dataset, 1, created_, DatasetDeleted(**said(8, 2)))
+    added = WebhookAdded(url="https://x.org", filter=WebhookFilter(), after=0, **said(9, 1))
+    fine.happen(Stream.webhook, 1, added, WebhookRemoved(**said(10, 2)))
     assert fine.found() == {}
     wrong = log()
     wrong.manager(ManagerDeactivated(**said(4, 1)), ManagerDeclaredLost(**said(5, 2)))
     wrong.happen(Stream.job, 1, JobFinished(**said(6, 2)))
     wrong.happen(Stream.token, 1, TokenRevoked(**said(7, 2)))
     wrong.happen(Stream.dataset, 1, DatasetDeleted(**said(8, 1)))
-    assert wrong.found() == {"legal-transition": [(5,), (6,), (7,), (8,)]}
+    wrong.happen(Stream.webhook, 1, WebhookRemoved(**said(9, 1)))
+    assert wrong.found() == {"legal-transition": [(5,), (6,), (7,), (8,), (9,)]}
 
 
 def test_a_manager_that_has_not_registered_changes_nothing_else() -> None:

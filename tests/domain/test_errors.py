@@ -11,6 +11,7 @@ import pytest
 
 from recordledger.domain import errors
 from recordledger.domain.errors import (
+    AddressRefused,
     ChangedSince,
     CircularFamily,
     CommandRefused,
@@ -39,10 +40,12 @@ from recordledger.domain.errors import (
     StillReferenced,
     Superseded,
     TooLarge,
+    TooManyWebhooks,
     TransitionForbidden,
     UnknownEvent,
     UnreadableEvent,
     VersionNotFound,
+    WebhookNotFound,
     WrongKind,
 )
 
@@ -103,6 +106,9 @@ def test_the_codes_are_stable() -> None:
         "specification_not_found",
         "specification_exists",
         "version_not_found",
+        "webhook_not_found",
+        "too_many_webhooks",
+        "address_refused",
         "invalid_input",
         "too_large",
     }
@@ -257,6 +263,13 @@ def test_every_error_says_what_it_means(error: type[LedgerError]) -> None:
             {"operation_id": UUID(int=7)},
         ),
         (JobNotFound(7), "there is no job 7", {"job_id": 7}),
+        (WebhookNotFound(7), "there is no webhook 7", {"webhook_id": 7}),
+        (
+            TooManyWebhooks(5),
+            "there are 5 webhooks already (setting webhooks_max)",
+            {"limit": 5},
+        ),
+        (AddressRefused("no"), "no", {}),
         (
             JobNotEnded(7, "running"),
             "job 7 is running: cancel it, which undoes what it has done, or wait for it",

@@ -389,6 +389,9 @@ _EMPTY: Final = """
     DELETE FROM manager_failures;
     DELETE FROM service_leases;
     DELETE FROM idempotency_keys;
+    DELETE FROM webhook_secrets;
+    DELETE FROM webhook_deliveries;
+    DELETE FROM webhook_attempts;
     {projections}
     ALTER TABLE ledger_events ENABLE ALWAYS TRIGGER ledger_events_are_immutable;
     REVOKE UPDATE, DELETE, TRUNCATE ON ledger_events FROM CURRENT_USER;

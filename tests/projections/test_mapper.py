@@ -57,6 +57,15 @@ from recordledger.domain.manager import (
     ProgramSuspended,
 )
 from recordledger.domain.streams import ID_MAX, Stream, stream_uuid
+from recordledger.domain.webhook import (
+    WEBHOOK_EVENTS,
+    WebhookAdded,
+    WebhookChanged,
+    WebhookDisabled,
+    WebhookEnabled,
+    WebhookFilter,
+    WebhookRemoved,
+)
 from recordledger.projections.mapper import (
     EVENT_TYPES,
     VERSION_KEY,
@@ -75,6 +84,7 @@ ALL_EVENTS: Final = (
     *MANAGER_EVENTS,
     *TOKEN_EVENTS,
     *JOB_EVENTS,
+    *WEBHOOK_EVENTS,
     *DATASET_EVENTS,
 )
 
@@ -571,6 +581,27 @@ EXAMPLES: Final[Mapping[str, tuple[Event, ...]]] = {
         VersionLocked(number=2, **BARE),
     ),
     "dataset_deleted": (DatasetDeleted(**FULL),),
+    "webhook_added": (
+        WebhookAdded(
+            url="https://lab.example.org/ledger",
+            filter=WebhookFilter(
+                kinds=("errored",), tags=("gpu",), actors=("user:ann",), dataset_id=7
+            ),
+            after=411,
+            **FULL,
+        ),
+        WebhookAdded(url="https://x.org", filter=WebhookFilter(), after=0, **BARE),
+    ),
+    "webhook_changed": (
+        WebhookChanged(url="https://x.org", filter=WebhookFilter(kinds=("held",)), **FULL),
+        WebhookChanged(**BARE),
+    ),
+    "webhook_enabled": (WebhookEnabled(**FULL),),
+    "webhook_disabled": (
+        WebhookDisabled(failing_since=LATER, error="answered 500", **FULL),
+        WebhookDisabled(**BARE),
+    ),
+    "webhook_removed": (WebhookRemoved(**FULL),),
 }
 
 

@@ -22,11 +22,13 @@ from recordledger.projections import (
     claim_queue,
     datasets,
     event_log,
+    histories,
     managers,
     payloads,
     records,
     routing,
     service_queue,
+    user_blocks,
 )
 from recordledger.projections.database import Db
 from recordledger.projections.event_log import EventFilter
@@ -61,11 +63,15 @@ LARGE: Final = frozenset(
         "status_counts",
         "dataset_records",
         "dataset_entries",
+        "user_blocks",
+        "operation_changes",
     }
 )
 N_ALIVE: Final = 20
 BUSY_SERVICE: Final = 15_001
 """A service that waits for five children."""
+OPERATION: Final = UUID(int=1)
+"""One that changed every record."""
 PARENT: Final = 29_960
 """A service, so to say: 130 records are its children."""
 
@@ -101,6 +107,11 @@ FILL: Final[tuple[LiteralString, ...]] = (
     """INSERT INTO ledger_events (originator_id, originator_version, topic, state)
        SELECT (lpad('1', 16, '0') || lpad(to_hex(id), 16, '0'))::uuid, 1, 'created', 'x'
          FROM records""",
+    """INSERT INTO user_blocks
+       SELECT CASE WHEN n % 100 = 0 THEN 'user:rare' ELSE 'user:busy' END, n
+         FROM generate_series(0, 2000) AS n""",
+    """INSERT INTO operation_changes
+       SELECT lpad('1', 32, '0')::uuid, id, 1 FROM records WHERE id <= 130000""",
     "INSERT INTO status_counts SELECT lane_id, status, count(*) FROM records GROUP BY 1, 2",
     # What lanes leave behind that are empty now, and managers that have ended.
     """INSERT INTO status_counts
@@ -306,6 +317,30 @@ def follow_log(**conditions: Any) -> Work:
     return work
 
 
+def user_page(actor: str, newest_first: bool) -> Work:
+    def work(_: Stage, db: Any) -> object:
+        how: dict[str, Any] = {"edge": None, "newest_first": newest_first}
+        return user_blocks.page(db, actor, 250, **how)
+
+    return work
+
+
+def operation_history(stage: Stage, db: Any) -> object:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage.ledger.event_mapper, "event_of", unread)
+        found = histories.operation_page(stage.ledger, db, OPERATION, (50_000, 0), 250)
+    assert len(found) == 250
+    return found
+
+
+def dataset_history(stage: Stage, db: Any) -> object:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage.ledger.event_mapper, "event_of", unread)
+        found = histories.dataset_page(stage.ledger, db, 1, (50_000, 0), 250)
+    assert len(found) == 250
+    return found
+
+
 def read_history(_: Stage, db: Any) -> object:
     sql = statements("ledger_events")["history"]
     return db.execute(sql, {"id": stream_uuid(Stream.record, 411)}).fetchall()
@@ -468,6 +503,26 @@ HOT: Final[dict[str, tuple[Work, set[str], int]]] = {
         follow_log(record_ids=frozenset({7, 120_000})),
         {"ledger_events_pkey"},
         60,
+    ),
+    "what a busy user did": (
+        user_page("user:busy", newest_first=True),
+        {"user_blocks_pkey", "ledger_events_notification_id_idx"},
+        1_500,
+    ),
+    "what a user did, from the beginning": (
+        user_page("user:rare", newest_first=False),
+        {"user_blocks_pkey", "ledger_events_notification_id_idx"},
+        300,
+    ),
+    "what an operation did": (
+        operation_history,
+        {"operation_changes_pkey", "ledger_events_pkey"},
+        2_500,
+    ),
+    "what happened to a dataset's records": (
+        dataset_history,
+        {"dataset_records_page", "ledger_events_pkey"},
+        2_500,
     ),
     "history": (read_history, {"ledger_events_pkey"}, 20),
     "page": (page_of(), {"records_pkey"}, 100),

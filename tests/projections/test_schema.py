@@ -19,6 +19,7 @@ from recordledger.domain.errors import SchemaMismatch, StoreUnavailable
 from recordledger.domain.events import Kind
 from recordledger.domain.manager import ManagerState
 from recordledger.domain.status import Status
+from recordledger.domain.webhook import WebhookState
 from recordledger.projections import schema
 from recordledger.projections.database import DEFAULT_SCHEMA, connect
 from recordledger.projections.embedded import EmbeddedPostgres
@@ -287,6 +288,7 @@ def test_a_role_that_may_not_create_a_schema_is_told_so(own_server: EmbeddedPost
         ("records_kind_check", Kind),
         ("managers_state_check", ManagerState),
         ("tokens_role_check", Role),
+        ("webhooks_state_check", WebhookState),
         ("payloads_codec_check", ("raw", "zstd")),
     ],
 )
@@ -301,11 +303,20 @@ def test_every_table_is_log_content_projection_or_signal(database_url: str) -> N
         rows: list[tuple[Any, ...]] = connection.execute(
             sql.SQL("SELECT tablename FROM pg_tables WHERE schemaname = {}").format(DEFAULT_SCHEMA)
         ).fetchall()
-    kept = {"ledger_events", "ledger_identity", "payloads", "lanes", "schema_migrations"}
+    kept = {
+        "ledger_events",
+        "ledger_identity",
+        "payloads",
+        "lanes",
+        "webhook_secrets",
+        "webhook_deliveries",
+        "schema_migrations",
+    }
     forgotten = {
         "manager_heartbeats",
         "manager_failures",
         "service_leases",
         "idempotency_keys",
+        "webhook_attempts",
     }
     assert {row[0] for row in rows} == kept | forgotten | set(PROJECTIONS)

@@ -79,3 +79,44 @@ def test_following_goes_on_until_it_is_interrupted(service: Service, ann: Visit)
         assert json.loads(process.stdout.readline())["id"] == after
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
+
+
+def test_histories_of_other_things_are_printed(cli: Cli, ann: Visit, managed: int) -> None:
+    operation = ann.post("/v1/records/hold", {"ids": [managed], "reason": "again"}).json()
+    of_operation = printed(cli("history", "--operation", operation["operation_id"], "--json"))
+    assert [(each["id"], each["kind"]) for each in of_operation] == [(managed, "held")]
+    mine = printed(cli("history", "--user", "ann", "--limit", 2, "--json"))
+    assert [each["kind"] for each in mine] == ["held", "released"]
+    oldest = printed(cli("history", "--user", "ann", "--oldest-first", "--limit", 1, "--json"))
+    assert [each["kind"] for each in oldest] == ["created"]
+    manager_id = ann.register("history")
+    told = cli("history", "--manager", manager_id, "--words").stdout
+    assert "ann registered it: name cluster" in told
+    ann.post("/v1/datasets", {"name": own_tag()})
+    name = own_tag()
+    ann.post("/v1/datasets", {"name": name})
+    [made] = printed(cli("history", "--dataset", name, "--records", "--json"))
+    assert made["kind"] == "dataset_created"
+    shown = cli("history", "--user", "ann", "--kind", "held").stdout
+    assert f"record {managed}" in shown
+    assert "\x1b" not in shown
+    for wrong in (
+        [],
+        [managed, "--user", "ann"],
+        [managed, "--records"],
+        ["--user", "ann", "--actor", "user:bob"],
+    ):
+        assert cli("history", *wrong).exit_code == 2
+
+
+def test_timelines_are_drawn_side_by_side(cli: Cli, ann: Visit, managed: int) -> None:
+    (other,) = ann.create(task(tag=own_tag()))
+    drawn = cli("timeline", managed, other).stdout
+    assert f"record {managed}: waiting; waited" in drawn
+    assert f"record {other}: waiting; waited" in drawn
+    assert "\x1b" not in drawn
+    [line] = [line for line in drawn.splitlines() if line.startswith(f"{managed} ")]
+    assert set(line.removeprefix(str(managed)).strip()) <= {"w", "h"}
+    found = printed(cli("timeline", managed, "--json"))
+    assert [each["status"] for each in found["periods"]] == ["waiting", "held", "waiting"]
+    assert cli("timeline", 2**50).exit_code == 1

@@ -1,4 +1,4 @@
-"""Commands that print what has happened: to one record, or to everything as it happens."""
+"""Commands that print what has happened: to one thing, or to everything as it happens."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from .selecting import RECORD_ID
-from .terminal import JSON, print_json, says_what_is_wrong
+from .terminal import JSON, console, print_json, print_table, says_what_is_wrong
 
 if TYPE_CHECKING:
     from recordledger.api.client import LogEvent
+    from recordledger.api.client.results import EventSequence
 
 _KIND = click.option("--kind", multiple=True, help="Only these, like errored. Repeatable.")
 _ACTOR = click.option("--actor", multiple=True, help="Only by these, like user:ann. Repeatable.")
@@ -31,30 +32,124 @@ def _moment(_ctx: click.Context, param: click.Parameter, given: str | None) -> d
 
 
 @click.command()
-@click.argument("record_id", type=RECORD_ID)
+@click.argument("record_id", type=RECORD_ID, required=False)
+@click.option("--operation", help="Of this operation on records, by id.")
+@click.option("--manager", type=RECORD_ID, help="Of this manager, by id.")
+@click.option("--dataset", help="Of this dataset, by name.")
+@click.option("--records", is_flag=True, help="With --dataset: of its records too.")
+@click.option("--user", help="What this user did, by name; newest first.")
+@click.option("--oldest-first", is_flag=True, help="With --user: oldest first.")
 @_KIND
 @_ACTOR
 @click.option("--since", callback=_moment, help="Only from then on, like 2026-11-21T16:30. UTC.")
 @click.option("--until", callback=_moment, help="Only before then. UTC.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    default=1_000,
+    show_default=True,
+    help="Most to print of an operation, a dataset or a user.",
+)
+@click.option("--words", is_flag=True, help="Print sentences instead of a table.")
 @JSON
 @says_what_is_wrong
 def history(
-    record_id: int,
-    kind: tuple[str, ...],
-    actor: tuple[str, ...],
+    record_id: int | None,
+    operation: str | None,
+    manager: int | None,
+    dataset: str | None,
+    user: str | None,
     since: datetime | None,
     until: datetime | None,
+    words: bool,
     as_json: bool,
+    **given: Any,
 ) -> None:
-    """Print what has happened to the record RECORD_ID, oldest first."""
-    from recordledger.api.client import Client
+    r"""Print what has happened to the record RECORD_ID, oldest first; or to something else.
+
+    \b
+    Examples:
+      recordledger history 411 --kind errored
+      recordledger history --user ann --since 2026-11-21 --words
+      recordledger history --dataset "water clusters" --records
+    """
+    from recordledger.api.client import Client, LogEvents
+
+    subjects = {
+        "RECORD_ID": record_id,
+        "--operation": operation,
+        "--manager": manager,
+        "--dataset": dataset,
+        "--user": user,
+    }
+    if sum(each is not None for each in subjects.values()) != 1:
+        raise click.UsageError(f"say whose history: one of {', '.join(subjects)}")
+    if given["records"] and dataset is None:
+        raise click.UsageError("--records goes with --dataset")
+    if user is not None and given["actor"]:
+        raise click.UsageError("--actor does not go with --user, who is the actor")
+    common = {"kind": given["kind"], "after": since, "before": until}
+    by = {"actor": given["actor"]}
+    limit = {"limit": given["limit"]}
+    with Client() as client:
+        found: EventSequence | LogEvents
+        if record_id is not None:
+            found = client.history(record_id, **common, **by)
+        elif operation is not None:
+            found = client.operation_history(operation, **common, **by, **limit)
+        elif manager is not None:
+            found = client.manager_history(manager, **common, **by)
+        elif dataset is not None:
+            of_dataset = client.dataset(dataset)
+            found = of_dataset.history(**common, **by, **limit, records=given["records"])
+        else:
+            newest_first = not given["oldest_first"]
+            found = client.user_history(user or "", **common, **limit, newest_first=newest_first)
+    if as_json:
+        print_json(list(found))
+    elif words:
+        click.echo(found.in_words)
+    elif isinstance(found, LogEvents):
+        columns = ("when (UTC)", "what", "kind", "", "by", "reason")
+        rows = [
+            (
+                each.timestamp,
+                f"{each.stream} {each.id}",
+                each.kind.replace("_", " "),
+                each.summary,
+                each.actor,
+                each.reason,
+            )
+            for each in found
+        ]
+        print_table(columns, rows)
+    else:
+        click.echo(repr(found))
+
+
+@click.command()
+@click.argument("record_ids", type=RECORD_ID, nargs=-1, required=True)
+@JSON
+@says_what_is_wrong
+def timeline(record_ids: tuple[int, ...], as_json: bool) -> None:
+    r"""Draw the life of records: a bar each, in which a letter and a colour stand for a status.
+
+    Below it is said how long they waited and ran, and in which attempts. A short time is drawn
+    longer than it was, so that it is seen. NO_COLOR switches the colours off.
+
+    \b
+    Examples:
+      recordledger timeline 411
+      recordledger timeline 411 412 413
+    """
+    from recordledger.api.client import Client, Timelines
 
     with Client() as client:
-        found = client.history(record_id, kind=kind, actor=actor, after=since, before=until)
+        found = [client.timeline(record_id) for record_id in dict.fromkeys(record_ids)]
     if as_json:
-        print_json(found.events)
-        return
-    click.echo(repr(found))
+        print_json(found if len(record_ids) > 1 else found[0])
+    else:
+        console(80).print(Timelines(found))
 
 
 @click.command()
@@ -105,4 +200,4 @@ def _line(event: LogEvent) -> str:
     return printable("  ".join(str(each) for each in words if each != ""))
 
 
-COMMANDS: Final = (history, events)
+COMMANDS: Final = (history, timeline, events)

@@ -39,12 +39,15 @@ def says_what_is_wrong(command: Callable[P, T]) -> Callable[P, T]:
     return run
 
 
-def console() -> Console:
-    """Return what tables are printed on."""
+def console(width: int = 120) -> Console:
+    """Return what tables are printed on; `width` columns where there is no terminal."""
     from rich.console import Console
 
     # Piped output is read by programs: it must not depend on how wide a terminal might be.
-    return Console(width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "120")))
+    return Console(
+        width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", str(width))),
+        highlight=False,
+    )
 
 
 def json_object(text: str, what: str) -> Any:

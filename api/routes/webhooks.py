@@ -1,0 +1,240 @@
+"""Webhooks: add, list, change, remove, test; for administrators."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Path, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from recordledger.domain.access import Permission
+from recordledger.domain.streams import ID_MAX
+from recordledger.domain.webhook import WebhookFilter
+from recordledger.projections import queries, webhook_edits, webhook_queue
+from recordledger.projections.webhook_edits import Seen
+from recordledger.projections.webhook_queue import ATTEMPTS_KEPT
+
+from ..auth import Visitor, allowed
+from ..desk import Call, desk_of
+from ..errors import BeyondHead
+from ..histories import kinds_of
+from ..openapi import takes
+from ..rendering import events_out
+from ..schemas import (
+    ChangeWebhookRequest,
+    NewWebhookAnswer,
+    Text,
+    WebhookAnswer,
+    WebhookAttemptsAnswer,
+    WebhookOut,
+    WebhookRemoved,
+    WebhookRequest,
+    WebhooksAnswer,
+    WebhookTested,
+    WebhookTestRequest,
+)
+from ..webhook_sender import TEST_TYPE, Sender, message, new_message_id, shown_secret
+from ..wire import Reply
+
+router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
+
+WebhookIdInPath = Annotated[int, Path(ge=1, le=ID_MAX)]
+Administrator = Annotated[Visitor, allowed(Permission.admin)]
+
+# Whoever tests waits for it, and so does one of the server's threads.
+_TEST_TIMEOUT_S: Final = 5.0
+_CONDITIONS: Final = frozenset(WebhookFilter.model_fields)
+
+
+@router.post("", response_model=NewWebhookAnswer, openapi_extra=takes(WebhookRequest))
+async def add_webhook(request: Request, visitor: Administrator) -> Response:
+    """Add a webhook; the secret that messages are signed with is in this answer and nowhere else.
+
+    An idempotency key has no effect here, since the secret is not shown again: if the answer was
+    lost, remove the webhook and add it again.
+    """
+    return await desk_of(request).answer(request, visitor, _add)
+
+
+@router.get("", response_model=WebhooksAnswer)
+async def list_webhooks(request: Request, visitor: Administrator) -> Response:
+    """Get all webhooks, oldest first, without their secrets."""
+
+    def work(call: Call) -> Reply:
+        return {"webhooks": [_webhook_out(each) for each in webhook_edits.seen(call.desk.ledger)]}
+
+    return await desk_of(request).answer(request, visitor, work)
+
+
+@router.get("/{webhook_id}", response_model=WebhookAnswer)
+async def get_webhook(
+    request: Request, visitor: Administrator, webhook_id: WebhookIdInPath
+) -> Response:
+    """Get a webhook and what has happened to it: who added, changed or disabled it, and why."""
+    return await desk_of(request).answer(request, visitor, lambda call: _one(call, webhook_id))
+
+
+@router.patch(
+    "/{webhook_id}",
+    response_model=WebhookAnswer,
+    openapi_extra=takes(ChangeWebhookRequest, changes=True),
+)
+async def change_webhook(
+    request: Request, visitor: Administrator, webhook_id: WebhookIdInPath
+) -> Response:
+    """Change what is given, and leave the rest. One that is enabled again goes on where it was."""
+
+    def work(call: Call) -> Reply:
+        asked = call.parse(ChangeWebhookRequest)
+        if asked.url is not None:
+            _sender(call).target(asked.url)
+        given = _CONDITIONS & asked.model_fields_set
+
+        def changed(before: WebhookFilter) -> WebhookFilter:
+            new = _filter(asked).model_dump(include=set(given))
+            return before.model_copy(update=new)
+
+        webhook_edits.modify(
+            call.desk.ledger,
+            webhook_id,
+            url=asked.url,
+            what=changed if given else None,
+            enabled=asked.enabled,
+            actor=call.visitor.actor,
+            reason=asked.reason,
+            request=call.key,
+        )
+        return _one(call, webhook_id)
+
+    return await desk_of(request).answer(request, visitor, work)
+
+
+@router.delete("/{webhook_id}", response_model=WebhookRemoved)
+async def remove_webhook(
+    request: Request,
+    visitor: Administrator,
+    webhook_id: WebhookIdInPath,
+    reason: Annotated[Text | None, Query()] = None,
+) -> Response:
+    """Remove a webhook: nothing is sent to it any more, and its secret is destroyed."""
+
+    def work(call: Call) -> Reply:
+        webhook_edits.remove(
+            call.desk.ledger,
+            webhook_id,
+            actor=call.visitor.actor,
+            reason=reason,
+            request=call.key,
+        )
+        return {"id": webhook_id}
+
+    return await desk_of(request).answer(request, visitor, work)
+
+
+@router.get("/{webhook_id}/deliveries", response_model=WebhookAttemptsAnswer)
+async def get_deliveries(
+    request: Request,
+    visitor: Administrator,
+    webhook_id: WebhookIdInPath,
+    limit: Annotated[int, Query(ge=1, le=ATTEMPTS_KEPT)] = ATTEMPTS_KEPT,
+) -> Response:
+    """Get the newest attempts to tell a webhook something, newest first; 100 are kept."""
+
+    def work(call: Call) -> Reply:
+        found = webhook_queue.attempts(call.desk.ledger, webhook_id, limit)
+        return {"webhook_id": webhook_id, "attempts": [each._asdict() for each in found]}
+
+    return await desk_of(request).answer(request, visitor, work)
+
+
+@router.post(
+    "/{webhook_id}/test", response_model=WebhookTested, openapi_extra=takes(WebhookTestRequest)
+)
+async def test_webhook(
+    request: Request, visitor: Administrator, webhook_id: WebhookIdInPath
+) -> Response:
+    """Send a webhook a message of type `ledger.test`, now, and say what came of it.
+
+    It is sent also if the webhook is disabled, and changes nothing.
+    """
+
+    def work(call: Call) -> Reply:
+        call.parse(WebhookTestRequest)
+        ledger = call.desk.ledger
+        found = webhook_edits.get(ledger, webhook_id).webhook
+        body = message(TEST_TYPE, datetime.now(UTC), {"webhook_id": webhook_id})
+        message_id = new_message_id()
+        sender = replace(_sender(call), timeout_s=_TEST_TIMEOUT_S)
+        result = sender.send(
+            found.url, webhook_edits.secret_of(ledger, webhook_id), message_id, body
+        )
+        return {
+            "message_id": message_id,
+            "has_arrived": result.has_arrived,
+            "status_code": result.status_code,
+            "error": result.error,
+            "duration_s": result.duration_s,
+        }
+
+    return await desk_of(request).answer(request, visitor, work)
+
+
+def _add(call: Call) -> Reply:
+    asked = call.parse(WebhookRequest)
+    desk = call.desk
+    _sender(call).target(asked.url)
+    head = queries.head(desk.ledger)
+    if asked.after is not None and asked.after > head:
+        raise BeyondHead(asked.after, head)
+    new = webhook_edits.add(
+        desk.ledger,
+        asked.url,
+        _filter(asked),
+        after=asked.after,
+        limit=desk.settings.webhooks_max,
+        actor=call.visitor.actor,
+        reason=asked.reason,
+    )
+    webhook = _webhook_out(webhook_edits.get(desk.ledger, new.webhook.id))
+    return {"webhook": webhook, "secret": shown_secret(new.secret)}
+
+
+def _sender(call: Call) -> Sender:
+    return Sender(call.desk.settings.webhook_allowed)
+
+
+def _filter(asked: WebhookRequest | ChangeWebhookRequest) -> WebhookFilter:
+    return WebhookFilter(
+        kinds=tuple(sorted(kinds_of(asked.kinds))),
+        tags=tuple(sorted({each.lower() for each in asked.tags or ()})),
+        actors=tuple(sorted(set(asked.actors or ()))),
+        dataset_id=asked.dataset_id,
+    )
+
+
+def _one(call: Call, webhook_id: int) -> Reply:
+    ledger = call.desk.ledger
+    found = webhook_edits.get(ledger, webhook_id)
+    events = events_out(ledger, webhook_edits.history(ledger, webhook_id))
+    return _webhook_out(found) | {"events": events}
+
+
+def _webhook_out(found: Seen) -> dict[str, Any]:
+    webhook, which = found.webhook, found.webhook.filter
+    own = {
+        name: getattr(webhook, name) for name in WebhookOut.model_fields if hasattr(webhook, name)
+    }
+    return own | {
+        "enabled": webhook.state == "enabled",
+        "kinds": list(which.kinds),
+        "tags": list(which.tags),
+        "actors": list(which.actors),
+        "dataset_id": which.dataset_id,
+        "position": found.position,
+        "n_failures": found.n_failures,
+        "failing_since": found.failing_since,
+        "next_try_at": found.next_try_at if found.n_failures else None,
+    }

@@ -1,0 +1,43 @@
+-- name: add
+INSERT INTO user_blocks (actor, block)
+SELECT * FROM unnest(%(actors)b::text[], %(blocks)b::bigint[])
+    ON CONFLICT DO NOTHING;
+
+-- name: of_old_logs
+-- All there is to note in a log from before there was this table.
+SELECT notification_id, state FROM ledger_events;
+
+-- name: newest
+-- The newest blocks with events of a user, up to one.
+SELECT block
+  FROM user_blocks
+ WHERE actor = %(actor)b AND block <= %(edge)b::bigint
+ ORDER BY block DESC
+ LIMIT %(limit)b;
+
+-- name: oldest
+-- The oldest blocks with events of a user, from one on.
+SELECT block
+  FROM user_blocks
+ WHERE actor = %(actor)b AND block >= %(edge)b::bigint
+ ORDER BY block
+ LIMIT %(limit)b;
+
+-- name: events
+-- What somebody did, in some blocks of the log, between two positions (without them). The actor is
+-- looked for as it is packed in the state.
+SELECT e.notification_id, e.originator_id, e.originator_version, e.topic, e.state
+  FROM unnest(%(blocks)b::bigint[]) AS b (block)
+ CROSS JOIN LATERAL (
+       SELECT *
+         FROM ledger_events
+        WHERE notification_id >= b.block * %(size)b::bigint
+          AND notification_id < (b.block + 1) * %(size)b::bigint
+          AND notification_id > %(after)b::bigint
+          AND notification_id < %(before)b::bigint
+          AND position(%(packed)b::bytea IN state) > 0
+          AND topic <> ALL (%(hidden)b::text[])
+          AND (%(kinds)b::text[] IS NULL OR topic = ANY (%(kinds)b::text[]))
+       OFFSET 0) AS e
+ ORDER BY e.notification_id {direction}
+ LIMIT %(limit)b;
