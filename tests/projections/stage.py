@@ -389,6 +389,9 @@ _EMPTY: Final = """
     DELETE FROM manager_failures;
     DELETE FROM service_leases;
     DELETE FROM idempotency_keys;
+    DELETE FROM seals;
+    DELETE FROM seal_tiles;
+    DELETE FROM seal_keys;
     {projections}
     ALTER TABLE ledger_events ENABLE ALWAYS TRIGGER ledger_events_are_immutable;
     REVOKE UPDATE, DELETE, TRUNCATE ON ledger_events FROM CURRENT_USER;
