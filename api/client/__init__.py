@@ -71,6 +71,7 @@ from .results import (
     UndoMetadata,
     UpdateMetadata,
 )
+from .seal_calls import Receipt
 from .wire import json_bytes
 
 __all__ = [
@@ -116,6 +117,7 @@ __all__ = [
     "Policies",
     "Queue",
     "QueueLane",
+    "Receipt",
     "Record",
     "RecordSpec",
     "Records",
