@@ -1416,6 +1416,14 @@ class ServerAnswer(Answer):
     limits: Limits
 
 
+class ConsistencyAnswer(Answer):
+    """What proves that the log of `second` events begins with that of `first`: hashes, base64."""
+
+    first: int
+    second: int
+    proof: list[str]
+
+
 class HealthAnswer(Answer):
     """Whether the process lives (health), or can serve requests now (readiness)."""
 

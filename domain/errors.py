@@ -38,6 +38,13 @@ LedgerError
 ├── UnknownEvent            the log holds an event that this version does not know
 ├── UnreadableEvent         the log holds bytes that are no event
 ├── SchemaMismatch          the database is newer than the code, or is not a ledger
+├── NoteBroken              a text is no signed note, checkpoint or key, or the wrong one
+├── ProofBroken             a proof does not lead to the root
+├── ReceiptBroken           a receipt is not what a ledger has written
+├── SealBroken              the log is not what was sealed
+├── SealKeyRefused          the key for seals is not the ledger's
+├── NotSealedYet            the newest events wait for their seal
+├── NothingSealed
 └── StoreUnavailable        the database does not answer now
     └── StorageFull
 """
@@ -492,3 +499,57 @@ class AddressRefused(CommandRefused):
     """A webhook may not be at this address; the message says why."""
 
     code = "address_refused"
+
+
+class NoteBroken(LedgerError):
+    """A text is no signed note, checkpoint or key, or none that the right key has signed."""
+
+    code = "note_broken"
+
+
+class ProofBroken(LedgerError):
+    """A proof does not lead to the root of the tree: what it is about was changed, or it was."""
+
+    code = "proof_broken"
+
+
+class ReceiptBroken(LedgerError):
+    """A receipt is not what a ledger has written; the message says what is wrong with it."""
+
+    code = "receipt_broken"
+
+
+class SealBroken(LedgerError):
+    """The log, or what is kept of its hashes, is not what was sealed. Nothing more is sealed."""
+
+    code = "seal_broken"
+
+
+class SealKeyRefused(LedgerError):
+    """The key for seals that is here is not the one that the ledger is sealed with."""
+
+    code = "seal_key_refused"
+
+
+class NotSealedYet(LedgerError):
+    """The newest events of the record wait for the next seal; ask again in some seconds."""
+
+    code = "not_sealed_yet"
+
+    def __init__(self, record_id: int, position: int, sealed: int) -> None:
+        super().__init__(
+            f"record {record_id} has an event at position {position}, and the log is sealed up to "
+            f"{sealed}: ask again in some seconds. `recordledger work` seals"
+        )
+        self.record_id = record_id
+        self.position = position
+        self.sealed = sealed
+
+
+class NothingSealed(LedgerError):
+    """Nothing of the log is sealed yet."""
+
+    code = "nothing_sealed"
+
+    def __init__(self) -> None:
+        super().__init__("nothing is sealed yet; `recordledger work` seals")

@@ -20,6 +20,7 @@ from .database import Db, as_ledger_errors, connect, cursor_of
 from .ledger import Ledger
 from .replay import Difference, Progress, check_replay
 from .statements import statements
+from .verification import verify_in
 
 _SQL: Final = statements("audit")
 _LOG: Final = statements("ledger_events")
@@ -33,7 +34,6 @@ _COUNTERS: Final = ("status_counts", "rescue_counts", "dataset_counts")
 ELSEWHERE: Final = {
     "idempotent": "it takes the same request twice; tests/api/test_idempotency.py does",
     "no-lost-ack": "it takes what clients were told; tests/acceptance/crash.py keeps that",
-    "chain": "there are no seals yet",
 }
 """Invariants that neither the log nor the tables show, and why not or where they are checked."""
 
@@ -117,6 +117,7 @@ def audit(
             report.stopped = stop_at_first and not report.holds
             if not report.stopped:
                 report.findings.append(_erasure(ledger, connection, checks, breaches_max))
+                report.findings.append(_chain(ledger, connection, breaches_max))
     report.stopped = stop_at_first and not report.holds
     if not report.stopped:
         report.findings += _skipped() if log_only else _compare(ledger, breaches_max)
@@ -182,6 +183,25 @@ def _events(
                 yield None
                 continue
         yield place, event
+
+
+def _chain(ledger: Ledger, connection: Connection[TupleRow], breaches_max: int) -> Finding:
+    """Compare the log with its seals, by the keys that the database names."""
+    found = verify_in(connection, ledger, breaches_max=breaches_max)
+    if not found.n_seals:
+        return Finding("chain", "", unchecked="nothing is sealed yet")
+    finding = Finding(
+        "chain",
+        "the log is what was sealed",
+        "sealed events",
+        n_checked=found.n_sealed,
+        breaches_max=breaches_max,
+        note=f"{found.n_events - found.n_sealed:,} events are not sealed yet",
+    )
+    for broken in found.findings:
+        finding.n_breaches += broken.n_breaches
+        finding.breaches += broken.breaches[: breaches_max - len(finding.breaches)]
+    return finding
 
 
 def _erasure(

@@ -16,34 +16,24 @@ import click
 
 from recordledger import __version__
 
-from .commands import collecting, following, looking, managing, routing
+from .commands import collecting, following, looking, managing, proving, routing
 from .commands import services as service_commands
 from .commands import webhooks as webhook_commands
+from .commands.databases import (
+    CHECKPOINT_DIR,
+    DATABASE_SCHEMA,
+    DATABASE_URL,
+    HOME,
+    SEAL_KEY_FILE,
+    given_url,
+    open_ledger,
+    running_database,
+)
 from .commands.terminal import JSON, console, print_json, says_what_is_wrong
 from .engine_names import ENGINES, PROCESSES
 
 if TYPE_CHECKING:
     from recordledger.domain.addresses import Allowed
-    from recordledger.projections.ledger import Ledger
-
-DATABASE_URL = click.option(
-    "--database-url",
-    envvar="RECORDLEDGER_DATABASE_URL",
-    help="PostgreSQL to use, as a URL. [env: RECORDLEDGER_DATABASE_URL]",
-)
-DATABASE_SCHEMA = click.option(
-    "--database-schema",
-    envvar="RECORDLEDGER_DATABASE_SCHEMA",
-    default="recordledger",
-    show_default=True,
-    help="Schema of the database that holds the ledger.",
-)
-HOME = click.option(
-    "--home",
-    envvar="RECORDLEDGER_HOME",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Where the data are kept. The default is the user's data directory.",
-)
 
 
 def _networks(_ctx: click.Context, param: click.Parameter, given: str) -> Allowed:
@@ -157,8 +147,20 @@ def serve(
 
 
 @main.command()
+@HOME
 @DATABASE_URL
 @DATABASE_SCHEMA
+@click.option("--seal/--no-seal", default=True, show_default=True, help="Whether to seal the log.")
+@click.option(
+    "--seal-every-s",
+    envvar="RECORDLEDGER_SEAL_EVERY_S",
+    type=click.FloatRange(min=0.1, max=86_400),
+    default=10.0,
+    show_default=True,
+    help="Seconds between two seals, if something has happened.",
+)
+@SEAL_KEY_FILE
+@CHECKPOINT_DIR
 @click.option(
     "--sweep-s",
     default=2.0,
@@ -275,8 +277,13 @@ def serve(
 )
 @says_what_is_wrong
 def work(
+    home: Path | None,
     database_url: str | None,
     database_schema: str,
+    seal: bool,
+    seal_every_s: float,
+    seal_key_file: Path | None,
+    checkpoint_dir: Path | None,
     sweep_s: float,
     idempotency_ttl_s: float,
     failed_after_s: float | None,
@@ -293,14 +300,16 @@ def work(
     service_depth: int,
     service_iterations: int,
 ) -> None:
-    """Do the server's own jobs, advance services, and tell webhooks what happens.
+    """Do the server's own jobs, seal the log, advance services, and tell webhooks what happens.
 
     Several may run: each job is done by one of them, and services are shared among all. The
     services themselves are entry points `recordledger.services` of what is installed here.
     """
+    from recordledger.api.client.connection import home_folder
     from recordledger.api.webhook_sender import Sender
     from recordledger.domain.service_rules import Limits
 
+    from .sealing import Sealer
     from .server_jobs import Job, run_jobs, server_jobs
     from .service_registry import ServiceRegistry
     from .service_runner import RunnerSettings, ServiceRunner
@@ -309,7 +318,7 @@ def work(
 
     stop = _stop_on_signals()
     end_with_supervisor()
-    ledger = _ledger(database_url, database_schema, pool_size=6 + service_threads)
+    ledger = open_ledger(database_url, database_schema, pool_size=6 + service_threads)
     sender = Sender(webhook_allow_private, webhook_timeout_s)
     deliverer = Deliverer(DeliverySettings(sender, webhook_failing_s), stop)
     runner: Thread | None = None
@@ -330,7 +339,15 @@ def work(
             advance = ServiceRunner(ledger, ServiceRegistry(), settings).run
             runner = Thread(target=advance, args=(stop,), name="services", daemon=True)
             runner.start()
+        sealer = Sealer(
+            ledger,
+            home=home or home_folder(),
+            key_file=seal_key_file,
+            checkpoint_dir=checkpoint_dir,
+        )
         jobs = server_jobs(
+            sealer=sealer if seal else None,
+            seal_every_s=seal_every_s,
             sweep_s=sweep_s,
             idempotency_ttl_s=idempotency_ttl_s,
             failed_after_s=failed_after_s,
@@ -586,7 +603,7 @@ def migrate(database_url: str | None, database_schema: str) -> None:
     """Bring the database's schema up to date. Forward only; run it before `serve`."""
     from recordledger.projections.schema import migrate as migrate_schema
 
-    version = migrate_schema(_url(database_url), database_schema)
+    version = migrate_schema(given_url(database_url), database_schema)
     click.echo(f"The schema is version {version}.")
 
 
@@ -617,7 +634,7 @@ def replay(
 
     if not check:
         raise click.UsageError("say --check: rebuilding live tables is not offered yet")
-    ledger = _ledger(_running_database(home, database_url), database_schema)
+    ledger = open_ledger(running_database(home, database_url), database_schema)
     try:
         with Progress(transient=True) as bar:
             task = bar.add_task("folding the log", total=None)
@@ -679,7 +696,7 @@ def audit(
 
     from recordledger.projections.audit import audit as audit_ledger
 
-    ledger = _ledger(_running_database(home, database_url), database_schema)
+    ledger = open_ledger(running_database(home, database_url), database_schema)
     try:
         with Progress(transient=True, console=Console(stderr=True)) as bar:
             task = bar.add_task("reading the log", total=None)
@@ -847,32 +864,6 @@ def revoke_token(token_id: int) -> None:
     click.echo(f"Token {token_id} is revoked.")
 
 
-def _url(database_url: str | None) -> str:
-    if not database_url:
-        raise click.UsageError(
-            "say which database: --database-url, or RECORDLEDGER_DATABASE_URL in the environment"
-        )
-    return database_url
-
-
-def _running_database(home: Path | None, database_url: str | None) -> str:
-    if database_url:
-        return database_url
-    from recordledger.api.client.connection import home_folder
-    from recordledger.projections.embedded import EmbeddedPostgres
-
-    return EmbeddedPostgres(home or home_folder()).attach()
-
-
-def _ledger(database_url: str | None, schema: str, *, pool_size: int = 2) -> Ledger:
-    from recordledger.projections.ledger import Ledger
-    from recordledger.projections.schema import check
-
-    url = _url(database_url)
-    check(url, schema)
-    return Ledger(url, schema, pool_size=pool_size)
-
-
 def _exit_on_sigterm() -> None:
     """End by SIGTERM as by Ctrl-C: what was started is stopped, the database too."""
 
@@ -898,6 +889,7 @@ for _command in (
     *following.COMMANDS,
     *managing.COMMANDS,
     *routing.COMMANDS,
+    *proving.COMMANDS,
     *collecting.COMMANDS,
     *service_commands.COMMANDS,
     *webhook_commands.COMMANDS,

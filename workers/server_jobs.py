@@ -18,6 +18,8 @@ from recordledger.projections import bulk, dispatch, idempotency, policies
 from recordledger.projections.election import Election
 from recordledger.projections.ledger import Ledger
 
+from .sealing import SEAL_S, Sealer
+
 log = logging.getLogger(__name__)
 
 SWEEP_S: Final = 2.0
@@ -101,8 +103,20 @@ def end_retry_pauses(stop: Event) -> Callable[[Ledger], str | None]:
     return run
 
 
+def seal_the_log(sealer: Sealer, stop: Event) -> Callable[[Ledger], str | None]:
+    """Return the job that seals what is new in the log, and exports checkpoints."""
+
+    def run(_ledger: Ledger) -> str | None:
+        n_sealed = sealer.run(stop)
+        return f"sealed {n_sealed} events" if n_sealed else None
+
+    return run
+
+
 def server_jobs(
     *,
+    sealer: Sealer | None = None,
+    seal_every_s: float = SEAL_S,
     sweep_s: float = SWEEP_S,
     idempotency_ttl_s: float = 7 * 86_400,
     failed_after_s: float | None = None,
@@ -111,6 +125,8 @@ def server_jobs(
     """Return all jobs of the server.
 
     Args:
+        sealer: seals the log; None for no seals.
+        seal_every_s: seconds between two seals.
         sweep_s: seconds between two looks for managers that have fallen silent.
         idempotency_ttl_s: seconds for which a request may be repeated under its key.
         failed_after_s: seconds after which an error becomes a failure; None for never.
@@ -123,6 +139,8 @@ def server_jobs(
         Job("bulk-operations", BULK_S, advance_bulk_operations(stop)),
         Job("idempotency-purge", PURGE_S, purge_idempotency_keys(idempotency_ttl_s)),
     ]
+    if sealer is not None:
+        jobs.append(Job("sealer", seal_every_s, seal_the_log(sealer, stop)))
     if failed_after_s is not None:
         interval_s = min(FAIL_S, max(failed_after_s / 10, BULK_S))
         jobs.append(Job("failed-after", interval_s, fail_old_errors(failed_after_s, stop)))
@@ -153,6 +171,8 @@ def _run_job(ledger: Ledger, job: Job, stop: Event) -> None:
         except LedgerError as error:
             log.warning("%s: %s", job.name, error)
             pause_s = max(pause_s, _PAUSE_S)
+            # Another process may have what this one lacks, such as a key.
+            election.resign()
         except Exception:
             # A job must outlive its bugs: it is the only one that does this work.
             log.exception("%s failed; it is tried again", job.name)

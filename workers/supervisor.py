@@ -228,7 +228,7 @@ class Supervisor:
         serve = ["serve", f"--host={plan.host}", f"--port={port}"]
         children = [
             self._child("serve", serve, database, stop_timeout_s=15),
-            self._child("work", ["work"], database, stop_timeout_s=15),
+            self._child("work", ["work", f"--home={plan.home}"], database, stop_timeout_s=15),
         ]
         if plan.workers:
             manager = [

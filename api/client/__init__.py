@@ -78,6 +78,7 @@ from .results import (
     WebhookDetails,
     Webhooks,
 )
+from .seal_calls import Receipt
 from .timelines import Timeline, Timelines
 from .wire import json_bytes
 
@@ -126,6 +127,7 @@ __all__ = [
     "Policies",
     "Queue",
     "QueueLane",
+    "Receipt",
     "Record",
     "RecordSpec",
     "Records",

@@ -21,6 +21,7 @@ from . import (
     manager_calls,
     operation_calls,
     routing_calls,
+    seal_calls,
     service_calls,
     token_calls,
     webhook_calls,
@@ -175,6 +176,10 @@ class AsyncClient:
     add_service = _awaited(service_calls.add_service)
     service = _awaited(service_calls.service)
     tree = _awaited(service_calls.tree)
+
+    receipt = _awaited(seal_calls.receipt)
+    checkpoint = _awaited(seal_calls.checkpoint)
+    consistency = _awaited(seal_calls.consistency)
 
     why = _awaited(routing_calls.why)
     queue = _awaited(routing_calls.queue)

@@ -21,6 +21,7 @@ from . import (
     manager_calls,
     operation_calls,
     routing_calls,
+    seal_calls,
     service_calls,
     token_calls,
     webhook_calls,
@@ -198,6 +199,10 @@ class Client:
     add_service = _blocking(service_calls.add_service)
     service = _blocking(service_calls.service)
     tree = _blocking(service_calls.tree)
+
+    receipt = _blocking(seal_calls.receipt)
+    checkpoint = _blocking(seal_calls.checkpoint)
+    consistency = _blocking(seal_calls.consistency)
 
     why = _blocking(routing_calls.why)
     queue = _blocking(routing_calls.queue)

@@ -142,6 +142,15 @@ def get(
     return _shaped(session, shape, reply)
 
 
+def text(session: Session, path: str) -> Operation[str]:
+    """Read text that has to stay as it is, byte for byte."""
+    reply = yield from _exchange(session, Send("GET", path, {}), None)
+    try:
+        return reply.body.decode()
+    except UnicodeDecodeError as error:
+        raise ServerFault(f"{session.url} answered bytes where text was expected") from error
+
+
 def stream(session: Session, path: str, *, patience_s: float | None = None) -> Operation[Any]:
     """Begin to read something that does not end; return where it is read from.
 

@@ -5,8 +5,9 @@
 --
 -- `ledger_events` is the truth. `payloads` holds bytes that events name by digest. `lanes` gives
 -- small numbers to routing keys. The secrets of webhooks and how far these were told are kept beside
--- the log. Everything under "projections" can be dropped and rebuilt from
--- these. What is under "signals" is neither: it is forgotten without loss.
+-- the log. Everything under "projections" can be dropped and rebuilt from these. What is under
+-- "seals" proves what the log was; with the key it could be made again. What is under "signals" is
+-- neither: it is forgotten without loss.
 
 -- The log -----------------------------------------------------------------------------------
 
@@ -430,6 +431,38 @@ CREATE TABLE dataset_versions (
     locked_at  timestamptz NOT NULL,
     locked_by  text        NOT NULL,
     PRIMARY KEY (dataset_id, number)
+);
+
+-- Seals -------------------------------------------------------------------------------------
+
+-- The public keys that seals were signed with, in the format of c2sp.org/signed-note. The secret
+-- ones are never here: whoever can write into the database cannot sign.
+CREATE TABLE seal_keys (
+    number   integer     GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    vkey     text        NOT NULL UNIQUE,
+    added_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- The hashes of the tree, 256 at most in a row, as in c2sp.org/tlog-tiles. `last_position` is that
+-- of the last event in a tile of leaves.
+CREATE TABLE seal_tiles (
+    level         smallint NOT NULL,
+    number        bigint   NOT NULL,
+    last_position bigint   CHECK ((level = 0) = (last_position IS NOT NULL)),
+    hashes        bytea    NOT NULL CHECK (octet_length(hashes) BETWEEN 32 AND 8192),
+    PRIMARY KEY (level, number)
+);
+ALTER TABLE seal_tiles ALTER COLUMN hashes SET STORAGE EXTERNAL;
+CREATE UNIQUE INDEX seal_tiles_position ON seal_tiles (last_position) WHERE level = 0;
+
+-- The first `size` events, the last of them at `position`, have this root; `note` is the signed
+-- checkpoint that says so.
+CREATE TABLE seals (
+    size      bigint      PRIMARY KEY,
+    position  bigint      NOT NULL,
+    root      bytea       NOT NULL CHECK (octet_length(root) = 32),
+    note      text        NOT NULL,
+    sealed_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
 -- Signals -----------------------------------------------------------------------------------

@@ -126,7 +126,8 @@ class Installation:
         self.client = Client(self.url, token, retries_s=TIMEOUT_S, progress=False)
         stack.callback(self.client.close)
         self.start_server()
-        self.jobs = self.start("work", f"--database-url={database_url}", f"--sweep-s={SWEEP_S}")
+        work = ("work", f"--database-url={database_url}", f"--sweep-s={SWEEP_S}", "--no-seal")
+        self.jobs = self.start(*work)
 
     def start(self, *arguments: str, environment: Mapping[str, str] | None = None) -> Program:
         """Start one of the commands."""

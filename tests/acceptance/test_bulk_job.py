@@ -52,7 +52,7 @@ def working(stage: Stage, log: Path) -> Generator[subprocess.Popen[bytes]]:
     """Run the server's jobs in a process of their own, and kill it in the end."""
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "recordledger.workers.cli", "work"],
+            [sys.executable, "-m", "recordledger.workers.cli", "work", "--no-seal"],
             env={**os.environ, "RECORDLEDGER_DATABASE_URL": stage.url},
             stdout=output,
             stderr=output,

@@ -31,7 +31,8 @@ class Runners:
     """Two of them, in processes of their own; whichever is killed is started again."""
 
     def __init__(self, url: str, site: str, stack: contextlib.ExitStack) -> None:
-        self._arguments = ("work", f"--database-url={url}", f"--service-lease-s={LEASE_S}")
+        lease = f"--service-lease-s={LEASE_S}"
+        self._arguments = ("work", f"--database-url={url}", lease, "--no-seal")
         self._environment = {"PYTHONPATH": site}
         self._stack = stack
         self.programs = [self._start(), self._start()]

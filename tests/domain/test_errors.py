@@ -29,7 +29,9 @@ from recordledger.domain.errors import (
     LedgerError,
     ManagerNotActive,
     ManagerNotFound,
+    NothingSealed,
     NothingToAdopt,
+    NotSealedYet,
     NotUndoable,
     NotYourAttempt,
     NotYourManager,
@@ -276,6 +278,13 @@ def test_every_error_says_what_it_means(error: type[LedgerError]) -> None:
             {"job_id": 7, "state": "running"},
         ),
         (InvalidInput("a is nan"), "a is nan", {}),
+        (
+            NotSealedYet(411, 17, 12),
+            "record 411 has an event at position 17, and the log is sealed up to 12: ask again in "
+            "some seconds. `recordledger work` seals",
+            {"record_id": 411, "position": 17, "sealed": 12},
+        ),
+        (NothingSealed(), "nothing is sealed yet; `recordledger work` seals", {}),
         (
             TooLarge("the specification", 12, 10, "payload_bytes_max"),
             "the specification has 12, and the limit is 10 (setting payload_bytes_max)",

@@ -392,6 +392,9 @@ _EMPTY: Final = """
     DELETE FROM webhook_secrets;
     DELETE FROM webhook_deliveries;
     DELETE FROM webhook_attempts;
+    DELETE FROM seals;
+    DELETE FROM seal_tiles;
+    DELETE FROM seal_keys;
     {projections}
     ALTER TABLE ledger_events ENABLE ALWAYS TRIGGER ledger_events_are_immutable;
     REVOKE UPDATE, DELETE, TRUNCATE ON ledger_events FROM CURRENT_USER;

@@ -298,7 +298,7 @@ def test_the_lists_in_the_checks_are_those_of_the_domain(
     assert allowed_by(database_url, constraint) == {str(value) for value in values}
 
 
-def test_every_table_is_log_content_projection_or_signal(database_url: str) -> None:
+def test_every_table_is_log_content_projection_proof_or_signal(database_url: str) -> None:
     with connect(database_url) as connection:
         rows: list[tuple[Any, ...]] = connection.execute(
             sql.SQL("SELECT tablename FROM pg_tables WHERE schemaname = {}").format(DEFAULT_SCHEMA)
@@ -319,4 +319,5 @@ def test_every_table_is_log_content_projection_or_signal(database_url: str) -> N
         "idempotency_keys",
         "webhook_attempts",
     }
-    assert {row[0] for row in rows} == kept | forgotten | set(PROJECTIONS)
+    proof = {"seals", "seal_tiles", "seal_keys"}
+    assert {row[0] for row in rows} == kept | forgotten | proof | set(PROJECTIONS)
