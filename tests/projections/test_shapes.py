@@ -47,7 +47,7 @@ No old line is ever changed. Then note the new fields: python -m tests.projectio
 def named(annotation: Any) -> str:
     """Return a type as text that changes if what is stored does; models with all their fields."""
     origin: Any = get_origin(annotation)
-    arguments = get_args(annotation)
+    arguments: tuple[Any, ...] = get_args(annotation)
     if annotation is AwareDatetime:
         return "time"
     if annotation is types.NoneType:
@@ -65,7 +65,7 @@ def named(annotation: Any) -> str:
         return f"{annotation.__name__}({inside})"
     if isinstance(annotation, type) and issubclass(annotation, Enum):
         return f"{annotation.__name__}({', '.join(str(each.value) for each in annotation)})"
-    return str(getattr(annotation, "__name__", annotation))
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation)
 
 
 def fields_of(model: type[BaseModel]) -> dict[str, str]:
@@ -181,13 +181,13 @@ def test_a_renamed_field_is_read_from_old_examples_through_its_upcaster(
 ) -> None:
     examples = lines_of(SHAPES / "rerouted.v1.hex")
     before = [MAPPER.event_of("rerouted", state) for state in examples]
-    monkeypatch.setitem(EVENT_TYPES, "rerouted", ReroutedLater)  # type: ignore[arg-type]
+    monkeypatch.setitem(EVENT_TYPES, "rerouted", ReroutedLater)
     with pytest.raises(UnknownEvent, match="rerouted in version 1"):
         MAPPER.event_of("rerouted", examples[0])
-    monkeypatch.setitem(UPCASTERS, ("rerouted", 1), upcast_rerouted_v1)  # type: ignore[arg-type]
+    monkeypatch.setitem(UPCASTERS, ("rerouted", 1), upcast_rerouted_v1)
     for state, event in zip(examples, before, strict=True):
         assert isinstance(event, e.Rerouted)
-        fields = dict(event) | {"label": event.tag}
+        fields: dict[str, Any] = {**dict(event), "label": event.tag}
         del fields["tag"]
         assert MAPPER.event_of("rerouted", state) == ReroutedLater(**fields)
     newest = ReroutedLater(label="gpu", **FULL)
