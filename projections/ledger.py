@@ -392,10 +392,13 @@ def write_projections(
     changed_jobs: Iterable[Job],
     changed_datasets: Iterable[Dataset],
     happened: Sequence[Recorded],
+    *,
+    destroy: bool = True,
 ) -> None:
     """Bring every inline projection from what was to what is, set-based.
 
-    Replay calls this too, with `search_path` at a shadow: there is no second way to fill a table.
+    Replay calls this too, with `search_path` at a shadow. Only records that it meets for the first
+    time go in by `filling`, from the same rows.
 
     Args:
         db: inside the transaction.
@@ -406,6 +409,7 @@ def write_projections(
         changed_jobs: each changed job, after.
         changed_datasets: each changed dataset, after.
         happened: all the events.
+        destroy: destroy the payloads that nobody names any more; a replay does not.
     """
     lanes.require(
         Lane(record.tag, record.required_programs)
@@ -417,7 +421,7 @@ def write_projections(
     def lane_id_of(record: Record) -> int:
         return lanes.id_of(Lane(record.tag, record.required_programs))
 
-    payloads.write(db, changes, happened)
+    payloads.write(db, changes, happened, destroy=destroy)
     if changes:
         texts = payloads.texts(db, [*records.texts(changes), *comments.texts(happened)])
         records.write(db, changes, lane_id_of, texts)
