@@ -33,7 +33,9 @@ LedgerError
 │   ├── TooManyWebhooks
 │   ├── AddressRefused
 │   └── InvalidInput        the request itself is wrong
-│       └── TooLarge
+│       ├── TooLarge
+│       ├── FutureMoment
+│       └── BeforeTheBeginning
 ├── ImpossibleHistory       the log holds what the rules do not allow
 ├── UnknownEvent            the log holds an event that this version does not know
 ├── UnreadableEvent         the log holds bytes that are no event
@@ -45,6 +47,7 @@ LedgerError
 ├── SealKeyRefused          the key for seals is not the ledger's
 ├── NotSealedYet            the newest events wait for their seal
 ├── NothingSealed
+├── RebuildRunning          somebody else rebuilds the projections now
 └── StoreUnavailable        the database does not answer now
     └── StorageFull
 """
@@ -553,3 +556,46 @@ class NothingSealed(LedgerError):
 
     def __init__(self) -> None:
         super().__init__("nothing is sealed yet; `recordledger work` seals")
+
+
+class FutureMoment(InvalidInput):
+    """The moment that was asked for has not come: the log does not go so far."""
+
+    code = "as_of_in_future"
+
+    def __init__(self, asked: int | datetime, head: int, now: datetime) -> None:
+        super().__init__(
+            f"{_moment(asked)} is in the future: the log goes to position {head}, and its time is "
+            f"{_moment(now)}"
+        )
+        self.asked = asked
+        self.head = head
+        self.now = now
+
+
+class BeforeTheBeginning(InvalidInput):
+    """The moment that was asked for is before the first event of the log."""
+
+    code = "as_of_before_beginning"
+
+    def __init__(self, asked: int | datetime, first: int | None) -> None:
+        begins = "is empty" if first is None else f"begins at position {first}, later than that"
+        super().__init__(f"nothing had happened at {_moment(asked)}: the log {begins}")
+        self.asked = asked
+        self.first = first
+
+
+class RebuildRunning(LedgerError):
+    """Somebody else rebuilds the projections of this ledger now, and nothing was done."""
+
+    code = "rebuild_running"
+
+    def __init__(self, schema: str) -> None:
+        super().__init__(
+            f"another rebuild of {schema} is running, or was killed a moment ago; wait for its end"
+        )
+        self.schema = schema
+
+
+def _moment(asked: int | datetime) -> str:
+    return f"position {asked}" if isinstance(asked, int) else asked.isoformat()

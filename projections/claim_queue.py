@@ -18,17 +18,20 @@ _BEFORE_ALL: Final = (0, -32768, 0)
 _WINDOW_MAX: Final = 320
 
 
+def place_of(record: Record, lane_id_of: Callable[[Record], int]) -> tuple[int, int, int] | None:
+    """Return where a record stands in the queue, as (lane, rank, id); None if it does not."""
+    if not record.claimable:
+        return None
+    return lane_id_of(record), -record.priority, record.id
+
+
 def write(
     db: Db, changes: Sequence[tuple[Record, Record]], lane_id_of: Callable[[Record], int]
 ) -> None:
     """Take out what cannot be claimed any more, and put in what can, at its old place."""
-
-    def place(record: Record) -> tuple[int, int, int] | None:
-        if not record.claimable:
-            return None
-        return lane_id_of(record), -record.priority, record.id
-
-    moves = [(place(before), place(after)) for before, after in changes]
+    moves = [
+        (place_of(before, lane_id_of), place_of(after, lane_id_of)) for before, after in changes
+    ]
     for statement, places in (
         ("delete", [old for old, new in moves if old is not None and old != new]),
         ("insert", [new for old, new in moves if new is not None and old != new]),

@@ -33,16 +33,15 @@ def texts(happened: Iterable[Recorded]) -> list[Payload | str]:
     return [each.event.text for each in happened if type(each.event) is Commented]
 
 
-def write(
-    db: Db,
+def made(
     changes: Sequence[tuple[Record, Record]],
     happened: Iterable[Recorded],
     texts: Mapping[bytes, str],
-) -> None:
-    """Add the comments that were made, and drop those on erased records."""
+) -> list[Comment]:
+    """Return the comments that were made, but for those on records that are erased."""
     erased = {after.id for _, after in changes if not after.exists}
-    rows = [
-        (
+    return [
+        Comment(
             each.number,
             each.version,
             each.event.timestamp,
@@ -51,11 +50,20 @@ def write(
             said(each.event.text, texts) or "",
         )
         for each in happened
-        if isinstance(each.event, Commented)
+        if type(each.event) is Commented
         and each.stream is Stream.record
         and each.number not in erased
     ]
-    if rows:
+
+
+def write(
+    db: Db,
+    changes: Sequence[tuple[Record, Record]],
+    happened: Iterable[Recorded],
+    texts: Mapping[bytes, str],
+) -> None:
+    """Add the comments that were made, and drop those on erased records."""
+    if rows := made(changes, happened, texts):
         names = ("record_ids", "versions", "times", "authors", "texts")
         columns = map(list[Any], zip(*rows, strict=True))
         db.execute(_SQL["insert"], dict(zip(names, columns, strict=True)), prepare=True)

@@ -95,19 +95,25 @@ def relatives(
     return [row[0] for row in db.execute(_SQL[f"page_of_{which}"], parameters)]
 
 
-def write(db: Db, changes: Sequence[tuple[Record, Record]], happened: Iterable[Recorded]) -> None:
-    """Add the relations that services made, and drop those of erased records."""
+def new_edges(
+    changes: Sequence[tuple[Record, Record]], happened: Iterable[Recorded]
+) -> list[tuple[int, int]]:
+    """Return the relations that services made, as (parent, child), each once and in order."""
     erased = {after.id for _, after in changes if not after.exists}
-    edges = sorted(
+    return sorted(
         {
             (recorded.number, child)
             for recorded in happened
-            if recorded.stream is Stream.record and isinstance(recorded.event, ServiceIterated)
+            if type(recorded.event) is ServiceIterated and recorded.stream is Stream.record
             for child in recorded.event.children
             if recorded.number not in erased
         }
     )
-    if edges:
+
+
+def write(db: Db, changes: Sequence[tuple[Record, Record]], happened: Iterable[Recorded]) -> None:
+    """Add the relations that services made, and drop those of erased records."""
+    if edges := new_edges(changes, happened):
         parents, children = map(list[Any], zip(*edges, strict=True))
         db.execute(_SQL["insert"], {"parents": parents, "children": children}, prepare=True)
     if gone := [after.id for before, after in changes if before.exists and not after.exists]:

@@ -406,10 +406,13 @@ def write_projections(
     changed_datasets: Iterable[Dataset],
     changed_webhooks: Iterable[Webhook],
     happened: Sequence[Recorded],
+    *,
+    destroy: bool = True,
 ) -> None:
     """Bring every inline projection from what was to what is, set-based.
 
-    Replay calls this too, with `search_path` at a shadow: there is no second way to fill a table.
+    Replay calls this too, with `search_path` at a shadow. Only records that it meets for the first
+    time go in by `filling`, from the same rows.
 
     Args:
         db: inside the transaction.
@@ -421,6 +424,7 @@ def write_projections(
         changed_datasets: each changed dataset, after.
         changed_webhooks: each changed webhook, after.
         happened: all the events.
+        destroy: destroy the payloads that nobody names any more; a replay does not.
     """
     lanes.require(
         Lane(record.tag, record.required_programs)
@@ -432,7 +436,7 @@ def write_projections(
     def lane_id_of(record: Record) -> int:
         return lanes.id_of(Lane(record.tag, record.required_programs))
 
-    payloads.write(db, changes, happened)
+    payloads.write(db, changes, happened, destroy=destroy)
     if changes:
         texts = payloads.texts(db, [*records.texts(changes), *comments.texts(happened)])
         records.write(db, changes, lane_id_of, texts)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Final, cast
 from uuid import UUID
 
@@ -146,10 +147,30 @@ class EventMapper(Mapper[UUID]):
             shape = upcast(topic, shape, version, event_type.class_version)
             for name in ("operation_id", "undoes"):
                 if name in shape:
-                    shape[name] = UUID(bytes=shape[name])
+                    shape[name] = _uuid(shape[name])
             return event_type.model_validate(shape)
         except _NO_EVENT as error:
             raise UnreadableEvent(topic, _reason(error)) from error
+
+    def timestamp_of(self, topic: str, state: bytes) -> datetime:
+        """Return when an event happened, without reading the rest of it.
+
+        Raises:
+            UnreadableEvent: the bytes are no event.
+        """
+        try:
+            found = self.transcoder.decode(state)["timestamp"]
+        except (*_NO_EVENT, LookupError) as error:
+            raise UnreadableEvent(topic, _reason(error)) from error
+        if not isinstance(found, datetime):
+            raise UnreadableEvent(topic, "its time is none")
+        return found
+
+
+@lru_cache(maxsize=4_096)
+def _uuid(data: bytes) -> UUID:
+    """Return the UUID of these bytes; all events of an operation share one."""
+    return UUID(bytes=data)
 
 
 def _reason(error: Exception) -> str:

@@ -31,39 +31,74 @@ class OperationRow(NamedTuple):
     n_changes: int
 
 
-def write(db: Db, happened: Iterable[Recorded]) -> None:
-    """Add the operations that these events belong to, and what each of them changed."""
+class Part(NamedTuple):
+    """What some events say of their operation, and which of them speaks for it.
+
+    That is the one of the earliest moment, and of these, which share a transaction, the last by
+    record and version: so it does not matter in which order events are looked at.
+    """
+
+    row: OperationRow
+    number: int
+    version: int
+
+
+def parts_of(happened: Iterable[Recorded]) -> tuple[list[Part], list[tuple[UUID, int, int]]]:
+    """Return the operations that these events belong to, by id, and what each of them changed.
+
+    A change is an operation, a record, and the version of it that the operation made.
+    """
     managed = [
         recorded
         for recorded in happened
-        if recorded.stream is Stream.record and recorded.event.action is not None
+        if recorded.event.action is not None and recorded.stream is Stream.record
     ]
-    if not managed:
-        return
     counts = Counter(recorded.event.operation_id for recorded in managed)
-    firsts: dict[UUID, Event] = {}
+    speakers: dict[UUID, Recorded] = {}
     for recorded in managed:
-        event = recorded.event
-        if event.timestamp <= firsts.setdefault(event.operation_id, event).timestamp:
-            firsts[event.operation_id] = event
-    ids = sorted(counts)
-    found = [firsts[id_] for id_ in ids]
-    parameters: dict[str, list[Any]] = {
-        "ids": ids,
-        "actions": [event.action for event in found],
-        "actors": [event.actor for event in found],
-        "reasons": [event.reason for event in found],
-        "times": [event.timestamp for event in found],
-        "undoes": [event.undoes for event in found],
-        "counts": [counts[id_] for id_ in ids],
-    }
-    db.execute(_SQL["add"], parameters, prepare=True)
-    parameters = {
-        "operation_ids": [recorded.event.operation_id for recorded in managed],
-        "record_ids": [recorded.number for recorded in managed],
-        "versions": [recorded.version for recorded in managed],
-    }
-    db.execute(_SQL["add_changes"], parameters, prepare=True)
+        other = speakers.setdefault(recorded.event.operation_id, recorded)
+        if _speaks_before(recorded, other):
+            speakers[recorded.event.operation_id] = recorded
+    parts = [
+        Part(_row(speakers[id_].event, counts[id_]), speakers[id_].number, speakers[id_].version)
+        for id_ in sorted(counts)
+    ]
+    changes = [
+        (recorded.event.operation_id, recorded.number, recorded.version) for recorded in managed
+    ]
+    return parts, changes
+
+
+def _speaks_before(one: Recorded, other: Recorded) -> bool:
+    if one.event.timestamp != other.event.timestamp:
+        return one.event.timestamp < other.event.timestamp
+    return (one.number, one.version) > (other.number, other.version)
+
+
+def _row(event: Event, n_changes: int) -> OperationRow:
+    assert event.action is not None  # noqa: S101 - only such events belong to operations
+    return OperationRow(
+        event.operation_id,
+        event.action,
+        event.actor,
+        event.reason,
+        event.timestamp,
+        event.undoes,
+        n_changes,
+    )
+
+
+def write(db: Db, happened: Iterable[Recorded]) -> None:
+    """Add the operations that these events belong to, and what each of them changed."""
+    parts, changes = parts_of(happened)
+    if not parts:
+        return
+    rows = map(list[Any], zip(*(part.row for part in parts), strict=True))
+    names: Sequence[str] = ("ids", "actions", "actors", "reasons", "times", "undoes", "counts")
+    db.execute(_SQL["add"], dict(zip(names, rows, strict=True)), prepare=True)
+    rows = map(list[Any], zip(*changes, strict=True))
+    names = ("operation_ids", "record_ids", "versions")
+    db.execute(_SQL["add_changes"], dict(zip(names, rows, strict=True)), prepare=True)
 
 
 def get(db: Db, operation_id: UUID) -> OperationRow:

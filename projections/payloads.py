@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from threading import local
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import zstandard
 
@@ -30,19 +30,21 @@ _LEVEL: Final = 3
 _CHUNK_BYTES: Final = 1 << 16
 
 # The events that name payloads.
-_NAMING: Final = (
-    e.Created,
-    e.Completed,
-    e.Errored,
-    e.LateResult,
-    e.ResultAdopted,
-    e.ServiceIterated,
-    e.Commented,
-    e.Reverted,
-    JobSubmitted,
-    JobAdvanced,
-    EntriesAdded,
-    SpecificationAdded,
+_NAMING: Final[frozenset[type[Event]]] = frozenset(
+    (
+        e.Created,
+        e.Completed,
+        e.Errored,
+        e.LateResult,
+        e.ResultAdopted,
+        e.ServiceIterated,
+        e.Commented,
+        e.Reverted,
+        JobSubmitted,
+        JobAdvanced,
+        EntriesAdded,
+        SpecificationAdded,
+    )
 )
 
 # Held shared by whoever stores payloads, and alone by whoever destroys some: what is about to be
@@ -169,25 +171,46 @@ def named_by(event: Event) -> tuple[Payload, ...]:
     """Return the payloads that an event refers to."""
     found: list[Payload] = []
     for value in vars(event).values():
-        if isinstance(value, Payload):
+        # The very types: asking whether it is an instance takes as long as all the rest.
+        if type(value) is Payload:
             found.append(value)
-        elif isinstance(value, Outcome):
+        elif type(value) is Outcome:
             found += value.payloads
-    if isinstance(event, e.Created):
+    if type(event) is e.Created:
         found += event.refers_to or ()
     return tuple(found)
 
 
-def write(db: Db, changes: Sequence[tuple[Record, Record]], happened: Sequence[Recorded]) -> None:
-    """Note which payloads the events name; destroy what nobody names any more."""
+Reference: TypeAlias = tuple[bytes, int, int]
+"""A digest, and the aggregate that names it: the kind of its stream, and its number."""
+
+
+def references(
+    changes: Sequence[tuple[Record, Record]], happened: Sequence[Recorded]
+) -> set[Reference]:
+    """Return which payloads the events name; what erased records name does not count."""
     erased = {after.id for _, after in changes if not after.exists}
-    references = {
+    return {
         (payload.digest, int(recorded.stream), recorded.number)
         for recorded in happened
-        if isinstance(recorded.event, _NAMING)
+        if type(recorded.event) in _NAMING
         and not (recorded.stream is Stream.record and recorded.number in erased)
         for payload in named_by(recorded.event)
     }
+
+
+def write(
+    db: Db,
+    changes: Sequence[tuple[Record, Record]],
+    happened: Sequence[Recorded],
+    *,
+    destroy: bool = True,
+) -> None:
+    """Note which payloads the events name; destroy what nobody names any more.
+
+    A replay destroys nothing: what its events gave up, later ones may have named again.
+    """
+    found = references(changes, happened)
     released = {
         (recorded.event.released.digest, int(recorded.stream), recorded.number)
         for recorded in happened
@@ -195,23 +218,22 @@ def write(db: Db, changes: Sequence[tuple[Record, Record]], happened: Sequence[R
         and isinstance(recorded.event, (JobFinished, JobCancelled))
         and recorded.event.released is not None
     }
-    if named := sorted(references - released):
+    if named := sorted(found - released):
         db.execute(_SQL["refer"], _arrays(named), prepare=True)
     gone = [after.id for before, after in changes if before.exists and not after.exists]
     # What is named and released at once, as in a replay, was never there to be forgotten.
-    if no_more := sorted(released - references):
-        _destroy(db, "release", _arrays(no_more))
+    no_more = sorted(released - found)
+    if destroy and (gone or no_more):
+        db.execute(_SQL["lock_for_erasure"], {"lock": _ERASURE_LOCK})
+    given_up: set[bytes] = set()
+    if no_more:
+        given_up.update(row[0] for row in db.execute(_SQL["release"], _arrays(no_more)))
     if gone:
-        _destroy(db, "forget", {"record_ids": gone})
+        given_up.update(row[0] for row in db.execute(_SQL["forget"], {"record_ids": gone}))
+    if destroy and given_up:
+        db.execute(_SQL["destroy"], {"digests": sorted(given_up)})
 
 
-def _arrays(references: Sequence[tuple[bytes, int, int]]) -> dict[str, list[Any]]:
-    digests, streams, numbers = map(list[Any], zip(*references, strict=True))
+def _arrays(found: Sequence[Reference]) -> dict[str, list[Any]]:
+    digests, streams, numbers = map(list[Any], zip(*found, strict=True))
     return {"digests": digests, "streams": streams, "numbers": numbers}
-
-
-def _destroy(db: Db, what: str, parameters: Mapping[str, Any]) -> None:
-    """Remove references, and the payloads that nobody refers to any more."""
-    db.execute(_SQL["lock_for_erasure"], {"lock": _ERASURE_LOCK})
-    named = {row[0] for row in db.execute(_SQL[what], parameters)}
-    db.execute(_SQL["destroy"], {"digests": sorted(named)})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, LiteralString, NamedTuple
@@ -12,14 +12,14 @@ from recordledger.domain.record import Record
 from recordledger.domain.retries import Retry
 from recordledger.domain.status import Status
 
-from .database import Db
+from .database import Db, copy_rows
 from .lanes import LaneRegistry
 from .mapper import pack_outcome, pack_payload, unpack_outcome, unpack_payload
 from .payloads import said
 from .statements import shipped, statements
 
 # The columns of `records` and their types when sent in arrays, in the order of `to_row`.
-COLUMNS: Final[Mapping[LiteralString, LiteralString]] = {
+COLUMNS: Final[dict[LiteralString, LiteralString]] = {
     "id": "bigint",
     "version": "integer",
     "status": "text",
@@ -52,6 +52,7 @@ COLUMNS: Final[Mapping[LiteralString, LiteralString]] = {
 }
 _N_MUTABLE: Final = list(COLUMNS).index("kind")
 _LANE_ID: Final = list(COLUMNS).index("lane_id")
+_PRIOR: Final = list(COLUMNS).index("prior")
 
 
 def to_row(record: Record, lane_id: int, texts: Mapping[bytes, str]) -> tuple[Any, ...]:
@@ -179,6 +180,26 @@ def write(
         db.execute(_SQL["update"], _parameters(changed, lane_id_of, texts), prepare=True)
     if gone:
         db.execute(_SQL["delete"], {"ids": gone}, prepare=True)
+
+
+def copy(
+    db: Db,
+    new: Iterable[Record],
+    lane_id_of: Callable[[Record], int],
+    texts: Mapping[bytes, str],
+) -> None:
+    """Add the rows of records, none of which the table has."""
+    rows = (to_row(record, lane_id_of(record), texts) for record in new)
+    copy_rows(
+        db,
+        "records",
+        COLUMNS | {"prior": "text[]"},
+        ((*row[:_PRIOR], _listed(row[_PRIOR]), *row[_PRIOR + 1 :]) for row in rows),
+    )
+
+
+def _listed(joined: str) -> list[str]:
+    return joined.split(",") if joined else []
 
 
 def _parameters(

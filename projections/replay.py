@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import os
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
-from uuid import UUID, uuid4
 
 from psycopg import Connection, IsolationLevel
-from psycopg.rows import tuple_row
+from psycopg.rows import TupleRow
 from psycopg.sql import SQL, Identifier
 
 from recordledger.domain.access import Token, evolve_token
 from recordledger.domain.dataset import Dataset, evolve_dataset
-from recordledger.domain.errors import ImpossibleHistory
+from recordledger.domain.errors import ImpossibleHistory, LedgerError
 from recordledger.domain.job import Job, evolve_job
 from recordledger.domain.lanes import Lane
 from recordledger.domain.manager import Manager, evolve_manager
-from recordledger.domain.record import Record, evolve
-from recordledger.domain.streams import Stream, stream_number
+from recordledger.domain.record import Record, evolve, fold
+from recordledger.domain.streams import ID_MAX, Stream, stream_number, stream_uuid
 from recordledger.domain.webhook import Webhook, evolve_webhook
 
-from . import user_blocks
+from . import service_queue, user_blocks
 from .database import Db, as_ledger_errors, connect, cursor_of
+from .filling import (
+    AGGREGATES_MAX,
+    EVENTS_MAX,
+    PARTS,
+    Filler,
+    Part,
+    histories,
+    rows_of,
+    share,
+)
 from .lanes import LaneRegistry
-from .ledger import Ledger, Placed, write_projections
+from .ledger import Ledger, write_projections
 from .mapper import Recorded
+from .shadow import Shadow
 from .statements import statements
-from .user_blocks import BLOCK_SIZE, USER
 
 _SQL: Final = statements("replay")
 
@@ -56,11 +68,27 @@ PROJECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "dataset_counts": ("dataset_id", "specification", "status"),
     "dataset_versions": ("dataset_id", "number"),
 }
+# Those whose keys the filling of others needs, or that are written by live operations' statements.
+_NEEDED_KEYS: Final = frozenset(PROJECTIONS) - {
+    "claim_queue",
+    "payload_references",
+    "dependencies",
+    "comments",
+    "operation_changes",
+}
 # In these a count of zero is the same as no row.
 _COUNTED: Final = frozenset({"status_counts", "dataset_counts"})
-_BATCH: Final = 5_000
 
 Progress = Callable[[int, int], None]
+"""Called with the number of events folded so far, and of all."""
+
+JOBS_WORTHWHILE_EVENTS: Final = 200_000
+"""With fewer events in the log, several processes would take longer to start than they save."""
+
+# Events of a range of records that is folded at a time, more or less.
+_PART_EVENTS: Final = 50_000
+_SERVICES: Final = 500
+_SLICE: Final = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,17 +140,23 @@ class ReplayReport:
 
 
 def check_replay(
-    ledger: Ledger, *, differences_max: int = 20, progress: Progress | None = None
+    ledger: Ledger,
+    *,
+    differences_max: int = 20,
+    progress: Progress | None = None,
+    jobs: int | None = None,
 ) -> ReplayReport:
     """Fold the log into a shadow schema and compare it with the live tables, row by row.
 
-    It may run while the ledger is in use: log and tables are read in one snapshot, in which they
-    must agree exactly, because they are written in the same transactions. Nothing stays behind.
+    It may run while the ledger is in use: log and tables are compared in one snapshot, in which
+    they must agree exactly, because they are written in the same transactions. Nothing stays
+    behind; if it is killed while several processes work, what it has made is removed by the next.
 
     Args:
         ledger: which.
         differences_max: how many are reported for each table.
         progress: called with the number of events folded so far, and of all.
+        jobs: processes that fold; as many as there are processors if the log is long enough.
 
     Raises:
         ImpossibleHistory: the log itself is broken.
@@ -130,96 +164,250 @@ def check_replay(
         UnreadableEvent: the log has bytes that are no event.
         StoreUnavailable: the database does not answer.
     """
-    shadow = f"{ledger.schema}_shadow_{uuid4().hex[:8]}"
+    report = ReplayReport()
+    shadow = Shadow(ledger.schema, PROJECTIONS)
     with as_ledger_errors(), connect(ledger.url, ledger.schema) as connection:
-        connection.isolation_level = IsolationLevel.REPEATABLE_READ
-        with connection.transaction(force_rollback=True):
-            _create_shadow(connection, shadow, ledger.schema)
-            report = _fold_all(ledger, connection, progress)
-            for table, key in PROJECTIONS.items():
-                report.differences += _differences(
-                    connection, table, key, (ledger.schema, shadow), differences_max
+        jobs = jobs_for(cursor_of(connection), jobs)
+        if jobs == 1:
+            with _snapshot(connection, ledger.schema):
+                shadow.create(connection, logged=False)
+                shadow.use(connection)
+                report.position = head(cursor_of(connection))
+                report.n_events = fill(
+                    ledger, connection, shadow, report.position, progress=progress
                 )
-            rows = connection.execute(_SQL["missing_payloads"], {"limit": differences_max})
-            report.missing_payloads = [(digest.hex(), record_id) for digest, record_id in rows]
+                _compare(connection, shadow, report, differences_max)
+            return report
+        with shadow.kept(connection, logged=False):
+            with connect(ledger.url, shadow.name) as filling:
+                position = head(cursor_of(filling))
+                report.n_events = fill(
+                    ledger, filling, shadow, position, jobs=jobs, progress=progress
+                )
+            # What has come meanwhile is folded in the snapshot in which all is compared.
+            with _snapshot(connection, ledger.schema):
+                shadow.use(connection)
+                db = cursor_of(connection)
+                report.position = head(db)
+                if report.position > position:
+                    shadow.add_keys(connection)
+                    report.n_events += follow(ledger, db, position, report.position)
+                _compare(connection, shadow, report, differences_max)
     return report
 
 
-def _create_shadow(connection: Connection[Any], shadow: str, live: str) -> None:
-    connection.execute(SQL("CREATE SCHEMA {}").format(Identifier(shadow)))
-    for table in PROJECTIONS:
-        connection.execute(
-            SQL("CREATE UNLOGGED TABLE {} (LIKE {} INCLUDING ALL)").format(
-                Identifier(shadow, table), Identifier(live, table)
-            )
+@contextmanager
+def _snapshot(connection: Connection[Any], schema: str) -> Generator[None]:
+    """Give a transaction that sees one state, and leaves none of its own.
+
+    The tables are locked first, so that a rebuild that ends meanwhile does not put others into
+    their places, of which this state has no rows.
+    """
+    connection.isolation_level = IsolationLevel.REPEATABLE_READ
+    with connection.transaction(force_rollback=True):
+        tables = SQL(", ").join(Identifier(schema, table) for table in PROJECTIONS)
+        connection.execute(SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(tables))
+        yield
+
+
+def jobs_for(db: Db, jobs: int | None) -> int:
+    """Return how many processes shall fold a log: as many as said, or as many as it is worth."""
+    if jobs is not None:
+        return jobs
+    return (os.cpu_count() or 1) if head(db) >= JOBS_WORTHWHILE_EVENTS else 1
+
+
+def head(db: Db) -> int:
+    """Return the newest position of the log; 0 if it is empty."""
+    return int(_one(db, "head"))
+
+
+def _compare(
+    connection: Connection[Any], shadow: Shadow, report: ReplayReport, differences_max: int
+) -> None:
+    connection.execute("SET LOCAL work_mem = '64MB'")
+    for table, key in PROJECTIONS.items():
+        report.differences += _differences(
+            connection, table, key, (shadow.live, shadow.name), differences_max
         )
-    path = SQL("SET LOCAL search_path = {}, {}").format(Identifier(shadow), Identifier(live))
-    connection.execute(path)
+    rows = connection.execute(_SQL["missing_payloads"], {"limit": differences_max})
+    report.missing_payloads = [(digest.hex(), record_id) for digest, record_id in rows]
 
 
-def _fold_all(
-    ledger: Ledger, connection: Connection[Any], progress: Progress | None
-) -> ReplayReport:
-    totals = connection.execute(
-        "SELECT coalesce(max(notification_id), 0), count(*) FROM ledger_events"
-    ).fetchone()
-    position, n_all = totals or (0, 0)
-    report = ReplayReport(position=position)
+# Folding
+
+
+def fill(
+    ledger: Ledger,
+    connection: Connection[TupleRow],
+    shadow: Shadow,
+    position: int,
+    *,
+    jobs: int = 1,
+    progress: Progress | None = None,
+) -> int:
+    """Fill the empty tables of a shadow with what the log says up to a position.
+
+    Args:
+        ledger: which.
+        connection: whose search path is the shadow.
+        shadow: which; other processes must be able to see it if there are several jobs.
+        position: up to where the log is folded.
+        jobs: processes that fold records; with one, everything happens on the connection.
+        progress: called with the number of events folded so far, and of all.
+
+    Returns:
+        How many events were folded.
+
+    Raises:
+        ImpossibleHistory: the log is broken.
+        UnknownEvent: the log has an event that this version does not know.
+        UnreadableEvent: the log has bytes that are no event.
+        StoreUnavailable: the database does not answer.
+    """
     db = cursor_of(connection)
-    batch = _Batch(ledger)
-    for (stream, number), history in _streams(ledger, connection, position):
-        report.n_events += batch.add(stream, number, history)
-        if len(batch) >= _BATCH:
-            batch.write(db)
-            if progress:
-                progress(report.n_events, n_all)
-    batch.write(db)
-    if progress:
-        progress(report.n_events, n_all)
-    return report
+    n_all = _one(db, "count", {"position": position})
+    _require_streams(db, position)
+    n_done = 0
+
+    def tell(n: int) -> None:
+        nonlocal n_done
+        n_done += n
+        if progress:
+            progress(n_done, n_all)
+
+    parts = _parts(db, position, n_all)
+    if jobs > 1:
+        share(ledger, shadow.name, parts, jobs, tell)
+    else:
+        filler = Filler(ledger, connection)
+        for part in parts:
+            filler.fill(part, tell)
+    with connection.transaction():
+        for table in PARTS:
+            db.execute(_SQL[f"add_up_{table}"])
+        shadow.add_keys(connection, _NEEDED_KEYS)
+        _fill_services(ledger, connection, position)
+        _fill_others(ledger, connection, position, tell)
+    tell(0)
+    if n_done != n_all:  # pragma: no cover - the streams were looked at first
+        raise LedgerError(f"of {n_all} events only {n_done} were folded; this is a bug")
+    return n_done
 
 
-def _streams(
-    ledger: Ledger, connection: Connection[Any], position: int
-) -> Iterator[tuple[tuple[Stream, int], list[Placed]]]:
-    """Give each aggregate's whole history, one after the other, in bounded memory."""
-    event_of = ledger.event_mapper.event_of
-    current: UUID | None = None
-    history: list[Placed] = []
-    key = (Stream.record, 0)
-    with connection.cursor("replay", row_factory=tuple_row) as events:
-        events.itersize = 10_000
-        events.execute(_SQL["events"], {"position": position}, binary=True)
-        for originator_id, version, topic, state, at in events:
-            if originator_id != current:
-                if history:
-                    yield key, history
-                current, history, key = originator_id, [], _stream_number(originator_id, version)
-            if version != len(history) + 1:
-                raise ImpossibleHistory(
-                    f"{key[0].name} {key[1]}", version, f"version {len(history) + 1} is missing"
-                )
-            recorded = Recorded(*key, version, event_of(topic, state))
-            history.append(Placed(at, recorded))
-    if history:
-        yield key, history
+def _one(db: Db, statement: str, parameters: dict[str, Any] | None = None) -> Any:
+    row = db.execute(_SQL[statement], parameters).fetchone()
+    return row[0] if row else None
 
 
-def _stream_number(originator_id: UUID, version: int) -> tuple[Stream, int]:
-    try:
-        return stream_number(originator_id)
-    except ValueError:
-        raise ImpossibleHistory(
-            f"stream {originator_id}", version, "there is no such kind of stream"
-        ) from None
+def _require_streams(db: Db, position: int) -> None:
+    """Return if every event belongs to a kind of stream that there is."""
+    parameters = {
+        "firsts": [stream_uuid(stream, 0) for stream in Stream],
+        "lasts": [stream_uuid(stream, ID_MAX) for stream in Stream],
+        "position": position,
+    }
+    row = db.execute(_SQL["stray"], parameters).fetchone()
+    if row is not None:
+        raise ImpossibleHistory(f"stream {row[0]}", row[1], "there is no such kind of stream")
 
 
-class _Batch:
+def _parts(db: Db, position: int, n_events: int) -> Iterator[Part]:
+    """Yield all records, in ranges that have about the same number of events each."""
+    newest = _one(db, "newest_stream", {"last": stream_uuid(Stream.record, ID_MAX)})
+    if newest is None or newest < stream_uuid(Stream.record, 0):
+        return
+    last = stream_number(newest)[1]
+    width = max(1, last * _PART_EVENTS // max(1, n_events))
+    for first in range(0, last + 1, width):
+        yield Part(first, min(first + width - 1, last), position)
+
+
+def _fill_services(ledger: Ledger, connection: Connection[TupleRow], position: int) -> None:
+    """Write what services wait for. Their children are in, so all count what these are now."""
+    db, after = cursor_of(connection), 0
+    while True:
+        found = db.execute(_SQL["services"], {"after": after, "limit": _SERVICES}).fetchall()
+        if not found:
+            return
+        after = found[-1][0]
+        ids = [stream_uuid(Stream.record, id_) for (id_,) in found]
+        rows = db.execute(_SQL["histories"], {"ids": ids, "position": position}).fetchall()
+        happened: list[Recorded] = []
+        changes: list[tuple[Record, Record]] = []
+        for (_, number), history in histories(rows, ledger.event_mapper.event_of):
+            folded = fold(number, (recorded.event for recorded in history))
+            changes.append((Record(number), folded))
+            happened += history
+        service_queue.write(db, changes, happened, tell=False)
+
+
+def _fill_others(
+    ledger: Ledger, connection: Connection[TupleRow], position: int, tell: Callable[[int], None]
+) -> None:
+    """Write what is no record, as live operations do."""
+    db, batch = cursor_of(connection), Batch(ledger)
+    others = [stream for stream in Stream if stream is not Stream.record]
+    parameters = {
+        "first": stream_uuid(min(others), 0),
+        "last": stream_uuid(max(others), ID_MAX),
+        "position": position,
+    }
+    with rows_of(connection, "of_streams", parameters) as rows:
+        event_of = ledger.event_mapper.event_of
+        for (stream, number), history in histories(rows, event_of, batch.user_blocks):
+            tell(batch.add(stream, number, history))
+            if batch.is_full:
+                batch.write(db)
+        batch.write(db)
+
+
+def follow(ledger: Ledger, db: Db, after: int, upto: int) -> int:
+    """Bring tables that are what the log says up to a position to a later one.
+
+    What changed is folded from its whole history, and so needs no table that says what it was.
+
+    Args:
+        ledger: which.
+        db: whose search path is at the tables.
+        after: the position that the tables are at.
+        upto: the position that they shall be at.
+
+    Returns:
+        How many events there were in between.
+
+    Raises:
+        ImpossibleHistory: the log is broken.
+        UnknownEvent: the log has an event that this version does not know.
+        UnreadableEvent: the log has bytes that are no event.
+        StoreUnavailable: the database does not answer.
+    """
+    n_events, batch = 0, Batch(ledger)
+    while after < upto:
+        bounds = {"after": after, "upto": upto, "limit": _SLICE}
+        found = db.execute(_SQL["slice"], bounds, prepare=True).fetchall()
+        if not found:
+            break
+        n_new = Counter(originator_id for _, originator_id in found)
+        after = found[-1][0]
+        of_them = {"ids": list(n_new), "position": after}
+        rows = db.execute(_SQL["histories"], of_them, prepare=True).fetchall()
+        event_of = ledger.event_mapper.event_of
+        for (stream, number), history in histories(rows, event_of, batch.user_blocks):
+            n_known = len(history) - n_new[stream_uuid(stream, number)]
+            batch.add(stream, number, history, n_known=n_known)
+        batch.write(db)
+        n_events += len(found)
+    return n_events
+
+
+class Batch:
     """Folded aggregates that are written to the shadow together."""
 
     def __init__(self, ledger: Ledger) -> None:
         # Not the ledger's own registry: what it remembers may not be what the table has.
         self._lanes = LaneRegistry(ledger.datastore)
+        self.user_blocks: set[tuple[str, int]] = set()
         self._clear()
 
     def _clear(self) -> None:
@@ -230,24 +418,28 @@ class _Batch:
         self._datasets: list[Dataset] = []
         self._webhooks: list[Webhook] = []
         self._happened: list[Recorded] = []
-        self._user_blocks: set[tuple[str, int]] = set()
 
     def __len__(self) -> int:
         others = (self._managers, self._tokens, self._jobs, self._datasets, self._webhooks)
         return len(self._records) + sum(len(each) for each in others)
 
-    def add(self, stream: Stream, number: int, placed: list[Placed]) -> int:
-        """Fold the history of one aggregate; return how many events it has."""
-        history = [each.recorded for each in placed]
-        for position, recorded in placed:
-            if recorded.event.actor.startswith(USER):
-                self._user_blocks.add((recorded.event.actor, position // BLOCK_SIZE))
+    @property
+    def is_full(self) -> bool:
+        """Whether it is time to write."""
+        return len(self) >= AGGREGATES_MAX or len(self._happened) >= EVENTS_MAX
+
+    def add(self, stream: Stream, number: int, history: list[Recorded], *, n_known: int = 0) -> int:
+        """Fold the history of one aggregate; return how many events it has.
+
+        The tables that are written to know its first `n_known` events already.
+        """
         match stream:
             case Stream.record:
-                record = Record(number)
-                for recorded in history:
-                    record = evolve(record, recorded.event)
-                self._records.append((Record(number), record))
+                before = fold(number, (recorded.event for recorded in history[:n_known]))
+                after = before
+                for recorded in history[n_known:]:
+                    after = evolve(after, recorded.event)
+                self._records.append((before, after))
             case Stream.manager:
                 manager = Manager(number)
                 for recorded in history:
@@ -273,13 +465,13 @@ class _Batch:
                 for recorded in history:
                     job = evolve_job(job, recorded.event)
                 self._jobs.append(job)
-        self._happened += history
+        self._happened += history[n_known:]
         return len(history)
 
     def write(self, db: Db) -> None:
         """Write what was folded through the same statements as live operations."""
         lanes = self._lanes
-        lanes.intern(_lanes(after for _, after in self._records))
+        lanes.intern(_lanes(record for change in self._records for record in change))
         write_projections(
             db,
             lanes,
@@ -290,8 +482,10 @@ class _Batch:
             self._datasets,
             self._webhooks,
             self._happened,
+            destroy=False,
         )
-        user_blocks.write(db, self._user_blocks)
+        user_blocks.write(db, self.user_blocks)
+        self.user_blocks.clear()
         self._clear()
 
 

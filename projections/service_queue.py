@@ -64,20 +64,27 @@ class _Story:
         return {*self.newest.named_children, *(self.newest.awaits or ())}
 
 
-def write(db: Db, changes: Sequence[tuple[Record, Record]], happened: Iterable[Recorded]) -> None:
+def write(
+    db: Db,
+    changes: Sequence[tuple[Record, Record]],
+    happened: Iterable[Recorded],
+    *,
+    tell: bool = True,
+) -> None:
     """Bring what services wait for from what it was to what it is.
 
     Records that only moved between statuses in which a child is open concern nobody. The order
     within is such that a replay, which meets parents and children in any order, counts the same:
     first the services that wait already hear of children that moved, then those that have
-    decided anew count theirs.
+    decided anew count theirs. Unless `tell`, nobody hears of children: where the table `records`
+    is up to date before the first service is written, all count what their children are now.
     """
     services = [
         (before, after)
         for before, after in changes
         if (after if after.exists else before).kind is Kind.service
     ]
-    moved = _moved(changes)
+    moved = _moved(changes) if tell else []
     if not services and not moved:
         return
     stories = _stories(services, happened)
@@ -202,7 +209,7 @@ def fill(connection: Connection[Any]) -> None:
             for _, version, topic, state in rows.fetchall()
         ]
         after = fold(record_id, (recorded.event for recorded in history))
-        write(db, [(Record(record_id), after)], history)
+        write(db, [(Record(record_id), after)], history, tell=False)
 
 
 # What runners do

@@ -14,16 +14,24 @@ from .statements import statements
 _SQL = statements("status_counts")
 
 
-def write(
-    db: Db, changes: Sequence[tuple[Record, Record]], lane_id_of: Callable[[Record], int]
-) -> None:
-    """Add what the changes add and take away."""
+def changed(
+    changes: Sequence[tuple[Record, Record]], lane_id_of: Callable[[Record], int]
+) -> Counter[tuple[int, str]]:
+    """Return what the changes add and take away, by lane and status."""
     deltas: Counter[tuple[int, str]] = Counter()
     for before, after in changes:
         if before.status is not None:
             deltas[lane_id_of(before), before.status.value] -= 1
         if after.status is not None:
             deltas[lane_id_of(after), after.status.value] += 1
+    return deltas
+
+
+def write(
+    db: Db, changes: Sequence[tuple[Record, Record]], lane_id_of: Callable[[Record], int]
+) -> None:
+    """Add what the changes add and take away."""
+    deltas = changed(changes, lane_id_of)
     keys = [key for key, delta in deltas.items() if delta]
     if keys:
         parameters = {

@@ -16,7 +16,7 @@ import click
 
 from recordledger import __version__
 
-from .commands import collecting, following, looking, managing, proving, routing
+from .commands import collecting, following, looking, managing, proving, replaying, routing
 from .commands import services as service_commands
 from .commands import webhooks as webhook_commands
 from .commands.databases import (
@@ -613,6 +613,19 @@ def migrate(database_url: str | None, database_schema: str) -> None:
 @DATABASE_SCHEMA
 @click.option("--check", is_flag=True, help="Compare with the live tables; change nothing.")
 @click.option("--differences", default=20, show_default=True, help="Most to show for each table.")
+@click.option("--rebuild", is_flag=True, help="Put new tables into the places of the live ones.")
+@click.option("--only", multiple=True, help="Rebuild only this table. Repeatable.")
+@click.option(
+    "--as-of",
+    callback=replaying.moment,
+    help="Fold up to this position of the log, or to this time, like 2026-11-21T16:30. UTC.",
+)
+@click.option("--into", help="Keep the tables as they were then in this new schema.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    help="Processes that fold. [as many as there are processors, if the log is long]",
+)
 @says_what_is_wrong
 def replay(
     home: Path | None,
@@ -620,40 +633,42 @@ def replay(
     database_schema: str,
     check: bool,
     differences: int,
+    rebuild: bool,
+    only: tuple[str, ...],
+    as_of: int | datetime | None,
+    into: str | None,
+    jobs: int | None,
 ) -> None:
-    """Fold the whole log again and compare the projections with it, row by row.
+    """Fold the whole log again: to check the tables, to rebuild them, or to see them as they were.
 
     It may run while the ledger is in use. Without --database-url it looks at the embedded database
-    of `recordledger up`, which must be running.
+    of `recordledger up`, which must be running. docs/replay.md says more.
 
-    Exit status is 0 when the tables agree with the log, and 1 when they differ.
+    \b
+    Examples:
+      recordledger replay --check
+      recordledger replay --rebuild --only records --only claim_queue
+      recordledger replay --as-of 4711
+      recordledger replay --as-of 2026-11-21T16:30 --into friday
+
+    Exit status is 0, and with --check 1 if the tables differ from the log.
     """
-    from rich.progress import Progress
-
-    from recordledger.projections.replay import check_replay
-
-    if not check:
-        raise click.UsageError("say --check: rebuilding live tables is not offered yet")
+    if [check, rebuild, as_of is not None].count(True) != 1:
+        raise click.UsageError("say one of --check, --rebuild and --as-of")
+    if only and not rebuild:
+        raise click.UsageError("--only goes with --rebuild")
+    if into is not None and as_of is None:
+        raise click.UsageError("--into goes with --as-of")
     ledger = open_ledger(running_database(home, database_url), database_schema)
     try:
-        with Progress(transient=True) as bar:
-            task = bar.add_task("folding the log", total=None)
-            report = check_replay(
-                ledger,
-                differences_max=differences,
-                progress=lambda done, total: bar.update(task, completed=done, total=total),
-            )
+        if as_of is not None:
+            replaying.go_back(ledger, jobs, as_of, into)
+        elif rebuild:
+            replaying.rebuild(ledger, jobs, only)
+        else:
+            replaying.check(ledger, jobs, differences)
     finally:
         ledger.close()
-    click.echo(f"{report.n_events} events up to position {report.position}")
-    for difference in report.differences:
-        click.echo(str(difference))
-    for digest, record_id in report.missing_payloads:
-        click.echo(f"payload {digest}, which record {record_id} names, is not there")
-    if not report.equal:
-        click.echo("The tables differ from the log.")
-        sys.exit(1)
-    click.echo("The tables agree with the log, row by row.")
 
 
 @main.command()

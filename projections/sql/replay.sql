@@ -1,10 +1,84 @@
--- name: events
--- Every event up to a position, stream by stream: the history of one aggregate comes in one piece,
--- so that a replay holds one aggregate at a time, however long the log is.
+-- name: head
+-- The newest position; 0 in an empty log.
+SELECT coalesce(max(notification_id), 0) FROM ledger_events;
+
+-- name: count
+-- How many events there are up to a position.
+SELECT count(*) FROM ledger_events WHERE notification_id <= %(position)s;
+
+-- name: stray
+-- An event that belongs to no kind of stream: between the last of one kind and the first of the next.
+SELECT originator_id, originator_version
+  FROM (SELECT lag(last) OVER (ORDER BY first) AS below, first
+          FROM unnest(%(firsts)b::uuid[], %(lasts)b::uuid[]) AS kind (first, last)
+         UNION ALL
+        SELECT max_last, NULL
+          FROM (SELECT last AS max_last
+                  FROM unnest(%(lasts)b::uuid[]) AS kind (last)
+                 ORDER BY last DESC LIMIT 1) AS newest) AS gap
+ CROSS JOIN LATERAL (
+       SELECT e.originator_id, e.originator_version
+         FROM ledger_events e
+        WHERE (gap.below IS NULL OR e.originator_id > gap.below)
+          AND (gap.first IS NULL OR e.originator_id < gap.first)
+          AND e.notification_id <= %(position)b::bigint
+        LIMIT 1) AS event
+ LIMIT 1;
+
+-- name: newest_stream
+-- The last stream at or before another.
+SELECT originator_id FROM ledger_events
+ WHERE originator_id <= %(last)b::uuid
+ ORDER BY originator_id DESC
+ LIMIT 1;
+
+-- name: of_streams
+-- The events of some streams up to a position, stream by stream: the history of one aggregate comes
+-- in one piece, so that a replay holds one aggregate at a time, however long the log is.
 SELECT originator_id, originator_version, topic, state, notification_id
   FROM ledger_events
- WHERE notification_id <= %(position)s
+ WHERE originator_id BETWEEN %(first)s::uuid AND %(last)s::uuid
+   AND notification_id <= %(position)s
  ORDER BY originator_id, originator_version;
+
+-- name: histories
+-- The same of single streams.
+SELECT originator_id, originator_version, topic, state, notification_id
+  FROM ledger_events
+ WHERE originator_id = ANY(%(ids)b::uuid[])
+   AND notification_id <= %(position)b::bigint
+ ORDER BY originator_id, originator_version;
+
+-- name: slice
+-- The next events after a position, and where they belong.
+SELECT notification_id, originator_id
+  FROM ledger_events
+ WHERE notification_id > %(after)b::bigint
+   AND notification_id <= %(upto)b::bigint
+ ORDER BY notification_id
+ LIMIT %(limit)b::bigint;
+
+-- name: services
+SELECT id FROM records WHERE kind = 'service' AND id > %(after)s ORDER BY id LIMIT %(limit)s;
+
+-- name: add_up_status_counts
+INSERT INTO status_counts (lane_id, status, n_records)
+SELECT lane_id, status, sum(n_records) FROM status_count_parts GROUP BY lane_id, status;
+
+-- name: add_up_rescue_counts
+INSERT INTO rescue_counts (kind, n_results, compute_ms, core_ms)
+SELECT kind, sum(n_results), sum(compute_ms), sum(core_ms) FROM rescue_count_parts GROUP BY kind;
+
+-- name: add_up_operations
+-- What an operation is, its first event says, as in `operations.parts_of`.
+INSERT INTO operations (id, action, actor, reason, started_at, undoes, n_changes)
+SELECT DISTINCT ON (id) id, action, actor, reason, started_at, undoes,
+       sum(n_changes) OVER (PARTITION BY id)
+  FROM operation_parts
+ ORDER BY id, started_at, number DESC, version DESC;
+
+-- name: add_up_user_blocks
+INSERT INTO user_blocks (actor, block) SELECT DISTINCT actor, block FROM user_block_parts;
 
 -- name: differences
 -- Rows that stand in only one of two tables, or differ between them.

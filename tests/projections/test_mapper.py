@@ -346,6 +346,9 @@ BAD: Final = Outcome(
 )
 # What was said has been a payload since an erasure destroys it; before, it was in the event.
 SAID: Final = BAD.model_copy(update={"error_message": _ref(11)})
+# How many processors a task was given has been told since some time after that.
+WIDE: Final = GOOD.model_copy(update={"cores": 4})
+WIDE_SAID: Final = SAID.model_copy(update={"cores": 4})
 SPEC: Final[Mapping[str, Any]] = {
     "kind": Kind.task,
     "spec": _ref(6),
@@ -463,7 +466,8 @@ _WITH_NEWER_FIELDS: Final[Mapping[str, tuple[Event, ...]]] = {
         ),
     ),
     "reset": (e.Reset(retry=2, not_before=LATER, **FULL),),
-    "completed": (e.Completed(attempt=1, outcome=GOOD.model_copy(update={"cores": 4}), **FULL),),
+    "completed": (e.Completed(attempt=1, outcome=WIDE, **FULL),),
+    "result_adopted": (e.ResultAdopted(attempt=1, outcome=WIDE, **FULL),),
 }
 
 
@@ -492,10 +496,12 @@ EXAMPLES: Final[Mapping[str, tuple[Event, ...]]] = {
     "program_probed": (ProgramProbed(program="psi4", record_id=411, until=LATER, **FULL),),
     "program_resumed": (ProgramResumed(program="psi4", **FULL),),
     "errored": (
+        e.Errored(attempt=1, outcome=WIDE_SAID, **FULL),
         e.Errored(attempt=1, outcome=SAID, **FULL),
         *_in_order(_EXAMPLES["errored"]),
     ),
     "late_result": (
+        e.LateResult(attempt=1, manager_id=7, outcome=WIDE_SAID, **FULL),
         e.LateResult(attempt=1, manager_id=7, outcome=SAID, **FULL),
         *_in_order(_EXAMPLES["late_result"]),
     ),
@@ -504,6 +510,14 @@ EXAMPLES: Final[Mapping[str, tuple[Event, ...]]] = {
         *_in_order(_EXAMPLES["commented"]),
     ),
     "reverted": (
+        e.Reverted(
+            status="error",
+            outcome=WIDE_SAID,
+            manager_id=7,
+            finished_at=LATER,
+            retries_used=2,
+            **FULL,
+        ),
         e.Reverted(
             status="error", outcome=SAID, manager_id=7, finished_at=LATER, retries_used=2, **FULL
         ),

@@ -19,6 +19,7 @@ from recordledger.domain import events as e
 from recordledger.domain.access import Role
 from recordledger.domain.errors import ImpossibleHistory, UnknownEvent, UnreadableEvent
 from recordledger.domain.events import Event
+from recordledger.domain.policies import Policies
 from recordledger.domain.propagation import Action
 from recordledger.domain.record import Record
 from recordledger.domain.status import Status
@@ -26,7 +27,11 @@ from recordledger.domain.streams import Stream, stream_uuid
 from recordledger.projections import records
 from recordledger.projections.bulk import AT_ONCE_MAX
 from recordledger.projections.bulk import order as bulk_order
-from recordledger.projections.dispatch import deactivate_manager, lose_silent_managers
+from recordledger.projections.dispatch import (
+    deactivate_manager,
+    lose_silent_managers,
+    return_results,
+)
 from recordledger.projections.gate import issue_token, revoke_token
 from recordledger.projections.ledger import Operation
 from recordledger.projections.management import Order
@@ -38,7 +43,7 @@ from tests.domain.specification import live
 from tests.postgres import new_database
 
 from .collection import Collection
-from .stage import ALICE, BOB, OK, Stage, bad, entry, good, staged, together
+from .stage import ALICE, BOB, OK, Stage, bad, entry, good, result, staged, together
 
 # What the builders of `tests.examples` name.
 CONTENTS: Final = (
@@ -226,6 +231,83 @@ def test_nothing_stays_behind(furnished: Stage) -> None:
     check_replay(furnished.ledger)
     assert schemas(furnished) == before
     assert furnished.ask("SELECT count(*) FROM pg_class") == n
+
+
+# In several processes
+
+
+def test_several_processes_find_the_same(furnished: Stage) -> None:
+    n = furnished.ask("SELECT count(*) FROM pg_class")
+    report = check_replay(furnished.ledger, jobs=2)
+    assert report.equal
+    assert report.n_events == furnished.head()
+    assert furnished.ask("SELECT count(*) FROM pg_class") == n
+    statement, table, columns = CORRUPTIONS["a status"]
+    with corrupted(furnished, statement):
+        [difference] = check_replay(furnished.ledger, jobs=2).differences
+        assert (difference.table, difference.columns) == (table, columns)
+
+
+def test_what_comes_while_several_processes_fold_is_folded_too(stage: Stage) -> None:
+    furnish(stage)
+    n_before = stage.head()
+    more: list[int] = []
+
+    def happen(_done: int, _of: int) -> None:
+        if not more:
+            more.extend(stage.submit(3))
+            stage.service(*more)
+            stage.done(Action.comment, more[0], text="a remark")
+            stage.happen(stage.submit()[0], e.Erased)
+            collected(stage)
+            furnish(stage)
+
+    report = check_replay(stage.ledger, jobs=2, progress=happen)
+    assert [str(each) for each in report.differences] == []
+    assert report.equal
+    assert report.n_events == stage.head() > 2 * n_before
+    assert report.position == stage.newest()
+
+
+def test_what_a_process_cannot_fold_is_named_as_if_it_were_here(stage: Stage) -> None:
+    stage.submit()
+    damage(stage, "UPDATE ledger_events SET topic = 'invented_later'")
+    before = schemas(stage)
+    with pytest.raises(UnknownEvent, match="does not know the event invented_later") as unknown:
+        check_replay(stage.ledger, jobs=2)
+    assert (unknown.value.topic, unknown.value.version) == ("invented_later", None)
+    assert schemas(stage) == before
+
+
+def test_a_service_waits_for_services_and_all_are_counted_once(stage: Stage) -> None:
+    """Parents come before their children here, and after them: ids say nothing about it."""
+    below = stage.service(*stage.submit(2))
+    above = stage.service(below, *stage.submit(1))
+    (later,) = stage.services(1)
+    stage.adopt_children(above, [later])
+    manager_id = stage.manager()
+    stage.hand_in(manager_id, stage.claim(manager_id), good())
+    stage.happen(below, e.Cancelled)
+    stage.require_equal()
+
+
+@pytest.mark.parametrize("is_first_late", [True, False])
+@pytest.mark.parametrize("step", [1, -1])
+def test_an_operation_that_did_several_things_has_the_same_name_in_any_order(
+    stage: Stage, is_first_late: bool, step: int
+) -> None:
+    """One return adopts what came late, by a policy, and resets what went wrong, by another."""
+    ids = stage.submit(2)
+    manager_id = stage.manager()
+    stage.claim(manager_id)
+    late, wrong = ids if is_first_late else reversed(ids)
+    stage.happen(late, e.LeaseExpired, attempt=1)
+    results = [result(late, 1, good()), result(wrong, 1, bad())]
+    policies = Policies({"*": 1}, adopt_late_results=True)
+    return_results(stage.ledger, manager_id, results[::step], user=BOB, policies=policies)
+    assert stage.topics(late)[-1] == "result_adopted"
+    assert stage.topics(wrong)[-1] == "reset"
+    stage.require_equal()
 
 
 # Different
@@ -486,7 +568,7 @@ def test_a_routing_key_that_was_changed_is_found(stage: Stage, statement: Litera
 # A log that is damaged
 
 
-def damage(stage: Stage, *statements: LiteralString) -> None:
+def damage(stage: Stage, *statements: str) -> None:
     """Do to the log what only an owner who is bent on it can do."""
     stage.do("GRANT ALL ON ledger_events TO CURRENT_USER")
     stage.do("ALTER TABLE ledger_events DISABLE TRIGGER ledger_events_are_immutable")
@@ -538,9 +620,19 @@ def test_bytes_that_are_no_event_are_not_passed_over(stage: Stage) -> None:
         check_replay(stage.ledger)
 
 
-def test_a_stream_of_no_kind_is_not_passed_over(stage: Stage) -> None:
+@pytest.mark.parametrize(
+    "stream",
+    [
+        "00000000-0000-0000-0000-000000000001",
+        "00000000-0000-0001-8000-000000000001",
+        "00000000-0000-0003-ffff-ffffffffffff",
+        "00000000-0001-0001-0000-000000000001",
+        "ffffffff-ffff-ffff-ffff-ffffffffffff",
+    ],
+)
+def test_a_stream_of_no_kind_is_not_passed_over(stage: Stage, stream: str) -> None:
     stage.submit()
-    damage(stage, "UPDATE ledger_events SET originator_id = gen_random_uuid()")
+    damage(stage, f"UPDATE ledger_events SET originator_id = '{stream}'")  # noqa: S608
     with pytest.raises(ImpossibleHistory, match="no such kind of stream"):
         check_replay(stage.ledger)
 

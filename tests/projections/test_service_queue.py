@@ -276,7 +276,9 @@ def test_a_lease_that_is_over_is_another_ones(stage: Stage) -> None:
 
 def test_an_older_ledger_learns_what_its_services_wait_for(stage: Stage) -> None:
     [a, b] = stage.submit(2)
+    [above] = stage.services(1)
     service, ended = stage.service(a, b), stage.service(a)
+    stage.adopt_children(above, [service, ended])
     stage.finish(ended, good())
     manager_id = stage.manager()
     [(first, attempt)] = stage.claim(manager_id, 1).items()
@@ -286,7 +288,8 @@ def test_an_older_ledger_learns_what_its_services_wait_for(stage: Stage) -> None
     with stage.connected() as connection, connection.transaction():
         service_queue.fill(connection)
     assert row(stage, service) == (2, 1, 0, False)
-    assert violations(stage, [a, b, service, ended]) == {}
+    assert row(stage, above) == (2, 1, 0, False)
+    assert violations(stage, [a, b, above, service, ended]) == {}
     stage.require_equal()
 
 
