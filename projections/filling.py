@@ -205,7 +205,7 @@ class Filler:
         sums = rescues.sums_of(recorded.event for recorded in happened)
         for table, columns, rows in (
             ("claim_queue", _CLAIM_QUEUE, [place for place in places if place is not None]),
-            ("payload_references", _REFERENCES, sorted(payloads.references(folded, happened))),
+            ("payload_references", _REFERENCES, payloads.references(folded, happened)),
             ("dependencies", _DEPENDENCIES, families.new_edges(folded, happened)),
             ("comments", _COMMENTS, comments.made(folded, happened, texts)),
             ("operation_changes", _CHANGES, changes),
