@@ -598,6 +598,7 @@ def replay(
     if into is not None and as_of is None:
         raise click.UsageError("--into goes with --as-of")
     ledger = _ledger(_running_database(home, database_url), database_schema)
+    _exit_on_sigterm()
     try:
         if as_of is not None:
             replaying.go_back(ledger, jobs, as_of, into)

@@ -62,12 +62,13 @@ class PeakOfAll(PeakMemory):
 
     def _now(self) -> float:
         me = psutil.Process()
-        folding = [
-            process
-            for process in me.children(recursive=True)
-            if "recordledger.projections.filling" in process.cmdline()
-        ]
-        return sum(float(each.memory_info().rss) for each in (me, *folding)) / 1e6
+        found = float(me.memory_info().rss)
+        for process in me.children(recursive=True):
+            # One that has just ended has no memory.
+            with suppress(psutil.NoSuchProcess):
+                if "recordledger.projections.filling" in process.cmdline():
+                    found += process.memory_info().rss
+        return found / 1e6
 
 
 def processor_s(home: str) -> tuple[float, float]:
@@ -133,7 +134,7 @@ def measure(stage: Stage, home: str, jobs: int | None) -> dict[str, float]:
     if not report.equal:
         raise RuntimeError("the rebuilt tables are not what the log says")
     costs: dict[str, float] = {}
-    for name, before, after in zip(("rebuild", "check"), moments, moments[1:], strict=True):
+    for name, before, after in zip(("rebuild", "check"), moments[:-1], moments[1:], strict=True):
         took, python, database = (b - a for a, b in zip(before, after, strict=True))
         costs[f"{name}_rate"] = n_events / took
         costs[f"{name}_python_us"] = 1e6 * python / n_events
