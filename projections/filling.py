@@ -11,6 +11,7 @@ input says what to do, and lines of JSON on its standard output say what was don
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -216,7 +217,7 @@ class Filler:
         sums = rescues.sums_of(recorded.event for recorded in happened)
         for table, columns, rows in (
             ("claim_queue", _CLAIM_QUEUE, [place for place in places if place is not None]),
-            ("payload_references", _REFERENCES, sorted(payloads.references(folded, happened))),
+            ("payload_references", _REFERENCES, payloads.references(folded, happened)),
             ("dependencies", _DEPENDENCIES, families.new_edges(folded, happened)),
             ("comments", _COMMENTS, comments.made(folded, happened, texts)),
             ("operation_changes", _CHANGES, changes),
@@ -354,6 +355,8 @@ def _error_of(answer: dict[str, Any]) -> LedgerError:
 
 def main() -> None:
     """Fill parts of a shadow, one for each line of the standard input, until there are no more."""
+    # Ctrl-C reaches all processes of a terminal: the one that has started this one ends it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     told: dict[str, str] = json.loads(sys.stdin.readline())
     ledger = Ledger(told["url"], told["schema"], pool_size=1)
     try:

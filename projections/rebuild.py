@@ -104,7 +104,8 @@ def rebuild(
         n_events = fill(
             ledger, connection, shadow, position, jobs=jobs_for(db, jobs), progress=progress
         )
-        shadow.complete(connection)
+        with connection.transaction():
+            shadow.complete(connection)
         _vacuum(connection, tables)
         for _ in range(_ROUNDS):
             if (newest := head(db)) - position <= _FEW:

@@ -169,7 +169,7 @@ def check_replay(
     with as_ledger_errors(), connect(ledger.url, ledger.schema) as connection:
         jobs = jobs_for(cursor_of(connection), jobs)
         if jobs == 1:
-            with _snapshot(connection, ledger.schema):
+            with _snapshot(connection, shadow):
                 shadow.create(connection, logged=False)
                 shadow.use(connection)
                 report.position = head(cursor_of(connection))
@@ -185,7 +185,7 @@ def check_replay(
                     ledger, filling, shadow, position, jobs=jobs, progress=progress
                 )
             # What has come meanwhile is folded in the snapshot in which all is compared.
-            with _snapshot(connection, ledger.schema):
+            with _snapshot(connection, shadow):
                 shadow.use(connection)
                 db = cursor_of(connection)
                 report.position = head(db)
@@ -197,7 +197,7 @@ def check_replay(
 
 
 @contextmanager
-def _snapshot(connection: Connection[Any], schema: str) -> Generator[None]:
+def _snapshot(connection: Connection[Any], shadow: Shadow) -> Generator[None]:
     """Give a transaction that sees one state, and leaves none of its own.
 
     The tables are locked first, so that a rebuild that ends meanwhile does not put others into
@@ -205,8 +205,7 @@ def _snapshot(connection: Connection[Any], schema: str) -> Generator[None]:
     """
     connection.isolation_level = IsolationLevel.REPEATABLE_READ
     with connection.transaction(force_rollback=True):
-        tables = SQL(", ").join(Identifier(schema, table) for table in PROJECTIONS)
-        connection.execute(SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(tables))
+        shadow.hold_live(connection)
         yield
 
 

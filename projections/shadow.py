@@ -104,13 +104,20 @@ class Shadow:
             connection.execute(_SQL["let_go"], {"lock": _SHADOW_LOCK, "name": self.name})
 
     def add_keys(self, connection: Connection[Any], tables: Collection[str] | None = None) -> None:
-        """Give tables, or these of them, the primary keys that the live ones have and they lack."""
+        """Give tables, or these of them, the primary keys that the live ones have and they lack.
+
+        In a transaction: meanwhile no rebuild puts others into the places of the live ones.
+        """
+        self.hold_live(connection)
         for table, name, definition in self._missing(connection, "primary_keys"):
             if tables is None or table in tables:
                 self._add_constraint(connection, table, name, definition)
 
     def complete(self, connection: Connection[Any]) -> None:
-        """Give the tables all else that the live ones have: so that they can take their places."""
+        """Give the tables all else that the live ones have: so that they can take their places.
+
+        In a transaction, as `add_keys`.
+        """
         self.add_keys(connection)
         for table, name, definition in self._missing(connection, "constraints"):
             self._add_constraint(connection, table, name, definition)
@@ -120,6 +127,11 @@ class Shadow:
             connection.execute(shipped(definition.replace(on, here, 1)))
         self._copy_columns(connection)
         self._copy_privileges(connection)
+
+    def hold_live(self, connection: Connection[Any]) -> None:
+        """Keep the live tables from being replaced until the end of the transaction."""
+        tables = SQL(", ").join(Identifier(self.live, table) for table in self.tables)
+        connection.execute(SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(tables))
 
     def forget_live(self, connection: Connection[Any]) -> None:
         """Make the shadow independent of the live tables, which may then be dropped or altered.

@@ -660,6 +660,7 @@ def replay(
     if into is not None and as_of is None:
         raise click.UsageError("--into goes with --as-of")
     ledger = open_ledger(running_database(home, database_url), database_schema)
+    _exit_on_sigterm()
     try:
         if as_of is not None:
             replaying.go_back(ledger, jobs, as_of, into)

@@ -14,7 +14,7 @@ import logging
 import os
 import sys
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from time import perf_counter
 from typing import Final
@@ -62,12 +62,29 @@ class PeakOfAll(PeakMemory):
 
     def _now(self) -> float:
         me = psutil.Process()
-        folding = [
-            process
-            for process in me.children(recursive=True)
-            if "recordledger.projections.filling" in process.cmdline()
-        ]
-        return sum(float(each.memory_info().rss) for each in (me, *folding)) / 1e6
+        found = float(me.memory_info().rss)
+        for process in me.children(recursive=True):
+            # One that has just ended has no memory.
+            with suppress(psutil.NoSuchProcess):
+                if "recordledger.projections.filling" in process.cmdline():
+                    found += process.memory_info().rss
+        return found / 1e6
+
+
+def processor_s(home: str) -> tuple[float, float]:
+    """Return the processor time so far of all Python processes here, and of the database."""
+    database = 0.0
+    for process in psutil.process_iter(["name", "cmdline"]):
+        if process.info["name"] == "postgres" and any(
+            home in each for each in process.info["cmdline"] or ()
+        ):
+            for each in (process, *process.children(recursive=True)):
+                with suppress(psutil.NoSuchProcess):
+                    times = each.cpu_times()
+                    database += times.user + times.system
+            times = process.cpu_times()
+            database += times.children_user + times.children_system
+    return sum(os.times()[:4]), database
 
 
 def operate(stage: Stage, n_records: int) -> None:
@@ -105,28 +122,42 @@ def lengthen(stage: Stage, n_events: int) -> None:
     stage.do("ANALYZE ledger_events")
 
 
-def measure(stage: Stage, jobs: int | None) -> dict[str, float]:
+def measure(stage: Stage, home: str, jobs: int | None) -> dict[str, float]:
     """Rebuild all tables and compare them with the log; return rates, memory and sizes."""
     n_events = stage.head()
     with PeakOfAll(os.getpid()) as memory:
-        began = perf_counter()
+        moments = [(perf_counter(), *processor_s(home))]
         done = rebuild(stage.ledger, jobs=jobs)
-        rebuilt = perf_counter()
+        moments.append((perf_counter(), *processor_s(home)))
         report = check_replay(stage.ledger, jobs=jobs)
-        checked = perf_counter()
+        moments.append((perf_counter(), *processor_s(home)))
     if not report.equal:
         raise RuntimeError("the rebuilt tables are not what the log says")
+    costs: dict[str, float] = {}
+    for name, before, after in zip(("rebuild", "check"), moments[:-1], moments[1:], strict=True):
+        took, python, database = (b - a for a, b in zip(before, after, strict=True))
+        costs[f"{name}_rate"] = n_events / took
+        costs[f"{name}_python_us"] = 1e6 * python / n_events
+        costs[f"{name}_database_us"] = 1e6 * database / n_events
     sizes = [stage.ask(_SIZE, [table])[0][0] for table in PROJECTIONS]
     return {
         "events": n_events,
         "records": stage.ask("SELECT count(*) FROM records")[0][0],
         "log_mb": stage.ask(_SIZE, ["ledger_events"])[0][0] / 1e6,
         "tables_mb": sum(sizes) / 1e6,
-        "rebuild_rate": n_events / (rebuilt - began),
-        "check_rate": n_events / (checked - rebuilt),
+        **costs,
         "waited_ms": 1000 * done.waited_s,
         "memory_mb": memory.peak_mb,
     }
+
+
+def _costs(figures: dict[str, float], name: str) -> list[tuple[str, str]]:
+    python, database = figures[f"{name}_python_us"], figures[f"{name}_database_us"]
+    return [
+        (f"{name}, events/s", f"{figures[f'{name}_rate']:,.0f}"),
+        ("  processor time of an event, Python + database, us", f"{python:.1f} + {database:.1f}"),
+        ("  if two processors did nothing else, events/s", f"{2e6 / (python + database):,.0f}"),
+    ]
 
 
 def table_of(figures: dict[str, float]) -> Table:
@@ -138,8 +169,8 @@ def table_of(figures: dict[str, float]) -> Table:
         ("records", f"{figures['records']:,.0f}"),
         ("log with its indexes, MB", f"{figures['log_mb']:,.0f}"),
         ("tables with their indexes, MB", f"{figures['tables_mb']:,.0f}"),
-        ("rebuild, events/s", f"{figures['rebuild_rate']:,.0f}"),
-        ("check, events/s", f"{figures['check_rate']:,.0f}"),
+        *_costs(figures, "rebuild"),
+        *_costs(figures, "check"),
         ("goal of each, events/s", f"{RATE_MIN:,}"),
         ("others had to wait for the switch, ms", f"{figures['waited_ms']:,.0f}"),
         ("memory of all Python processes at the most, MB", f"{figures['memory_mb']:,.0f}"),
@@ -165,7 +196,7 @@ def main() -> None:
         stage = stack.enter_context(staged(postgres.url))
         operate(stage, min(RECORDS_MAX, max(_BATCH, int(given.events / EVENTS_PER_RECORD))))
         lengthen(stage, given.events)
-        figures = measure(stage, given.jobs)
+        figures = measure(stage, home, given.jobs)
     Console(width=100).print(table_of(figures))
     if given.json:
         given.json.write_text(json.dumps(figures, indent=2) + "\n")

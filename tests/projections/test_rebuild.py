@@ -22,13 +22,15 @@ from recordledger.domain.errors import (
     StoreUnavailable,
 )
 from recordledger.domain.propagation import Action
+from recordledger.projections import replay
 from recordledger.projections.database import DEFAULT_SCHEMA
 from recordledger.projections.queries import counts
 from recordledger.projections.rebuild import rebuild
 from recordledger.projections.replay import PROJECTIONS, check_replay
 from recordledger.projections.shadow import Shadow
+from recordledger.projections.submission import create_records
 
-from .stage import Stage, bad, good, staged, together
+from .stage import ALICE, Stage, bad, entry, good, staged, together
 from .test_replay import CORRUPTIONS, collected, damage, furnish, schemas
 from .test_schema import catalogue
 
@@ -209,6 +211,26 @@ def test_four_writers_go_on_while_corrupted_tables_are_mended(stage: Stage) -> N
     assert stage.n_deadlocks() == 0
     stage.require_equal()
     stage.require_sound()
+
+
+def test_a_payload_that_was_given_up_and_then_named_again_is_not_destroyed(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay, "_SLICE", 1)
+
+    def submit() -> int:
+        return create_records(stage.ledger, [entry("the same")], actor=ALICE)["ids"][0]
+
+    first, more = submit(), list[int]()
+
+    def happen(_done: int, _of: int) -> None:
+        if not more:
+            stage.happen(first, e.Erased)
+            more.append(submit())
+
+    rebuild(stage.ledger, progress=happen)
+    assert more
+    stage.require_equal()
 
 
 def test_prepared_statements_of_others_go_on_with_the_new_tables(stage: Stage) -> None:
