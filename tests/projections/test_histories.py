@@ -35,6 +35,8 @@ def busy(stage: Stage, n: int = 60) -> None:
     chance = random.Random(5)  # noqa: S311
     ids = submit(stage, 30, ALICE)
     manager_id = stage.manager("gpu")
+    for user in USERS:
+        submit(stage, 3, user)
     for _ in range(n):
         match chance.randrange(4):
             case 0:
