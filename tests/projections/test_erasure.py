@@ -180,6 +180,7 @@ def test_it_leaves_every_projection_and_its_bare_events_stay(stage: Stage) -> No
     operation = stage.done(Action.erase, record_id)
     assert get_records(stage.ledger, [record_id]) == {}
     kept = {"managers", "operations", "operation_changes", "status_counts", "tokens", "jobs"}
+    kept |= {"user_blocks"}
     for table in set(PROJECTIONS) - kept:
         assert stage.ask(f"SELECT count(*) FROM {table}") == [(0,)], table  # noqa: S608
     assert stage.ask("SELECT sum(n_records) FROM status_counts") == [(0,)]

@@ -30,17 +30,19 @@ def submit(stage: Stage, n: int, actor: str) -> list[int]:
     return create_records(stage.ledger, entries, actor=actor)["ids"]
 
 
-def busy(stage: Stage, n: int = 120) -> None:
+def busy(stage: Stage, n: int = 60) -> None:
     """Let users and managers do things in turns, one or many records at a time."""
     chance = random.Random(5)  # noqa: S311
     ids = submit(stage, 30, ALICE)
     manager_id = stage.manager("gpu")
+    for user in USERS:
+        submit(stage, 3, user)
     for _ in range(n):
         match chance.randrange(4):
             case 0:
                 stage.hand_in(manager_id, stage.claim(manager_id, 1))
             case 1:
-                submit(stage, chance.randrange(1, 150), chance.choice(USERS))
+                submit(stage, chance.randrange(1, 100), chance.choice(USERS))
             case _:
                 of = chance.sample(ids, chance.randrange(1, 20))
                 stage.order(Action.comment, *of, text="so", actor=chance.choice(USERS[:2]))
@@ -76,7 +78,7 @@ def test_pages_of_a_user_are_what_the_whole_log_has_of_it(
 
 
 def test_blocks_are_noted_exactly_and_replay_agrees(stage: Stage) -> None:
-    busy(stage, 40)
+    busy(stage, 20)
     whole = page(stage.ledger, 0, 10**6).events
     wanted = {
         (each.recorded.event.actor, each.position // BLOCK_SIZE)
@@ -91,7 +93,7 @@ def test_blocks_are_noted_exactly_and_replay_agrees(stage: Stage) -> None:
 
 
 def test_an_older_log_is_noted_by_the_migration(stage: Stage) -> None:
-    busy(stage, 40)
+    busy(stage, 20)
     noted = stage.ask("SELECT actor, block FROM user_blocks ORDER BY 1, 2")
     stage.do("DELETE FROM user_blocks")
     with connect(stage.ledger.url, stage.ledger.schema) as connection, connection.transaction():

@@ -24,7 +24,8 @@ from recordledger.domain.propagation import Action
 from recordledger.domain.record import Record
 from recordledger.domain.status import Status
 from recordledger.domain.streams import Stream, stream_uuid
-from recordledger.projections import records
+from recordledger.domain.webhook import WebhookFilter
+from recordledger.projections import records, webhook_edits
 from recordledger.projections.bulk import AT_ONCE_MAX
 from recordledger.projections.bulk import order as bulk_order
 from recordledger.projections.dispatch import (
@@ -102,6 +103,21 @@ def collected(stage: Stage) -> None:
     twin.delete()
 
 
+def told(stage: Stage) -> None:
+    """Let all that can happen to webhooks happen."""
+    for url in ("https://x.org/a", "https://x.org/b"):
+        new = webhook_edits.add(
+            stage.ledger, url, WebhookFilter(tags=("gpu",)), after=None, limit=9, actor=ALICE
+        )
+    changes: tuple[dict[str, Any], ...] = (
+        {"enabled": False},
+        {"enabled": True, "url": "https://x.org/c"},
+    )
+    for change in changes:
+        webhook_edits.modify(stage.ledger, new.webhook.id, actor=ALICE, **change)
+    webhook_edits.remove(stage.ledger, new.webhook.id, actor=ALICE)
+
+
 @pytest.fixture(scope="module")
 def furnished_url(postgres_server_url: str, migrated_template: str) -> Iterator[str]:
     """The URL of a ledger in which a little of everything has happened."""
@@ -115,6 +131,7 @@ def furnished_url(postgres_server_url: str, migrated_template: str) -> Iterator[
             nobody = range(10**9, 10**9 + AT_ONCE_MAX + 1)
             bulk_order(stage.ledger, Order(Action.cancel), nobody, actor=ALICE)
             collected(stage)
+            told(stage)
             # A payload that nobody names is nobody's business.
             with stage.ledger.datastore.writing() as db:
                 store(db, {payload_of(b"unnamed").digest: b"unnamed"})
@@ -454,6 +471,12 @@ CORRUPTIONS: Final[dict[str, tuple[LiteralString, str, tuple[str, ...]]]] = {
         "tokens",
         (),
     ),
+    "a webhook that is elsewhere": (
+        "UPDATE webhooks SET url = 'https://eve.org' WHERE state = 'enabled'",
+        "webhooks",
+        ("url",),
+    ),
+    "a user who did nothing": ("INSERT INTO user_blocks VALUES ('user:eve', 0)", "user_blocks", ()),
 }
 
 
