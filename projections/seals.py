@@ -87,14 +87,14 @@ def seal_next(
         _require_key(db, key)
         newest = _newest(db)
         frontier = _frontier(db, newest)
-        if signed is not None:
-            _require_continued(db, signed, frontier.size)
         after = 0 if newest is None else newest.position
         row = db.execute(_SQL["hash"], {"after": after, "limit": events_max}).fetchone()
         positions, hashes = row or ([], b"")
-        if not positions:
-            return None
-        return _append(db, key, frontier, positions, hashes)
+        seal = _append(db, key, frontier, positions, hashes) if positions else None
+        if signed is not None:
+            # Last: a database that has lost its newest seal, and no event, may make it again.
+            _require_continued(db, signed, frontier.size)
+        return seal
 
 
 def _require_key(db: Db, key: SigningKey) -> None:

@@ -141,6 +141,11 @@ class Forger:
                 " WHERE notification_id > (SELECT max(position) FROM seals)"
             )
 
+    def cut_off(self, position: int) -> None:
+        """Cut off all events after a position, for good."""
+        with self._connected() as db:
+            db.execute("DELETE FROM ledger_events WHERE notification_id > %s", [position])
+
     def _some(self, n: int) -> list[int]:
         """Return the positions of some random sealed events."""
         with self._connected() as db:

@@ -354,11 +354,27 @@ def test_history_that_was_rewritten_with_all_its_hashes_is_not_signed_again(
     forger = Forger(forged.url)
     forger.alter(2)
     forger.forget_seals()
-    with pytest.raises(SealBroken, match="knows of 0"):
+    with pytest.raises(SealBroken, match="history was rewritten"):
         sealed(forged, signed=signed)
+    assert newest_seal(forged.ledger) is None
     sealed(forged)
     forged.submit()
     with pytest.raises(SealBroken, match="history was rewritten"):
+        sealed(forged, signed=signed)
+
+
+def test_a_log_that_was_put_back_to_an_older_state_is_not_signed_again(forged: Stage) -> None:
+    lived(forged)
+    sealed(forged)
+    lived(forged)
+    signed = Checkpoint.open(sealed(forged).note, [key_of(forged).verifier])
+    forger = Forger(forged.url)
+    # That the newest seal alone was lost is no harm.
+    forger.forget_seals()
+    assert sealed(forged, signed=signed).size == signed.size
+    forger.cut_off(forged.newest() - 3)
+    forger.forget_seals()
+    with pytest.raises(SealBroken, match="put back to an older state"):
         sealed(forged, signed=signed)
 
 
