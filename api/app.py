@@ -21,6 +21,7 @@ from .desk import Desk
 from .followers import STREAM_HEADER
 from .routes import (
     datasets,
+    diff,
     events,
     management,
     managers,
@@ -45,6 +46,7 @@ _ROUTERS: Final = (
     operations.router,
     datasets.router,
     events.router,
+    diff.router,
     services.router,
     services.views,
     managers.router,

@@ -7,7 +7,7 @@ import binascii
 import struct
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from recordledger.domain.errors import InvalidInput
@@ -15,7 +15,10 @@ from recordledger.domain.streams import ID_MAX, Stream
 
 _SHAPE: Final = struct.Struct(">B8sQ")
 _OPERATION_SHAPE: Final = struct.Struct(">B8sq16s")
-_SIZES: Final = (_SHAPE.size, _OPERATION_SHAPE.size)
+# The last id, and the positions of the moments that the pages are of.
+_PAST_SHAPE: Final = struct.Struct(">B8sQQ")
+_DIFF_SHAPE: Final = struct.Struct(">B8sQQQ")
+_SIZES: Final = (_SHAPE.size, _OPERATION_SHAPE.size, _PAST_SHAPE.size, _DIFF_SHAPE.size)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -29,6 +32,8 @@ class Listing(IntEnum):
     operations = 105
     entries = 106
     dataset_events = 107
+    past_records = 108
+    changes = 109
 
 
 def cursor_of(ledger_id: UUID, listed: Stream | Listing, last_id: int) -> str:
@@ -43,9 +48,13 @@ def last_id_of(cursor: str, ledger_id: UUID, listed: Stream | Listing) -> int:
         InvalidInput: the cursor is of another list or another ledger, or none at all.
     """
     last_id, _ = _unpacked(cursor, ledger_id, listed, _SHAPE)
-    if last_id > ID_MAX:
+    return _id_in(last_id)
+
+
+def _id_in(number: int) -> int:
+    if number > ID_MAX:
         raise _of_another_list()
-    return last_id
+    return number
 
 
 def operation_cursor_of(ledger_id: UUID, started_at: datetime, operation_id: UUID) -> str:
@@ -70,13 +79,54 @@ def last_operation_of(cursor: str, ledger_id: UUID) -> tuple[datetime, UUID]:
         raise _of_another_list() from None
 
 
+def past_cursor_of(ledger_id: UUID, position: int, last_id: int) -> str:
+    """Return the cursor after `last_id` in a list of records as they were at a position."""
+    packed = _PAST_SHAPE.pack(Listing.past_records, ledger_id.bytes[:8], last_id, position)
+    return _text_of(packed)
+
+
+def last_past_id_of(cursor: str, ledger_id: UUID, position: int) -> int:
+    """Return where the page before has ended, of records as they were at this position.
+
+    Raises:
+        InvalidInput: the cursor is of another moment, list or ledger, or none at all.
+    """
+    last_id, (of,) = _unpacked(cursor, ledger_id, Listing.past_records, _PAST_SHAPE)
+    _require_moment([of], [position])
+    return _id_in(last_id)
+
+
+def diff_cursor_of(ledger_id: UUID, a: int, b: int, last_id: int) -> str:
+    """Return the cursor after `last_id` in a list of changes between two positions."""
+    return _text_of(_DIFF_SHAPE.pack(Listing.changes, ledger_id.bytes[:8], last_id, a, b))
+
+
+def last_changed_id_of(cursor: str, ledger_id: UUID, a: int, b: int) -> int:
+    """Return where the page of changes before has ended.
+
+    Raises:
+        InvalidInput: the cursor is of other moments, of another list or ledger, or none at all.
+    """
+    last_id, of = _unpacked(cursor, ledger_id, Listing.changes, _DIFF_SHAPE)
+    _require_moment(of, [a, b])
+    return _id_in(last_id)
+
+
+def _require_moment(of: list[Any], wanted: list[int]) -> None:
+    if of != wanted:
+        raise InvalidInput(
+            f"the cursor is of position {' to '.join(map(str, of))}, and what is asked for is of "
+            f"{' to '.join(map(str, wanted))}; name that position, or begin with the first page"
+        )
+
+
 def _text_of(packed: bytes) -> str:
     return base64.urlsafe_b64encode(packed).rstrip(b"=").decode()
 
 
 def _unpacked(
     cursor: str, ledger_id: UUID, listed: Stream | Listing, shape: struct.Struct
-) -> tuple[int, list[bytes]]:
+) -> tuple[int, list[Any]]:
     try:
         packed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
     except (ValueError, binascii.Error):

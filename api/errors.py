@@ -75,6 +75,8 @@ MEANINGS: Final[Mapping[str, Meaning]] = {
     "invalid_input":          Meaning(422, "The request is wrong"),
     "idempotency_conflict":   Meaning(422, "The idempotency key was used for another request"),
     "beyond_head":            Meaning(422, "The log does not go so far"),
+    "as_of_in_future":        Meaning(422, "That moment has not come"),
+    "as_of_before_beginning": Meaning(422, "Nothing had happened then"),
     "ledger_error":           Meaning(500, "Something is wrong with the server"),
     "impossible_history":     Meaning(500, "The log is damaged"),
     "unknown_event":          Meaning(500, "The log is newer than the server"),
@@ -82,6 +84,7 @@ MEANINGS: Final[Mapping[str, Meaning]] = {
     "internal_error":         Meaning(500, "Something is wrong with the server"),
     "schema_mismatch":        Meaning(503, "The database does not fit the server", 60),
     "store_unavailable":      Meaning(503, "The database does not answer now", 1),
+    "timeline_behind":        Meaning(503, "The tables of the past are catching up", 5),
     "too_many_followers":     Meaning(503, "The log has enough followers", 5),
     "storage_full":           Meaning(503, "The database's disk is full", 30),
 }

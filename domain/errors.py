@@ -30,11 +30,14 @@ LedgerError
 │   ├── SpecificationExists
 │   ├── VersionNotFound
 │   └── InvalidInput        the request itself is wrong
-│       └── TooLarge
+│       ├── TooLarge
+│       ├── FutureMoment
+│       └── BeforeTheBeginning
 ├── ImpossibleHistory       the log holds what the rules do not allow
 ├── UnknownEvent            the log holds an event that this version does not know
 ├── UnreadableEvent         the log holds bytes that are no event
 ├── SchemaMismatch          the database is newer than the code, or is not a ledger
+├── TimelineBehind          the tables of the past do not go so far yet
 └── StoreUnavailable        the database does not answer now
     └── StorageFull
 """
@@ -463,3 +466,48 @@ class StorageFull(StoreUnavailable):
     """The database's disk is full. Nothing was half-done; free some space."""
 
     code = "storage_full"
+
+
+class FutureMoment(InvalidInput):
+    """The moment that was asked for has not come: the log does not go so far."""
+
+    code = "as_of_in_future"
+
+    def __init__(self, asked: int | datetime, head: int, now: datetime) -> None:
+        super().__init__(
+            f"{_moment(asked)} is in the future: the log goes to position {head}, and its time is "
+            f"{_moment(now)}"
+        )
+        self.asked = asked
+        self.head = head
+        self.now = now
+
+
+class BeforeTheBeginning(InvalidInput):
+    """The moment that was asked for is before the first event of the log."""
+
+    code = "as_of_before_beginning"
+
+    def __init__(self, asked: int | datetime, first: int | None) -> None:
+        begins = "is empty" if first is None else f"begins at position {first}, later than that"
+        super().__init__(f"nothing had happened at {_moment(asked)}: the log {begins}")
+        self.asked = asked
+        self.first = first
+
+
+class TimelineBehind(LedgerError):
+    """The tables of the past do not go so far yet; they are catching up with the log."""
+
+    code = "timeline_behind"
+
+    def __init__(self, position: int, wanted: int) -> None:
+        super().__init__(
+            f"the past is in tables up to position {position}, and {wanted} was asked for: they "
+            "are catching up; ask again later, and see that `recordledger work` runs"
+        )
+        self.position = position
+        self.wanted = wanted
+
+
+def _moment(asked: int | datetime) -> str:
+    return f"position {asked}" if isinstance(asked, int) else asked.isoformat()

@@ -20,6 +20,7 @@ from recordledger.domain.manager import Manager, evolve_manager
 from recordledger.domain.record import Record, evolve
 from recordledger.domain.streams import Stream, stream_number
 
+from . import timeline
 from .database import Db, as_ledger_errors, connect, cursor_of
 from .lanes import LaneRegistry
 from .ledger import Ledger, write_projections
@@ -135,21 +136,46 @@ def check_replay(
                 report.differences += _differences(
                     connection, table, key, (ledger.schema, shadow), differences_max
                 )
+            report.differences += _differences_of_past(ledger, connection, shadow, differences_max)
             rows = connection.execute(_SQL["missing_payloads"], {"limit": differences_max})
             report.missing_payloads = [(digest.hex(), record_id) for digest, record_id in rows]
     return report
 
 
+def _differences_of_past(
+    ledger: Ledger, connection: Connection[Any], shadow: str, limit: int
+) -> list[Difference]:
+    """Fill the tables of the past anew as far as they go, and compare them; none if not begun."""
+    db = cursor_of(connection)
+    # The shadow has no such table yet, so that this is the live one.
+    extent = timeline.extent(db)
+    if not extent.position:
+        return []
+    _create_tables(connection, shadow, ledger.schema, timeline.TABLES)
+    timeline.fill(db, ledger.event_mapper, extent.position)
+    return [
+        difference
+        for table, key in timeline.TABLES.items()
+        for difference in _differences(connection, table, key, (ledger.schema, shadow), limit)
+    ]
+
+
 def _create_shadow(connection: Connection[Any], shadow: str, live: str) -> None:
     connection.execute(SQL("CREATE SCHEMA {}").format(Identifier(shadow)))
-    for table in PROJECTIONS:
+    _create_tables(connection, shadow, live, PROJECTIONS)
+    path = SQL("SET LOCAL search_path = {}, {}").format(Identifier(shadow), Identifier(live))
+    connection.execute(path)
+
+
+def _create_tables(
+    connection: Connection[Any], shadow: str, live: str, tables: Iterable[str]
+) -> None:
+    for table in tables:
         connection.execute(
             SQL("CREATE UNLOGGED TABLE {} (LIKE {} INCLUDING ALL)").format(
                 Identifier(shadow, table), Identifier(live, table)
             )
         )
-    path = SQL("SET LOCAL search_path = {}, {}").format(Identifier(shadow), Identifier(live))
-    connection.execute(path)
 
 
 def _fold_all(

@@ -16,8 +16,9 @@ import click
 
 from recordledger import __version__
 
-from .commands import collecting, following, looking, managing, routing
+from .commands import collecting, following, looking, managing, moments, routing
 from .commands import services as service_commands
+from .commands.moments import AS_OF
 from .commands.terminal import JSON, console, print_json, says_what_is_wrong
 from .engine_names import ENGINES, PROCESSES
 
@@ -267,7 +268,7 @@ def work(
 
     stop = _stop_on_signals()
     end_with_supervisor()
-    ledger = _ledger(database_url, database_schema, pool_size=4 + service_threads)
+    ledger = _ledger(database_url, database_schema, pool_size=5 + service_threads)
     runner: Thread | None = None
     try:
         if services:
@@ -598,6 +599,41 @@ def replay(
 @HOME
 @DATABASE_URL
 @DATABASE_SCHEMA
+@click.option("--rebuild", is_flag=True, help="Empty the tables of the past first.")
+@says_what_is_wrong
+def timeline(
+    home: Path | None, database_url: str | None, database_schema: str, rebuild: bool
+) -> None:
+    """Bring the tables of the past to the end of the log, and print how far they go.
+
+    `recordledger work` does that all the time. Questions about earlier moments are answered from
+    these tables; docs/time-travel.md says how. Without --database-url it works on the embedded
+    database of `recordledger up`, which must be running.
+    """
+    from rich.progress import Progress
+
+    from recordledger.projections.queries import head
+    from recordledger.projections.timeline import advance, forget, how_far
+
+    ledger = _ledger(_running_database(home, database_url), database_schema)
+    try:
+        if rebuild:
+            forget(ledger)
+        with Progress(transient=True) as bar:
+            task = bar.add_task("following the log", total=head(ledger))
+            while advance(ledger):
+                bar.update(task, completed=how_far(ledger).position)
+        reached = how_far(ledger)
+    finally:
+        ledger.close()
+    until = "" if reached.latest_at is None else f", {reached.latest_at:%F %T} UTC"
+    click.echo(f"The past is in tables up to position {reached.position}{until}.")
+
+
+@main.command()
+@HOME
+@DATABASE_URL
+@DATABASE_SCHEMA
 @click.option(
     "--tolerance",
     "tolerance_s",
@@ -720,17 +756,28 @@ def attempts(record_id: int, output: bool) -> None:
 
 
 @main.command()
+@AS_OF
 @says_what_is_wrong
-def status() -> None:
-    """Print how many records are in each status, and which managers are active."""
+def status(as_of: int | datetime | None) -> None:
+    """Print how many records are in each status, and which managers are active.
+
+    Of an earlier moment, only the statuses.
+    """
     from rich.table import Table
 
     from recordledger.api.client import Client
 
     with Client() as client:
-        counts = Table("status", "records", title=f"{client.url}")
-        for name, n_records in client.counts().items():
+        found = client.counts(as_of=as_of)
+        title = client.url
+        if found.as_of is not None:
+            title += f" at position {found.as_of.position}, {found.as_of.happened_at:%F %T}"
+        counts = Table("status", "records", title=title)
+        for name, n_records in found.items():
             counts.add_row(str(name), f"{n_records:,}")
+        if found.as_of is not None:
+            console().print(counts)
+            return
         managers = Table("manager", "name", "host", "tags", "last heartbeat")
         for manager in client.managers():
             if manager.state != "active":
@@ -851,6 +898,7 @@ def _stop_on_signals() -> Event:
 for _command in (
     *looking.COMMANDS,
     *following.COMMANDS,
+    *moments.COMMANDS,
     *managing.COMMANDS,
     *routing.COMMANDS,
     *collecting.COMMANDS,

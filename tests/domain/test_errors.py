@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
 
 from recordledger.domain import errors
 from recordledger.domain.errors import (
+    BeforeTheBeginning,
     ChangedSince,
     CircularFamily,
     CommandRefused,
@@ -20,6 +22,7 @@ from recordledger.domain.errors import (
     DatasetNotFound,
     EntryExists,
     EntryNotFound,
+    FutureMoment,
     IdempotencyConflict,
     ImpossibleHistory,
     InvalidInput,
@@ -38,6 +41,7 @@ from recordledger.domain.errors import (
     SpecificationNotFound,
     StillReferenced,
     Superseded,
+    TimelineBehind,
     TooLarge,
     TransitionForbidden,
     UnknownEvent,
@@ -46,6 +50,7 @@ from recordledger.domain.errors import (
     WrongKind,
 )
 
+NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 ERRORS = [
     found
     for _, found in inspect.getmembers(errors, inspect.isclass)
@@ -105,6 +110,8 @@ def test_the_codes_are_stable() -> None:
         "version_not_found",
         "invalid_input",
         "too_large",
+        "as_of_in_future",
+        "as_of_before_beginning",
     }
 
 
@@ -267,6 +274,29 @@ def test_every_error_says_what_it_means(error: type[LedgerError]) -> None:
             TooLarge("the specification", 12, 10, "payload_bytes_max"),
             "the specification has 12, and the limit is 10 (setting payload_bytes_max)",
             {"what": "the specification", "size": 12, "limit": 10, "setting": "payload_bytes_max"},
+        ),
+        (
+            FutureMoment(9, 7, NOON),
+            "position 9 is in the future: the log goes to position 7, and its time is "
+            "2026-11-21T12:00:00+00:00",
+            {"asked": 9, "head": 7, "now": NOON},
+        ),
+        (
+            BeforeTheBeginning(NOON, 3),
+            "nothing had happened at 2026-11-21T12:00:00+00:00: the log begins at position 3, "
+            "later than that",
+            {"asked": NOON, "first": 3},
+        ),
+        (
+            BeforeTheBeginning(0, None),
+            "nothing had happened at position 0: the log is empty",
+            {"asked": 0, "first": None},
+        ),
+        (
+            TimelineBehind(7, 9),
+            "the past is in tables up to position 7, and 9 was asked for: they are catching up; "
+            "ask again later, and see that `recordledger work` runs",
+            {"position": 7, "wanted": 9},
         ),
         (
             ImpossibleHistory("record 411", 3, "no"),

@@ -389,6 +389,11 @@ _EMPTY: Final = """
     DELETE FROM manager_failures;
     DELETE FROM service_leases;
     DELETE FROM idempotency_keys;
+    DELETE FROM timeline_marks;
+    DELETE FROM timeline_counts;
+    DELETE FROM record_states;
+    DELETE FROM record_changes;
+    UPDATE timeline SET position = 0, newest_id = 0, latest_at = NULL WHERE position > 0;
     {projections}
     ALTER TABLE ledger_events ENABLE ALWAYS TRIGGER ledger_events_are_immutable;
     REVOKE UPDATE, DELETE, TRUNCATE ON ledger_events FROM CURRENT_USER;
