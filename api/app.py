@@ -21,6 +21,7 @@ from .desk import Desk
 from .followers import STREAM_HEADER
 from .routes import (
     datasets,
+    diff,
     events,
     management,
     managers,
@@ -48,6 +49,7 @@ _ROUTERS: Final = (
     datasets.router,
     events.router,
     proofs.router,
+    diff.router,
     services.router,
     services.views,
     managers.router,

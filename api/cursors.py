@@ -15,8 +15,10 @@ from recordledger.domain.streams import ID_MAX, Stream
 
 _SHAPE: Final = struct.Struct(">B8sQ")
 _OPERATION_SHAPE: Final = struct.Struct(">B8sq16s")
+# Two numbers: a pair, or the last id and the position of the moment that the pages are of.
 _PAIR_SHAPE: Final = struct.Struct(">B8sQQ")
-_SIZES: Final = (_SHAPE.size, _OPERATION_SHAPE.size, _PAIR_SHAPE.size)
+_DIFF_SHAPE: Final = struct.Struct(">B8sQQQ")
+_SIZES: Final = (_SHAPE.size, _OPERATION_SHAPE.size, _PAIR_SHAPE.size, _DIFF_SHAPE.size)
 VERSION_MAX: Final = 2**31 - 1
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -34,6 +36,8 @@ class Listing(IntEnum):
     operation_events = 108
     user_events = 109
     user_events_oldest_first = 110
+    past_records = 111
+    changes = 112
 
 
 def cursor_of(ledger_id: UUID, listed: Stream | Listing, last_id: int) -> str:
@@ -48,9 +52,13 @@ def last_id_of(cursor: str, ledger_id: UUID, listed: Stream | Listing) -> int:
         InvalidInput: the cursor is of another list or another ledger, or none at all.
     """
     last_id, _ = _unpacked(cursor, ledger_id, listed, _SHAPE)
-    if last_id > ID_MAX:
+    return _id_in(last_id)
+
+
+def _id_in(number: int) -> int:
+    if number > ID_MAX:
         raise _of_another_list()
-    return last_id
+    return number
 
 
 def pair_cursor_of(ledger_id: UUID, listed: Listing, last: tuple[int, int]) -> str:
@@ -90,6 +98,47 @@ def last_operation_of(cursor: str, ledger_id: UUID) -> tuple[datetime, UUID]:
         return _EPOCH + timedelta(microseconds=started_us), UUID(bytes=id_)
     except OverflowError:
         raise _of_another_list() from None
+
+
+def past_cursor_of(ledger_id: UUID, position: int, last_id: int) -> str:
+    """Return the cursor after `last_id` in a list of records as they were at a position."""
+    packed = _PAIR_SHAPE.pack(Listing.past_records, ledger_id.bytes[:8], last_id, position)
+    return _text_of(packed)
+
+
+def last_past_id_of(cursor: str, ledger_id: UUID, position: int) -> int:
+    """Return where the page before has ended, of records as they were at this position.
+
+    Raises:
+        InvalidInput: the cursor is of another moment, list or ledger, or none at all.
+    """
+    last_id, (of,) = _unpacked(cursor, ledger_id, Listing.past_records, _PAIR_SHAPE)
+    _require_moment([of], [position])
+    return _id_in(last_id)
+
+
+def diff_cursor_of(ledger_id: UUID, a: int, b: int, last_id: int) -> str:
+    """Return the cursor after `last_id` in a list of changes between two positions."""
+    return _text_of(_DIFF_SHAPE.pack(Listing.changes, ledger_id.bytes[:8], last_id, a, b))
+
+
+def last_changed_id_of(cursor: str, ledger_id: UUID, a: int, b: int) -> int:
+    """Return where the page of changes before has ended.
+
+    Raises:
+        InvalidInput: the cursor is of other moments, of another list or ledger, or none at all.
+    """
+    last_id, of = _unpacked(cursor, ledger_id, Listing.changes, _DIFF_SHAPE)
+    _require_moment(of, [a, b])
+    return _id_in(last_id)
+
+
+def _require_moment(of: list[Any], wanted: list[int]) -> None:
+    if of != wanted:
+        raise InvalidInput(
+            f"the cursor is of position {' to '.join(map(str, of))}, and what is asked for is of "
+            f"{' to '.join(map(str, wanted))}; name that position, or begin with the first page"
+        )
 
 
 def _text_of(packed: bytes) -> str:

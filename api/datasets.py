@@ -20,7 +20,8 @@ from recordledger.domain.fingerprint import canonical_json, specify
 from recordledger.domain.lanes import parse_requirements, parse_tag
 from recordledger.domain.retries import parse_retry
 from recordledger.domain.status import Status
-from recordledger.projections import datasets, payloads
+from recordledger.projections import as_of, datasets, payloads
+from recordledger.projections.as_of import Moment
 from recordledger.projections.database import Db
 from recordledger.projections.dataset_edits import NewEntry, Selection
 from recordledger.projections.datasets import Content, Entry
@@ -35,8 +36,12 @@ KWARGS_BYTES_MAX: Final = 1 << 20
 ATTRIBUTES_BYTES_MAX: Final = 1 << 16
 
 
-def cells_of(ledger: Ledger, query: RecordQuery) -> DatasetCells | None:
+def cells_of(
+    ledger: Ledger, query: RecordQuery, moment: Moment | None = None
+) -> DatasetCells | None:
     """Return which cells of a dataset a query is about; None if it is about no dataset.
+
+    With a moment, names are those that there were then.
 
     Raises:
         InvalidInput: conditions on cells, and no dataset.
@@ -49,16 +54,23 @@ def cells_of(ledger: Ledger, query: RecordQuery) -> DatasetCells | None:
             raise InvalidInput("specification and entry are those of a dataset: say which dataset")
         return None
     with ledger.datastore.reading() as db:
-        dataset = datasets.get(db, query.dataset)
+        if moment is None:
+            dataset = datasets.get(db, query.dataset)
+        else:
+            dataset = as_of.dataset_at(ledger, db, query.dataset, moment)
         numbers: tuple[int, ...] | None = None
         if query.specification is not None:
             found = specifications_named(dataset, query.specification)
             numbers = tuple(each.number for each in found)
         entries: tuple[int, ...] | None = None
         if query.entry is not None:
-            named = datasets.entries_named(db, dataset.id, query.entry)
+            if moment is None:
+                found_now = datasets.entries_named(db, dataset.id, query.entry)
+                named = {name: number for name, (number, _) in found_now.items()}
+            else:
+                named = as_of.entries_named(db, dataset, query.entry)
             wanted = require_entries(dataset, query.entry, named)
-            entries = tuple(named[name][0] for name in wanted)
+            entries = tuple(named[name] for name in wanted)
     return DatasetCells(dataset.id, numbers, entries)
 
 

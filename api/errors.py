@@ -95,6 +95,7 @@ MEANINGS: Final[Mapping[str, Meaning]] = {
     "store_unavailable":      Meaning(503, "The database does not answer now", 1),
     "not_sealed_yet":         Meaning(503, "The newest events wait for the next seal", 2),
     "nothing_sealed":         Meaning(503, "Nothing is sealed yet", 5),
+    "timeline_behind":        Meaning(503, "The tables of the past are catching up", 5),
     "too_many_followers":     Meaning(503, "The log has enough followers", 5),
     "storage_full":           Meaning(503, "The database's disk is full", 30),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import IntEnum
 from typing import Any, Final, cast
@@ -81,32 +81,44 @@ def fitting(found: Sequence[Record], include: Collection[Include], bytes_max: in
 
 
 def rendered(
-    ledger: Ledger, found: Iterable[Record], include: Collection[Include]
+    ledger: Ledger,
+    found: Iterable[Record],
+    include: Collection[Include],
+    erased: Container[int] = (),
 ) -> list[dict[str, Any]]:
     """Return records as `RecordOut` has them, with the payloads that are wanted.
 
-    What errors say always comes with them, read together with the other payloads.
+    What errors say always comes with them, read together with the other payloads. Of those that
+    were erased since, by id, neither comes, even if another record has the same.
     """
     shown = list(found)
+    open_to_all = [record for record in shown if record.id not in erased]
     wanted: dict[tuple[int, Include], bytes] = {
         (index, name): payload.digest
         for index, record in enumerate(shown)
+        if record.id not in erased
         for name in include
         if (payload := payload_of(record, name)) is not None
     }
-    outcomes = [record.outcome for record in shown if record.outcome is not None]
+    outcomes = [record.outcome for record in open_to_all if record.outcome is not None]
     messages = _digests(outcome.error_message for outcome in outcomes)
     contents = queries.payload_contents(ledger, messages.union(wanted.values()))
     texts = {digest: contents[digest].decode() for digest in messages & contents.keys()}
-    rows = [_record_out(record, texts) for record in shown]
+    rows = [
+        _record_out(record, {}) | {"erased": True}
+        if record.id in erased
+        else _record_out(record, texts)
+        for record in shown
+    ]
     for (index, name), digest in wanted.items():
         if (data := contents.get(digest)) is not None:
             rows[index][name] = _payload_out(name, data)
     if "stdout" in include:
         for record, row in zip(shown, rows, strict=True):
-            if record.iteration and row["stdout"] is None:
+            if record.iteration and row["stdout"] is None and record.id not in erased:
                 # A service that has not ended has said something already.
-                row["stdout"] = _payload_out("stdout", output_of(ledger, record.id)) or None
+                output = output_of(ledger, record.id, record.iteration)
+                row["stdout"] = _payload_out("stdout", output) or None
     return rows
 
 

@@ -6,10 +6,18 @@ such; in JSON, payloads travel as the JSON values that they are, and timestamps 
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+)
 
 from recordledger.domain.access import Role
 from recordledger.domain.job import JobState
@@ -25,6 +33,44 @@ ShortText = Annotated[
     str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")
 ]
 PriorityName = Literal["low", "normal", "high"]
+_POSITION: Final = re.compile(r"@?(\d{1,19})", re.ASCII)
+
+
+def moment_in(value: Any) -> Any:
+    """Return a position or a time that somebody has named; positions may be written with an @.
+
+    >>> moment_in("@411")
+    411
+
+    Raises:
+        ValueError: it is neither; no time zone, for instance.
+    """
+    if isinstance(value, str):
+        if found := _POSITION.fullmatch(value):
+            value = int(found[1])
+        else:
+            value = datetime.fromisoformat(value)
+    match value:
+        case bool():
+            pass
+        case int() if 0 <= value <= ID_MAX:
+            return value
+        case datetime(tzinfo=zone) if zone is not None:
+            return value
+        case _:
+            pass
+    raise ValueError("it is neither a position of the log nor a time with a time zone")
+
+
+AsOf = Annotated[
+    int | AwareDatetime,
+    BeforeValidator(moment_in),
+    Field(
+        description="As it was then: a position of the log, or a time: up to the last event before "
+        "the first one that is later.",
+        examples=[411, "2026-03-01T12:00:00Z"],
+    ),
+]
 
 # Limits that hold whatever the settings say: they keep one request's cost bounded.
 IDS_MAX: Final = 10_000
@@ -128,10 +174,21 @@ class GetRequest(Message):
     ids: list[RecordId] = Field(max_length=IDS_MAX)
     include: list[Include] = Field(default_factory=list[Include])
     missing_ok: bool = False
+    as_of: AsOf | None = None
+
+
+class MomentOut(Answer):
+    """Of which moment an answer is: the position of the last event it knows, and when that was."""
+
+    position: int
+    happened_at: AwareDatetime
 
 
 class RecordOut(Answer):
-    """A record as it is now. Payloads are there only if they were asked for by `include`."""
+    """A record as it is, or was. Payloads are there only if they were asked for by `include`.
+
+    `erased`: it was hard-deleted since then, so that its payloads are destroyed.
+    """
 
     id: int
     status: Status
@@ -163,12 +220,17 @@ class RecordOut(Answer):
     stderr: str | None = None
     traceback: str | None = None
     provenance: dict[str, Any] | None = None
+    erased: bool = False
 
 
 class GetAnswer(Answer):
-    """The records, in the order of the ids asked for; None where there is none."""
+    """The records, in the order of the ids asked for; None where there is none.
+
+    `as_of` is there if it was asked for, here and in other answers.
+    """
 
     records: list[RecordOut | None]
+    as_of: MomentOut | None = None
 
 
 class RecordQuery(Message):
@@ -202,13 +264,18 @@ class QueryRequest(Message):
     include: list[Include] = Field(default_factory=list[Include])
     limit: int = Field(default=250, ge=1, le=PAGE_MAX)
     cursor: str | None = Field(default=None, max_length=200)
+    as_of: AsOf | None = None
 
 
 class QueryAnswer(Answer):
-    """One page; `next_cursor` is None on the last."""
+    """One page; `next_cursor` is None on the last.
+
+    To go on in a query of an earlier moment, name the position of its `as_of`.
+    """
 
     records: list[RecordOut]
     next_cursor: str | None
+    as_of: MomentOut | None = None
 
 
 class ServiceChildOut(Answer):
@@ -384,6 +451,51 @@ class CountsAnswer(Answer):
     """How many records are in each status."""
 
     counts: dict[Status, int]
+    as_of: MomentOut | None = None
+
+
+class ChangeOut(Answer):
+    """What happened to a record between two moments.
+
+    A status and a tag are None where the record was not there: before it was created, or after it
+    was erased. `actors` are those of its newest events, of which the last one is told: its `kind`,
+    and so on.
+    """
+
+    record_id: int
+    from_status: Status | None
+    to_status: Status | None
+    from_tag: str | None
+    to_tag: str | None
+    n_events: int
+    actors: list[str]
+    kind: str
+    happened_at: AwareDatetime
+    actor: str
+    action: str | None
+    reason: str | None
+    operation_id: str
+
+
+class ChangeCountOut(Answer):
+    """How many records went from one status to another; None is not to be there."""
+
+    from_status: Status | None
+    to_status: Status | None
+    n_records: int
+
+
+class DiffAnswer(Answer):
+    """One page of what changed between two moments, by id; `next_cursor` is None on the last.
+
+    `counts` are of all pages, and come with the first one.
+    """
+
+    a: MomentOut
+    b: MomentOut
+    changes: list[ChangeOut]
+    counts: list[ChangeCountOut] | None
+    next_cursor: str | None
 
 
 # Managing records ------------------------------------------------------------------------------

@@ -48,6 +48,7 @@ LedgerError
 ├── NotSealedYet            the newest events wait for their seal
 ├── NothingSealed
 ├── RebuildRunning          somebody else rebuilds the projections now
+├── TimelineBehind          the tables of the past do not go so far yet
 └── StoreUnavailable        the database does not answer now
     └── StorageFull
 """
@@ -595,6 +596,20 @@ class RebuildRunning(LedgerError):
             f"another rebuild of {schema} is running, or was killed a moment ago; wait for its end"
         )
         self.schema = schema
+
+
+class TimelineBehind(LedgerError):
+    """The tables of the past do not go so far yet; they are catching up with the log."""
+
+    code = "timeline_behind"
+
+    def __init__(self, position: int, wanted: int) -> None:
+        super().__init__(
+            f"the past is in tables up to position {position}, and {wanted} was asked for: they "
+            "are catching up; ask again later, and see that `recordledger work` runs"
+        )
+        self.position = position
+        self.wanted = wanted
 
 
 def _moment(asked: int | datetime) -> str:

@@ -173,6 +173,23 @@ def _uuid(data: bytes) -> UUID:
     return UUID(bytes=data)
 
 
+def timestamp_of(topic: str, state: bytes) -> datetime:
+    """Return when an event happened, from the beginning of its stored bytes: they begin with that.
+
+    Raises:
+        UnreadableEvent: they are those of no event.
+    """
+    unpacker = msgpack.Unpacker(timestamp=3)
+    unpacker.feed(state)
+    try:
+        unpacker.read_map_header()
+        if unpacker.unpack() == "timestamp" and isinstance(found := unpacker.unpack(), datetime):
+            return found
+    except _NO_EVENT as error:
+        raise UnreadableEvent(topic, _reason(error)) from error
+    raise UnreadableEvent(topic, "they do not begin with the time")
+
+
 def _reason(error: Exception) -> str:
     """Return what is wrong with the bytes of an event, in one line."""
     if isinstance(error, ValidationError):

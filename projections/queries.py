@@ -98,7 +98,7 @@ def select_ids(ledger: Ledger, which: RecordFilter, limit: int) -> list[int]:
     Raises:
         StoreUnavailable: the database does not answer.
     """
-    conditions, parameters = _conditions(which)
+    conditions, parameters = conditions_of(which)
     where: LiteralString = " AND ".join(conditions) or "true"
     source = _source(which.cells, parameters, "ASC")
     sql = shipped(_SQL["ids"].format(source=source, where=where, key=_key(which.cells)))
@@ -144,7 +144,7 @@ def page_sql(
         which = replace(which, status=None)
     else:
         statuses = []
-    conditions, parameters = _conditions(which)
+    conditions, parameters = conditions_of(which)
     parameters["limit"] = limit
     if before_id is not None:
         parameters["before_id"] = before_id
@@ -198,7 +198,7 @@ def _key(cells: DatasetCells | None) -> LiteralString:
     return "r.id" if cells is None else "d.record_id"
 
 
-def _conditions(which: RecordFilter) -> tuple[list[LiteralString], dict[str, Any]]:
+def conditions_of(which: RecordFilter) -> tuple[list[LiteralString], dict[str, Any]]:
     """Return a filter's conditions in SQL, and their parameters."""
     conditions: list[LiteralString] = []
     parameters: dict[str, Any] = {}

@@ -369,8 +369,8 @@ def finish(
     ledger.operate(work, actor=RUNNER)
 
 
-def output_of(ledger: Ledger, service_id: int) -> bytes:
-    """Return what a service has said in all its iterations.
+def output_of(ledger: Ledger, service_id: int, iteration: int) -> bytes:
+    """Return what a service has said up to one of its iterations.
 
     Raises:
         StoreUnavailable: the database does not answer.
@@ -381,6 +381,7 @@ def output_of(ledger: Ledger, service_id: int) -> bytes:
             for placed in ledger.history(db, Stream.record, service_id)
             if isinstance(placed.recorded.event, ServiceIterated)
             and placed.recorded.event.output is not None
+            and placed.recorded.event.iteration <= iteration
         ]
         contents = payloads.load(db, (payload.digest for payload in said))
     return b"".join(contents.get(payload.digest, b"") for payload in said)

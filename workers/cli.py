@@ -16,7 +16,16 @@ import click
 
 from recordledger import __version__
 
-from .commands import collecting, following, looking, managing, proving, replaying, routing
+from .commands import (
+    collecting,
+    following,
+    looking,
+    managing,
+    moments,
+    proving,
+    replaying,
+    routing,
+)
 from .commands import services as service_commands
 from .commands import webhooks as webhook_commands
 from .commands.databases import (
@@ -29,6 +38,7 @@ from .commands.databases import (
     open_ledger,
     running_database,
 )
+from .commands.moments import AS_OF
 from .commands.terminal import JSON, console, print_json, says_what_is_wrong
 from .engine_names import ENGINES, PROCESSES
 
@@ -613,12 +623,14 @@ def migrate(database_url: str | None, database_schema: str) -> None:
 @DATABASE_SCHEMA
 @click.option("--check", is_flag=True, help="Compare with the live tables; change nothing.")
 @click.option("--differences", default=20, show_default=True, help="Most to show for each table.")
+@click.option("--past", is_flag=True, help="With --check: the tables of the past too.")
 @click.option("--rebuild", is_flag=True, help="Put new tables into the places of the live ones.")
 @click.option("--only", multiple=True, help="Rebuild only this table. Repeatable.")
 @click.option(
     "--as-of",
-    callback=replaying.moment,
-    help="Fold up to this position of the log, or to this time, like 2026-11-21T16:30. UTC.",
+    callback=moments.moment,
+    metavar="MOMENT",
+    help="Fold up to then: a position of the log, a time like 2026-11-21T16:30 (UTC), or -2h.",
 )
 @click.option("--into", help="Keep the tables as they were then in this new schema.")
 @click.option(
@@ -632,6 +644,7 @@ def replay(
     database_url: str | None,
     database_schema: str,
     check: bool,
+    past: bool,
     differences: int,
     rebuild: bool,
     only: tuple[str, ...],
@@ -657,6 +670,8 @@ def replay(
         raise click.UsageError("say one of --check, --rebuild and --as-of")
     if only and not rebuild:
         raise click.UsageError("--only goes with --rebuild")
+    if past and not check:
+        raise click.UsageError("--past goes with --check")
     if into is not None and as_of is None:
         raise click.UsageError("--into goes with --as-of")
     ledger = open_ledger(running_database(home, database_url), database_schema)
@@ -667,9 +682,42 @@ def replay(
         elif rebuild:
             replaying.rebuild(ledger, jobs, only)
         else:
-            replaying.check(ledger, jobs, differences)
+            replaying.check(ledger, jobs, differences, past=past)
     finally:
         ledger.close()
+
+
+@main.command()
+@HOME
+@DATABASE_URL
+@DATABASE_SCHEMA
+@click.option("--rebuild", is_flag=True, help="Empty the tables of the past first.")
+@says_what_is_wrong
+def past(home: Path | None, database_url: str | None, database_schema: str, rebuild: bool) -> None:
+    """Bring the tables of the past to the end of the log, and print how far they go.
+
+    `recordledger work` does that all the time. Questions about earlier moments are answered from
+    these tables; docs/time-travel.md says how. Without --database-url it works on the embedded
+    database of `recordledger up`, which must be running.
+    """
+    from rich.progress import Progress
+
+    from recordledger.projections.queries import head
+    from recordledger.projections.timeline import advance, forget, how_far
+
+    ledger = open_ledger(running_database(home, database_url), database_schema)
+    try:
+        if rebuild:
+            forget(ledger)
+        with Progress(transient=True) as bar:
+            task = bar.add_task("following the log", total=head(ledger))
+            while advance(ledger):
+                bar.update(task, completed=how_far(ledger).position)
+        reached = how_far(ledger)
+    finally:
+        ledger.close()
+    until = "" if reached.latest_at is None else f", {reached.latest_at:%F %T} UTC"
+    click.echo(f"The past is in tables up to position {reached.position}{until}.")
 
 
 @main.command()
@@ -798,17 +846,28 @@ def attempts(record_id: int, output: bool) -> None:
 
 
 @main.command()
+@AS_OF
 @says_what_is_wrong
-def status() -> None:
-    """Print how many records are in each status, and which managers are active."""
+def status(as_of: int | datetime | None) -> None:
+    """Print how many records are in each status, and which managers are active.
+
+    Of an earlier moment, only the statuses.
+    """
     from rich.table import Table
 
     from recordledger.api.client import Client
 
     with Client() as client:
-        counts = Table("status", "records", title=f"{client.url}")
-        for name, n_records in client.counts().items():
+        found = client.counts(as_of=as_of)
+        title = client.url
+        if found.as_of is not None:
+            title += f" at position {found.as_of.position}, {found.as_of.happened_at:%F %T}"
+        counts = Table("status", "records", title=title)
+        for name, n_records in found.items():
             counts.add_row(str(name), f"{n_records:,}")
+        if found.as_of is not None:
+            console().print(counts)
+            return
         managers = Table("manager", "name", "host", "tags", "last heartbeat")
         for manager in client.managers():
             if manager.state != "active":
@@ -903,6 +962,7 @@ def _stop_on_signals() -> Event:
 for _command in (
     *looking.COMMANDS,
     *following.COMMANDS,
+    *moments.COMMANDS,
     *managing.COMMANDS,
     *routing.COMMANDS,
     *proving.COMMANDS,

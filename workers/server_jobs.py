@@ -14,7 +14,7 @@ from threading import Event, Thread
 from typing import Final
 
 from recordledger.domain.errors import LedgerError
-from recordledger.projections import bulk, dispatch, idempotency, policies
+from recordledger.projections import bulk, dispatch, idempotency, policies, timeline
 from recordledger.projections.election import Election
 from recordledger.projections.ledger import Ledger
 
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 SWEEP_S: Final = 2.0
 BULK_S: Final = 0.3
 RETRY_S: Final = 0.5
+TIMELINE_S: Final = 1.0
 FAIL_S: Final = 60.0
 PURGE_S: Final = 600.0
 _PURGE_SLICE: Final = 5_000
@@ -113,6 +114,21 @@ def seal_the_log(sealer: Sealer, stop: Event) -> Callable[[Ledger], str | None]:
     return run
 
 
+def follow_timeline(stop: Event) -> Callable[[Ledger], str | None]:
+    """Return the job that keeps the tables of the past near the end of the log."""
+
+    def run(ledger: Ledger) -> str | None:
+        n_events = 0
+        while not stop.is_set() and (n_in_batch := timeline.advance(ledger)):
+            n_events += n_in_batch
+            if n_in_batch < timeline.BATCH:
+                break
+        # What people and managers do all day is not worth a line each time.
+        return f"caught up with {n_events} events" if n_events > timeline.CATCH_UP_MAX else None
+
+    return run
+
+
 def server_jobs(
     *,
     sealer: Sealer | None = None,
@@ -137,6 +153,7 @@ def server_jobs(
         Job("lease-reaper", sweep_s, reap_leases),
         Job("retries", RETRY_S, end_retry_pauses(stop)),
         Job("bulk-operations", BULK_S, advance_bulk_operations(stop)),
+        Job("timeline", TIMELINE_S, follow_timeline(stop)),
         Job("idempotency-purge", PURGE_S, purge_idempotency_keys(idempotency_ttl_s)),
     ]
     if sealer is not None:

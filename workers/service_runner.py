@@ -301,7 +301,9 @@ class ServiceRunner:
         cause: int | None = None,
     ) -> None:
         record = situation.record
-        said = service_steps.output_of(self._ledger, record.id) if record.iteration else b""
+        said = b""
+        if record.iteration:
+            said = service_steps.output_of(self._ledger, record.id, record.iteration)
         said += readable(output).encode()
         if said:
             half = self.settings.output_bytes_max // 2

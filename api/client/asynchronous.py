@@ -15,6 +15,7 @@ from ..schemas import Include
 from . import (
     calls,
     dataset_calls,
+    diff_calls,
     event_calls,
     history_calls,
     manage_calls,
@@ -130,6 +131,7 @@ class AsyncClient:
     attempts = _awaited(calls.attempts)
     wait = _awaited(calls.wait)
     events = _following(event_calls.events)
+    diff = _awaited(diff_calls.diff)
 
     reset_records = _awaited(manage_calls.reset_records)
     cancel_records = _awaited(manage_calls.cancel_records)
@@ -226,10 +228,16 @@ class AsyncClient:
         include: Include | Iterable[Include] = (),
         *,
         missing_ok: Literal[False] = False,
+        as_of: calls.AsOf = None,
     ) -> Record: ...
     @overload
     async def get_records(
-        self, ids: int, include: Include | Iterable[Include] = (), *, missing_ok: bool
+        self,
+        ids: int,
+        include: Include | Iterable[Include] = (),
+        *,
+        missing_ok: bool,
+        as_of: calls.AsOf = None,
     ) -> Record | None: ...
     @overload
     async def get_records(
@@ -238,6 +246,7 @@ class AsyncClient:
         include: Include | Iterable[Include] = (),
         *,
         missing_ok: Literal[False] = False,
+        as_of: calls.AsOf = None,
     ) -> Records[Record]: ...
     @overload
     async def get_records(
@@ -246,6 +255,7 @@ class AsyncClient:
         include: Include | Iterable[Include] = (),
         *,
         missing_ok: bool,
+        as_of: calls.AsOf = None,
     ) -> Records[Record | None]: ...
     async def get_records(
         self,
@@ -253,9 +263,11 @@ class AsyncClient:
         include: Include | Iterable[Include] = (),
         *,
         missing_ok: bool = False,
+        as_of: calls.AsOf = None,
     ) -> Any:
         """See below: the operation's own docstring is put here."""
-        return await self.run(calls.get_records(self.session, ids, include, missing_ok=missing_ok))
+        call = calls.get_records(self.session, ids, include, missing_ok=missing_ok, as_of=as_of)
+        return await self.run(call)
 
     get_records.__doc__ = documented(calls.get_records)
 
@@ -340,4 +352,8 @@ class AsyncFoundRecords:
 
     async def all(self) -> Records[Record]:
         """Return all of them at once."""
-        return Records([record async for record in self])
+        found: Records[Record] = Records()
+        async for page in self.pages():
+            found += page
+            found.as_of = page.as_of
+        return found

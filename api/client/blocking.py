@@ -15,6 +15,7 @@ from ..schemas import Include
 from . import (
     calls,
     dataset_calls,
+    diff_calls,
     event_calls,
     history_calls,
     manage_calls,
@@ -153,6 +154,7 @@ class Client:
     attempts = _blocking(calls.attempts)
     wait = _blocking(calls.wait)
     events = _following(event_calls.events)
+    diff = _blocking(diff_calls.diff)
 
     reset_records = _blocking(manage_calls.reset_records)
     cancel_records = _blocking(manage_calls.cancel_records)
@@ -249,10 +251,16 @@ class Client:
         include: Include | Iterable[Include] = (),
         *,
         missing_ok: Literal[False] = False,
+        as_of: calls.AsOf = None,
     ) -> Record: ...
     @overload
     def get_records(
-        self, ids: int, include: Include | Iterable[Include] = (), *, missing_ok: bool
+        self,
+        ids: int,
+        include: Include | Iterable[Include] = (),
+        *,
+        missing_ok: bool,
+        as_of: calls.AsOf = None,
     ) -> Record | None: ...
     @overload
     def get_records(
@@ -261,6 +269,7 @@ class Client:
         include: Include | Iterable[Include] = (),
         *,
         missing_ok: Literal[False] = False,
+        as_of: calls.AsOf = None,
     ) -> Records[Record]: ...
     @overload
     def get_records(
@@ -269,6 +278,7 @@ class Client:
         include: Include | Iterable[Include] = (),
         *,
         missing_ok: bool,
+        as_of: calls.AsOf = None,
     ) -> Records[Record | None]: ...
     def get_records(
         self,
@@ -276,9 +286,11 @@ class Client:
         include: Include | Iterable[Include] = (),
         *,
         missing_ok: bool = False,
+        as_of: calls.AsOf = None,
     ) -> Any:
         """See below: the operation's own docstring is put here."""
-        return self.run(calls.get_records(self.session, ids, include, missing_ok=missing_ok))
+        call = calls.get_records(self.session, ids, include, missing_ok=missing_ok, as_of=as_of)
+        return self.run(call)
 
     get_records.__doc__ = documented(calls.get_records)
 
@@ -377,4 +389,8 @@ class FoundRecords:
 
     def all(self) -> Records[Record]:
         """Return all of them at once."""
-        return Records(self)
+        found: Records[Record] = Records()
+        for page in self.pages():
+            found += page
+            found.as_of = page.as_of
+        return found

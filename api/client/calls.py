@@ -21,6 +21,7 @@ from ..schemas import (
     CreateRequest,
     GetRequest,
     Include,
+    MomentOut,
     PriorityName,
     QueryRequest,
     Refusal,
@@ -91,11 +92,13 @@ class RecordSpec:
 
 class _GotAnswer(Answer):
     records: list[Record | None]
+    as_of: MomentOut | None = None
 
 
 class _PageAnswer(Answer):
     records: list[Record]
     next_cursor: str | None
+    as_of: MomentOut | None = None
 
 
 class _AttemptsAnswer(Answer):
@@ -114,10 +117,34 @@ def server(session: Session) -> Operation[Server]:
     return (yield from exchange.server(session))
 
 
-def counts(session: Session) -> Operation[Counts]:
-    """Return how many records are in each status."""
-    answer = yield from exchange.get(session, "/v1/records/counts", CountsAnswer)
-    return Counts(answer.counts)
+AsOf = int | str | datetime | None
+"""A position of the log, a time, or a time in words like "2026-03-01"; None is now."""
+
+
+def counts(session: Session, *, as_of: AsOf = None) -> Operation[Counts]:
+    """Return how many records are in each status, or were.
+
+    Args:
+        session: the client's.
+        as_of: as it was then: a position of the log, or a time; in UTC if it does not say.
+
+    Raises:
+        InvalidArgument: `as_of` is neither.
+        Refused: that moment has not come, or is before the first event of the log.
+    """
+    path = "/v1/records/counts" + query_of([("as_of", wire.as_of(as_of))])
+    answer = yield from exchange.get(session, path, CountsAnswer)
+    return Counts(answer.counts, answer.as_of)
+
+
+def query_of(given: Iterable[tuple[str, Any]]) -> str:
+    """Return what comes after a path: what is not None, times as ISO 8601."""
+    pairs = [
+        (name, value.isoformat() if isinstance(value, datetime) else value)
+        for name, value in given
+        if value is not None
+    ]
+    return f"?{urlencode(pairs)}" if pairs else ""
 
 
 def add_records(
@@ -207,6 +234,7 @@ def get_records(
     include: Include | Iterable[Include] = (),
     *,
     missing_ok: bool = False,
+    as_of: AsOf = None,
 ) -> Operation[Any]:
     """Return a record for an id, and `Records` in the order of the ids for several.
 
@@ -216,13 +244,18 @@ def get_records(
         include: which payloads to bring: "kwargs", "result", "stdout", "stderr", "traceback",
             "provenance".
         missing_ok: give None for what is not there.
+        as_of: as it was then: a position of the log, or a time; in UTC if it does not say.
 
     Raises:
         RecordsNotFound: some are not there, and `missing_ok` is False.
+        Refused: the moment `as_of` has not come, or is before the first event of the log.
     """
+    moment = wire.as_of(as_of)
     if isinstance(ids, Iterable):
-        return (yield from _get(session, wire.record_ids(ids), include, missing_ok=missing_ok))
-    found = yield from _get(session, [wire.record_id(ids)], include, missing_ok=missing_ok)
+        wanted = wire.record_ids(ids)
+        return (yield from _get(session, wanted, include, missing_ok=missing_ok, as_of=moment))
+    one = [wire.record_id(ids)]
+    found = yield from _get(session, one, include, missing_ok=missing_ok, as_of=moment)
     return found[0]
 
 
@@ -369,10 +402,13 @@ class Pages:
         )
         self._pace.took(time.monotonic() - asked_at)
         self._request.cursor = answer.next_cursor
+        if answer.as_of is not None:
+            # All pages are of the moment of the first.
+            self._request.as_of = answer.as_of.position
         if self._left is not None:
             self._left -= len(answer.records)
         self.is_last = answer.next_cursor is None or self._left == 0
-        return Records(answer.records)
+        return Records(answer.records, answer.as_of)
 
 
 def query_records(
@@ -393,6 +429,7 @@ def query_records(
     entry: str | Iterable[str] | None = None,
     include: Include | Iterable[Include] = (),
     limit: int | None = None,
+    as_of: AsOf = None,
 ) -> Pages:
     """Find the records that meet every condition that is given, newest first.
 
@@ -416,9 +453,11 @@ def query_records(
         entry: of the dataset: one or several, by name.
         include: which payloads to bring.
         limit: no more than so many records in all; None for no limit.
+        as_of: as it was then: a position of the log, or a time; in UTC if it does not say.
 
     Raises:
         InvalidArgument: a condition cannot be one, like a status that does not exist.
+        Refused: the moment `as_of` has not come, or is before the first event of the log.
     """
     if limit is not None and limit < 0:
         raise InvalidArgument(f"limit is {limit}; it cannot be negative")
@@ -439,7 +478,9 @@ def query_records(
             "entry": entry,
         }
     )
-    request = wire.message(QueryRequest, query=conditions, include=listed(include))
+    request = wire.message(
+        QueryRequest, query=conditions, include=listed(include), as_of=wire.as_of(as_of)
+    )
     return Pages(session, request, limit)
 
 
@@ -487,9 +528,10 @@ def _get(
     missing_ok: bool = False,
     progress: bool | None = None,
     give_up_at: float | None = None,
+    as_of: int | datetime | None = None,
 ) -> Operation[Records[Any]]:
     """Return the records, asking for as many at once as the server and the payloads allow."""
-    fields = wire.message(GetRequest, ids=[], include=listed(include), missing_ok=True)
+    fields = wire.message(GetRequest, ids=[], include=listed(include), missing_ok=True, as_of=as_of)
     limits = (yield from exchange.server(session)).limits
     pace = _Pace()
     found: Records[Any] = Records()
@@ -511,6 +553,10 @@ def _get(
                 pace.were_too_many(len(part))
                 continue
             pace.took(time.monotonic() - asked_at)
+            if answer.as_of is not None:
+                # All parts are of the moment of the first.
+                found.as_of = answer.as_of
+                fields = fields.model_copy(update={"as_of": answer.as_of.position})
             found += answer.records
             shown.update(len(part))
     if not missing_ok:

@@ -18,6 +18,7 @@ from recordledger.domain.status import Status
 from ..schemas import (
     Answer,
     AttemptOut,
+    ChangeOut,
     CommentOut,
     Conflict,
     ErrorGroupOut,
@@ -25,6 +26,7 @@ from ..schemas import (
     JobOut,
     LogEventOut,
     ManagerOut,
+    MomentOut,
     OperationAnswer,
     OperationOut,
     PoliciesAnswer,
@@ -191,10 +193,18 @@ class Table(list[T], Generic[T]):
 
 
 class Records(Table[RecordT]):
-    """Records in the order of the call. `missing_ok=True` leaves None where there is none."""
+    """Records in the order of the call. `missing_ok=True` leaves None where there is none.
+
+    Attributes:
+        as_of: of which moment they are, if one was named.
+    """
 
     noun = "records"
     columns = ("id", "status", "function", "tag", "priority", "attempt", "compute_s", "error")
+
+    def __init__(self, found: Iterable[RecordT] = (), as_of: MomentOut | None = None) -> None:
+        super().__init__(found)
+        self.as_of = as_of
 
     @property
     def counts(self) -> dict[Status, int]:
@@ -204,6 +214,64 @@ class Records(Table[RecordT]):
     def _title(self) -> str:
         statuses = ", ".join(f"{number:,} {status}" for status, number in self.counts.items())
         return f"{super()._title()}: {statuses or 'none of them found'}"
+
+
+class RecordChange(ChangeOut):
+    """What happened to a record between two moments; None is not to be there."""
+
+    model_config = _FROZEN
+
+
+class Diff(Table[RecordChange]):
+    """What changed between two moments, by record.
+
+    Attributes:
+        a, b: the moments.
+        counts: how many records went from one status to another, of all that changed.
+        is_complete: whether these are all of them.
+    """
+
+    noun = "records"
+    columns = (
+        "record_id",
+        "from_status",
+        "to_status",
+        "from_tag",
+        "to_tag",
+        "n_events",
+        "actors",
+        "kind",
+        "reason",
+        "happened_at",
+    )
+
+    def __init__(
+        self,
+        changes: Iterable[RecordChange],
+        a: MomentOut,
+        b: MomentOut,
+        counts: Mapping[tuple[Status | None, Status | None], int],
+        *,
+        is_complete: bool,
+    ) -> None:
+        super().__init__(changes)
+        self.a = a
+        self.b = b
+        self.counts = dict(counts)
+        self.is_complete = is_complete
+
+    @property
+    def total(self) -> int:
+        """How many records changed, also those that are left out here."""
+        return sum(self.counts.values())
+
+    def _title(self) -> str:
+        ways = ", ".join(
+            f"{n:,} {before or 'not there'} -> {after or 'not there'}"
+            for (before, after), n in self.counts.items()
+        )
+        changed = f"{self.total:,} record{'' if self.total == 1 else 's'} changed"
+        return f"{changed} from position {self.a.position} to {self.b.position}: {ways}"
 
 
 class Managers(Table[Manager]):
@@ -389,10 +457,15 @@ class WebhookAttempts(Table[WebhookAttempt]):
 
 
 class Counts(Mapping[Status, int]):
-    """How many records are in each status: `counts["waiting"]`, `counts.total`."""
+    """How many records are in each status: `counts["waiting"]`, `counts.total`.
 
-    def __init__(self, counts: Mapping[Status, int]) -> None:
+    Attributes:
+        as_of: of which moment they are, if one was named.
+    """
+
+    def __init__(self, counts: Mapping[Status, int], as_of: MomentOut | None = None) -> None:
         self._counts = {status: counts.get(status, 0) for status in Status}
+        self.as_of = as_of
 
     @property
     def total(self) -> int:

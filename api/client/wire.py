@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from threading import local
 from typing import Any, Final, TypeVar
 
@@ -16,6 +17,7 @@ from recordledger.domain.errors import InvalidInput
 from recordledger.domain.fingerprint import canonical_json
 from recordledger.domain.streams import ID_MAX
 
+from ..schemas import moment_in
 from .errors import InvalidArgument
 
 MEDIA_TYPE: Final = "application/msgpack"
@@ -75,6 +77,26 @@ def message(shape: type[MessageT], /, **fields: Any) -> MessageT:
             for found in error.errors(include_url=False, include_context=False)[:3]
         )
         raise InvalidArgument("; ".join(complaints)) from None
+
+
+def as_of(given: int | str | datetime | None, what: str = "as_of") -> int | datetime | None:
+    """Return a position of the log or a time as the server takes it; what says no zone is UTC.
+
+    Raises:
+        InvalidArgument: it is neither.
+    """
+    if isinstance(given, datetime) and given.tzinfo is None:
+        raise InvalidArgument(f"{what} says no time zone: like datetime.now(UTC)")
+    try:
+        if isinstance(given, str) and not given.lstrip("@").isdigit():
+            moment = datetime.fromisoformat(given)
+            return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+        found: int | datetime | None = None if given is None else moment_in(given)
+    except ValueError:
+        raise InvalidArgument(
+            f"{what} is {given!r}: give a position of the log, or a time like 2026-11-21T16:30"
+        ) from None
+    return found
 
 
 def pack(value: Any, *, what: str = "the request", idx: int | None = None) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Sequence
 from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Annotated, Any, Final, cast
@@ -12,20 +13,24 @@ from starlette.responses import Response
 
 from recordledger.domain.access import Permission
 from recordledger.domain.errors import RecordNotFound
+from recordledger.domain.record import Record
 from recordledger.domain.streams import ID_MAX, Stream
 from recordledger.domain.timeline import periods
+from recordledger.projections import as_of as past
 from recordledger.projections import queries
+from recordledger.projections.as_of import Moment
 from recordledger.projections.ledger import Ledger
 from recordledger.projections.queries import RecordFilter
 
 from ..auth import Visitor, allowed
-from ..cursors import cursor_of, last_id_of
+from ..cursors import cursor_of, last_id_of, last_past_id_of, past_cursor_of
 from ..datasets import cells_of
 from ..desk import Call, desk_of
 from ..histories import Wanted, in_utc
 from ..openapi import gives, takes
 from ..rendering import attempts_out, events_out, fitting, rendered, require_room
 from ..schemas import (
+    AsOf,
     AttemptInclude,
     AttemptsAnswer,
     CountsAnswer,
@@ -48,6 +53,7 @@ router = APIRouter(prefix="/v1", tags=["records"])
 
 RecordIdInPath = Annotated[int, Path(ge=1, le=ID_MAX)]
 Reader = Annotated[Visitor, allowed(Permission.read)]
+AsOfInQuery = Annotated[AsOf | None, Query()]
 Submitter = Annotated[Visitor, allowed(Permission.submit)]
 
 _FILTERS: Final = tuple(
@@ -102,11 +108,15 @@ async def query_records(request: Request, visitor: Reader) -> Response:
 
 
 @router.get("/records/counts", response_model=CountsAnswer)
-async def count_records(request: Request, visitor: Reader) -> Response:
+async def count_records(request: Request, visitor: Reader, as_of: AsOfInQuery = None) -> Response:
     """Count the records in each status. The counts are kept, not counted: this is cheap."""
 
     def work(call: Call) -> Reply:
-        return {"counts": queries.counts(call.desk.ledger)}
+        ledger = call.desk.ledger
+        if as_of is None:
+            return {"counts": queries.counts(ledger), "as_of": None}
+        moment = moment_of(ledger, as_of)
+        return {"counts": past.counts(ledger, moment), "as_of": moment_out(moment)}
 
     return await desk_of(request).answer(request, visitor, work)
 
@@ -117,15 +127,16 @@ async def get_record(
     visitor: Reader,
     record_id: RecordIdInPath,
     include: Annotated[list[Include] | None, Query()] = None,
+    as_of: AsOfInQuery = None,
 ) -> Response:
     """Get one record; `include` names the payloads that shall come with it, and may be repeated."""
 
     def work(call: Call) -> Reply:
         ledger = call.desk.ledger
-        found = queries.get_records(ledger, [record_id])
+        found, erased, _ = _found(ledger, [record_id], as_of)
         if record_id not in found:
             raise RecordNotFound(record_id)
-        return rendered(ledger, [found[record_id]], include or [])[0]
+        return rendered(ledger, [found[record_id]], include or [], erased)[0]
 
     return await desk_of(request).answer(request, visitor, work)
 
@@ -187,20 +198,53 @@ async def get_attempts(
 def _get(call: Call) -> Reply:
     asked = call.parse(GetRequest)
     ledger = call.desk.ledger
-    found = queries.get_records(ledger, asked.ids)
+    found, erased, moment = _found(ledger, asked.ids, asked.as_of)
     if not asked.missing_ok:
         for record_id in asked.ids:
             if record_id not in found:
                 raise RecordNotFound(record_id)
     shown = list(found.values())
     require_room(shown, asked.include, call.desk.settings.answer_bytes_max)
-    rows = {row["id"]: row for row in rendered(ledger, shown, asked.include)}
-    return {"records": [rows.get(record_id) for record_id in asked.ids]}
+    rows = {row["id"]: row for row in rendered(ledger, shown, asked.include, erased)}
+    records = [rows.get(record_id) for record_id in asked.ids]
+    return {"records": records, "as_of": moment and moment_out(moment)}
+
+
+def _found(
+    ledger: Ledger, ids: Sequence[int], as_of: int | datetime | None
+) -> tuple[dict[int, Record], Container[int], Moment | None]:
+    """Return records as they are or were, who of them was erased since, and of which moment."""
+    if as_of is None:
+        return queries.get_records(ledger, ids), (), None
+    moment = moment_of(ledger, as_of)
+    found = past.get_records(ledger, ids, moment)
+    erased = {id_ for id_, each in found.items() if each.is_erased}
+    return {id_: each.record for id_, each in found.items()}, erased, moment
+
+
+def moment_of(ledger: Ledger, as_of: int | datetime, where: str = "as_of") -> Moment:
+    """Return the moment that a request names.
+
+    Raises:
+        InvalidInput: it is in no year that a date can have.
+        FutureMoment: it has not come.
+        BeforeTheBeginning: nothing had happened.
+        TimelineBehind: when the last events happened is not known yet.
+    """
+    wanted = in_utc(as_of, where) if isinstance(as_of, datetime) else as_of
+    return past.moment_of(ledger, wanted)
+
+
+def moment_out(moment: Moment) -> dict[str, Any]:
+    """Return a moment as `MomentOut` has it."""
+    return moment._asdict()
 
 
 def _query(call: Call) -> Reply:
     asked = call.parse(QueryRequest)
     desk = call.desk
+    if asked.as_of is not None:
+        return _query_past(call, asked, moment_of(desk.ledger, asked.as_of))
     before_id = None
     if asked.cursor is not None:
         before_id = last_id_of(asked.cursor, desk.ledger_id, Stream.record)
@@ -212,11 +256,31 @@ def _query(call: Call) -> Reply:
     next_cursor = None
     if len(found) > n_shown:
         next_cursor = cursor_of(desk.ledger_id, Stream.record, shown[-1].id)
-    return {"records": rendered(desk.ledger, shown, asked.include), "next_cursor": next_cursor}
+    records = rendered(desk.ledger, shown, asked.include)
+    return {"records": records, "next_cursor": next_cursor, "as_of": None}
 
 
-def filter_of(ledger: Ledger, query: RecordQuery) -> RecordFilter:
-    """Return a query's conditions as the ledger has them.
+def _query_past(call: Call, asked: QueryRequest, moment: Moment) -> Reply:
+    desk = call.desk
+    before_id = None
+    if asked.cursor is not None:
+        before_id = last_past_id_of(asked.cursor, desk.ledger_id, moment.position)
+    which = filter_of(desk.ledger, asked.query, moment)
+    # One more than the page, as of today.
+    found = past.query_records(desk.ledger, which, asked.limit + 1, moment, before_id)
+    records = [each.record for each in found]
+    erased = {each.record.id for each in found if each.is_erased}
+    n_shown = fitting(records[: asked.limit], asked.include, desk.settings.answer_bytes_max)
+    shown = records[:n_shown]
+    next_cursor = None
+    if len(records) > n_shown:
+        next_cursor = past_cursor_of(desk.ledger_id, moment.position, shown[-1].id)
+    rows = rendered(desk.ledger, shown, asked.include, erased)
+    return {"records": rows, "next_cursor": next_cursor, "as_of": moment_out(moment)}
+
+
+def filter_of(ledger: Ledger, query: RecordQuery, moment: Moment | None = None) -> RecordFilter:
+    """Return a query's conditions as the ledger has them, or had them at a moment.
 
     Raises:
         DatasetNotFound: there is no such dataset.
@@ -224,7 +288,7 @@ def filter_of(ledger: Ledger, query: RecordQuery) -> RecordFilter:
         EntryNotFound: it has no such entry.
     """
     conditions = {name: _condition(name, getattr(query, name)) for name in _FILTERS}
-    return RecordFilter(**conditions, cells=cells_of(ledger, query))
+    return RecordFilter(**conditions, cells=cells_of(ledger, query, moment))
 
 
 def _condition(name: str, value: object) -> Any:

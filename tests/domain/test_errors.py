@@ -45,6 +45,7 @@ from recordledger.domain.errors import (
     SpecificationNotFound,
     StillReferenced,
     Superseded,
+    TimelineBehind,
     TooLarge,
     TooManyWebhooks,
     TransitionForbidden,
@@ -319,6 +320,12 @@ def test_every_error_says_what_it_means(error: type[LedgerError]) -> None:
             "another rebuild of recordledger is running, or was killed a moment ago; wait for its "
             "end",
             {"schema": "recordledger"},
+        ),
+        (
+            TimelineBehind(7, 9),
+            "the past is in tables up to position 7, and 9 was asked for: they are catching up; "
+            "ask again later, and see that `recordledger work` runs",
+            {"position": 7, "wanted": 9},
         ),
         (
             ImpossibleHistory("record 411", 3, "no"),

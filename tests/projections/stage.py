@@ -395,6 +395,11 @@ _EMPTY: Final = """
     DELETE FROM seals;
     DELETE FROM seal_tiles;
     DELETE FROM seal_keys;
+    DELETE FROM timeline_marks;
+    DELETE FROM timeline_counts;
+    DELETE FROM record_states;
+    DELETE FROM record_changes;
+    UPDATE timeline SET position = 0, newest_id = 0, latest_at = NULL WHERE position > 0;
     {projections}
     ALTER TABLE ledger_events ENABLE ALWAYS TRIGGER ledger_events_are_immutable;
     REVOKE UPDATE, DELETE, TRUNCATE ON ledger_events FROM CURRENT_USER;

@@ -20,7 +20,7 @@ from recordledger.domain.events import Kind
 from recordledger.domain.manager import ManagerState
 from recordledger.domain.status import Status
 from recordledger.domain.webhook import WebhookState
-from recordledger.projections import schema
+from recordledger.projections import schema, timeline
 from recordledger.projections.database import DEFAULT_SCHEMA, connect
 from recordledger.projections.embedded import EmbeddedPostgres
 from recordledger.projections.replay import PROJECTIONS
@@ -320,4 +320,5 @@ def test_every_table_is_log_content_projection_proof_or_signal(database_url: str
         "webhook_attempts",
     }
     proof = {"seals", "seal_tiles", "seal_keys"}
-    assert {row[0] for row in rows} == kept | forgotten | proof | set(PROJECTIONS)
+    past = set(timeline.TABLES)
+    assert {row[0] for row in rows} == kept | forgotten | proof | past | set(PROJECTIONS)

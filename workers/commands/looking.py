@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Any, Final
 
 import click
 
+from .moments import AS_OF
 from .selecting import RECORD_ID, conditions_of, with_conditions
 from .terminal import JSON, print_json, print_table, says_what_is_wrong
 
@@ -17,19 +19,26 @@ _LIMIT = click.option(
 
 @click.command()
 @click.argument("record_id", type=RECORD_ID)
+@AS_OF
 @JSON
 @says_what_is_wrong
-def show(record_id: int, as_json: bool) -> None:
+def show(record_id: int, as_of: int | datetime | None, as_json: bool) -> None:
     """Print the record RECORD_ID: what it is, where it stands, and what was written about it.
 
-    Exit status is 1 when there is no such record.
+    As it was at an earlier moment, it comes without comments and relatives. Exit status is 1 when
+    there is, or was, no such record.
     """
-    from recordledger.api.client import Client
+    from recordledger.api.client import Client, Comments
 
+    comments, relatives = Comments(), dict[str, Any]()
     with Client() as client:
-        record = client.get_records(record_id, include=("kwargs", "result", "traceback"))
-        comments = client.comments(record_id)
-        relatives = {"children": client.children(record_id), "parents": client.parents(record_id)}
+        record = client.get_records(
+            record_id, include=("kwargs", "result", "traceback"), as_of=as_of
+        )
+        if as_of is None:
+            comments = client.comments(record_id)
+            relatives["children"] = client.children(record_id)
+            relatives["parents"] = client.parents(record_id)
     if as_json:
         print_json(record.model_dump() | relatives | {"comments": comments})
         return
@@ -37,7 +46,7 @@ def show(record_id: int, as_json: bool) -> None:
     rows = [
         (name, json.dumps(value) if isinstance(value, dict) else value)
         for name, value in fields.items()
-        if value not in (None, "", [], ())
+        if value is not False and value not in (None, "", [], ())
     ]
     print_table(("", f"record {record_id}"), rows)
     if comments:
@@ -47,15 +56,16 @@ def show(record_id: int, as_json: bool) -> None:
 
 @click.command("list")
 @with_conditions
+@AS_OF
 @_LIMIT
 @JSON
 @says_what_is_wrong
-def list_records(limit: int, as_json: bool, **given: Any) -> None:
-    """Print records, newest first; all, or those that meet every condition."""
+def list_records(limit: int, as_of: int | datetime | None, as_json: bool, **given: Any) -> None:
+    """Print records, newest first; all, or those that meet every condition, or met it then."""
     from recordledger.api.client import Client
 
     with Client() as client:
-        found = client.query_records(**conditions_of(given), limit=limit).all()
+        found = client.query_records(**conditions_of(given), limit=limit, as_of=as_of).all()
     if as_json:
         print_json(found)
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -21,27 +21,14 @@ if TYPE_CHECKING:
     from recordledger.projections.replay import Progress, ReplayReport
 
 
-def moment(_ctx: click.Context, param: click.Parameter, given: str | None) -> int | datetime | None:
-    """Return a position, or a time as ISO 8601 has it, in UTC if it does not say."""
-    if given is None:
-        return None
-    if given.lstrip("-").isdecimal():
-        return int(given)
-    try:
-        found = datetime.fromisoformat(given)
-    except ValueError:
-        raise click.BadParameter(
-            f"{given!r} is no position, and no time like 2026-11-21T16:30", param=param
-        ) from None
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found
-
-
-def check(ledger: Ledger, jobs: int | None, differences: int) -> None:
+def check(ledger: Ledger, jobs: int | None, differences: int, *, past: bool) -> None:
     """Compare the tables with the log, print what differs, and exit with 1 if anything does."""
     from recordledger.projections.replay import check_replay
 
     with shown() as (progress, rate):
-        report = check_replay(ledger, differences_max=differences, progress=progress, jobs=jobs)
+        report = check_replay(
+            ledger, differences_max=differences, progress=progress, jobs=jobs, past=past
+        )
     click.echo(f"{report.n_events} events up to position {report.position}{rate(report.n_events)}")
     _print_differences(report)
     if not report.equal:

@@ -1,0 +1,117 @@
+"""What changed between two moments of the log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import APIRouter, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from recordledger.domain.access import Permission
+from recordledger.domain.errors import InvalidInput
+from recordledger.domain.status import Status
+from recordledger.projections import diff
+from recordledger.projections.diff import Between, Change, ChangeFilter, Place
+
+from ..auth import Visitor, allowed
+from ..cursors import diff_cursor_of, last_changed_id_of
+from ..desk import Call, desk_of
+from ..schemas import PAGE_MAX, AsOf, DiffAnswer, ShortText
+from ..wire import Reply
+from .records import moment_of, moment_out
+
+router = APIRouter(prefix="/v1/diff", tags=["diff"])
+
+NOWHERE: Final = "none"
+_MANY: Final = 100
+
+Reader = Annotated[Visitor, allowed(Permission.read)]
+Places = Annotated[
+    list[Status | Literal["none"]] | None,
+    Query(max_length=10, description="`none` is not to be there: not created yet, or erased."),
+]
+Tags = Annotated[
+    list[ShortText] | None, Query(max_length=_MANY, description="At any time between.")
+]
+
+
+@router.get("", response_model=DiffAnswer)
+async def get_diff(
+    request: Request,
+    visitor: Reader,
+    a: Annotated[AsOf, Query()],
+    b: Annotated[AsOf, Query()],
+    from_status: Places = None,
+    to_status: Places = None,
+    tag: Tags = None,
+    limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 250,
+    cursor: Annotated[str | None, Query(max_length=200)] = None,
+) -> Response:
+    """Get the records to which something happened after `a` and up to `b`, by id.
+
+    Each condition may be repeated and is then met by any.
+    """
+    which = ChangeFilter(
+        from_statuses=_places(from_status),
+        to_statuses=_places(to_status),
+        tags=None if tag is None else tuple(each.lower() for each in tag),
+    )
+
+    def work(call: Call) -> Reply:
+        ledger, ledger_id = call.desk.ledger, call.desk.ledger_id
+        between = Between(moment_of(ledger, a, "a"), moment_of(ledger, b, "b"))
+        positions = between.a.position, between.b.position
+        if positions[0] > positions[1]:
+            raise InvalidInput(f"a is later than b: position {positions[0]} and {positions[1]}")
+        after_id = 0
+        if cursor is not None:
+            after_id = last_changed_id_of(cursor, ledger_id, *positions)
+        # One more than the page, to know whether there is another page.
+        found = diff.changes(ledger, between, limit + 1, after_id, which)
+        shown = found[:limit]
+        next_cursor = None
+        if len(found) > limit:
+            next_cursor = diff_cursor_of(ledger_id, *positions, shown[-1].record_id)
+        return {
+            "a": moment_out(between.a),
+            "b": moment_out(between.b),
+            "changes": [_change_out(each) for each in shown],
+            "counts": None if cursor else _counts_out(diff.counts(ledger, between, which)),
+            "next_cursor": next_cursor,
+        }
+
+    return await desk_of(request).answer(request, visitor, work)
+
+
+def _places(given: Iterable[Status | str] | None) -> tuple[Place, ...] | None:
+    if given is None:
+        return None
+    return tuple(None if each == NOWHERE else Status(each) for each in given)
+
+
+def _change_out(change: Change) -> dict[str, Any]:
+    last = change.newest[0]
+    return {
+        "record_id": change.record_id,
+        "from_status": change.from_status,
+        "to_status": change.to_status,
+        "from_tag": change.from_tag,
+        "to_tag": change.to_tag,
+        "n_events": change.n_events,
+        "actors": list(dict.fromkeys(event.actor for event in change.newest)),
+        "kind": last.topic,
+        "happened_at": last.timestamp,
+        "actor": last.actor,
+        "action": last.action,
+        "reason": last.reason,
+        "operation_id": str(last.operation_id),
+    }
+
+
+def _counts_out(counts: Mapping[tuple[Place, Place], int]) -> list[dict[str, Any]]:
+    return [
+        {"from_status": before, "to_status": after, "n_records": n}
+        for (before, after), n in counts.items()
+    ]
