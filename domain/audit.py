@@ -13,6 +13,7 @@ from typing import Any, Final, TypeAlias
 from . import events as e
 from .access import Token, evolve_token
 from .dataset import Dataset, evolve_dataset
+from .divergence import Divergence, evolve_divergence
 from .errors import ImpossibleHistory
 from .events import Event, Kind
 from .findings import Finding, Place
@@ -43,6 +44,7 @@ class Known:
     jobs: dict[int, Job] = field(default_factory=dict[int, Job])
     datasets: dict[int, Dataset] = field(default_factory=dict[int, Dataset])
     tokens: dict[int, Token] = field(default_factory=dict[int, Token])
+    divergences: dict[int, Divergence] = field(default_factory=dict[int, Divergence])
     lost: set[tuple[Stream, int]] = field(default_factory=set[tuple[Stream, int]])
 
 
@@ -125,6 +127,9 @@ class LegalTransition:
                 case Stream.token:
                     token = known.tokens.get(number, Token(number))
                     known.tokens[number] = evolve_token(token, event)
+                case Stream.divergence:
+                    divergence = known.divergences.get(number, Divergence(number))
+                    known.divergences[number] = evolve_divergence(divergence, event)
                 case _:
                     dataset = known.datasets.get(number, Dataset(number))
                     known.datasets[number] = evolve_dataset(dataset, event)

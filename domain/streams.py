@@ -18,6 +18,7 @@ class Stream(IntEnum):
     dataset = 3
     token = 4
     job = 5
+    divergence = 7
 
 
 def stream_uuid(stream: Stream, number: int) -> UUID:

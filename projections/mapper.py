@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 
 from recordledger.domain.access import TOKEN_EVENTS
 from recordledger.domain.dataset import DATASET_EVENTS
+from recordledger.domain.divergence import DIVERGENCE_EVENTS
 from recordledger.domain.errors import UnknownEvent, UnreadableEvent
 from recordledger.domain.events import RECORD_EVENTS, Event, Outcome, Payload
 from recordledger.domain.job import JOB_EVENTS
@@ -36,6 +37,7 @@ EVENT_TYPES: Final[Mapping[str, type[Event]]] = {
         *TOKEN_EVENTS,
         *JOB_EVENTS,
         *DATASET_EVENTS,
+        *DIVERGENCE_EVENTS,
     )
 }
 

@@ -13,6 +13,7 @@ from psycopg.sql import SQL, Identifier
 
 from recordledger.domain.access import Token, evolve_token
 from recordledger.domain.dataset import Dataset, evolve_dataset
+from recordledger.domain.divergence import Divergence, evolve_divergence
 from recordledger.domain.errors import ImpossibleHistory
 from recordledger.domain.job import Job, evolve_job
 from recordledger.domain.lanes import Lane
@@ -50,6 +51,7 @@ PROJECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "dataset_records": ("dataset_id", "specification", "entry", "added_in"),
     "dataset_counts": ("dataset_id", "specification", "status"),
     "dataset_versions": ("dataset_id", "number"),
+    "divergences": ("id",),
 }
 # In these a count of zero is the same as no row.
 _COUNTED: Final = frozenset({"status_counts", "dataset_counts"})
@@ -256,6 +258,10 @@ class _Batch:
                 for recorded in history:
                     job = evolve_job(job, recorded.event)
                 self._jobs.append(job)
+            case Stream.divergence:
+                divergence = Divergence(number)
+                for recorded in history:
+                    divergence = evolve_divergence(divergence, recorded.event)
         self._happened += history
         return len(history)
 

@@ -15,6 +15,7 @@ from recordledger.domain import events as e
 from recordledger.domain.access import Role, TokenIssued, TokenRevoked
 from recordledger.domain.audit import TOO_SOON, Audit
 from recordledger.domain.dataset import DatasetCreated, DatasetDeleted
+from recordledger.domain.divergence import DivergenceFound, DivergenceRepaired, Fault
 from recordledger.domain.events import Event, Kind, Priority
 from recordledger.domain.findings import Breach, Finding, Place
 from recordledger.domain.job import JobFinished, JobSubmitted
@@ -410,13 +411,16 @@ def test_managers_jobs_tokens_and_datasets_live_by_their_rules() -> None:
     fine.happen(Stream.token, 1, issued, TokenRevoked(**said(6, 2)))
     created_ = DatasetCreated(name="water", description="", **said(7, 1))
     fine.happen(Stream.dataset, 1, created_, DatasetDeleted(**said(8, 2)))
+    wrong_row = DivergenceFound(table="records", key=("1",), fault=Fault.extra, **said(9, 1))
+    fine.happen(Stream.divergence, 1, wrong_row, DivergenceRepaired(**said(10, 2)))
     assert fine.found() == {}
     wrong = log()
     wrong.manager(ManagerDeactivated(**said(4, 1)), ManagerDeclaredLost(**said(5, 2)))
     wrong.happen(Stream.job, 1, JobFinished(**said(6, 2)))
     wrong.happen(Stream.token, 1, TokenRevoked(**said(7, 2)))
     wrong.happen(Stream.dataset, 1, DatasetDeleted(**said(8, 1)))
-    assert wrong.found() == {"legal-transition": [(5,), (6,), (7,), (8,)]}
+    wrong.happen(Stream.divergence, 1, DivergenceRepaired(**said(9, 1)))
+    assert wrong.found() == {"legal-transition": [(5,), (6,), (7,), (8,), (9,)]}
 
 
 def test_a_manager_that_has_not_registered_changes_nothing_else() -> None:

@@ -21,6 +21,7 @@ def test_the_numbers_of_the_kinds_are_stored_and_never_change() -> None:
         "dataset": 3,
         "token": 4,
         "job": 5,
+        "divergence": 7,
     }
 
 

@@ -35,6 +35,13 @@ from recordledger.domain.dataset import (
     SpecificationRemoved,
     VersionLocked,
 )
+from recordledger.domain.divergence import (
+    DIVERGENCE_EVENTS,
+    DivergenceFound,
+    DivergenceGone,
+    DivergenceRepaired,
+    Fault,
+)
 from recordledger.domain.errors import UnknownEvent, UnreadableEvent
 from recordledger.domain.events import RECORD_EVENTS, Event, Kind, Outcome, Payload, Priority
 from recordledger.domain.job import (
@@ -76,6 +83,7 @@ ALL_EVENTS: Final = (
     *TOKEN_EVENTS,
     *JOB_EVENTS,
     *DATASET_EVENTS,
+    *DIVERGENCE_EVENTS,
 )
 
 # Building events from their models
@@ -571,6 +579,18 @@ EXAMPLES: Final[Mapping[str, tuple[Event, ...]]] = {
         VersionLocked(number=2, **BARE),
     ),
     "dataset_deleted": (DatasetDeleted(**FULL),),
+    "divergence_found": (
+        DivergenceFound(
+            table="records",
+            key=("411",),
+            fault=Fault.changed,
+            columns=("status", "version"),
+            **FULL,
+        ),
+        DivergenceFound(table="comments", key=("411", "3"), fault=Fault.missing, **BARE),
+    ),
+    "divergence_repaired": (DivergenceRepaired(**FULL),),
+    "divergence_gone": (DivergenceGone(**FULL),),
 }
 
 
