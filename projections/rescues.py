@@ -50,15 +50,20 @@ def totals(db: Db) -> dict[str, Rescued]:
     return found
 
 
-def _add(db: Db | Connection[Any], events: Iterable[Event]) -> None:
-    sums: dict[str, list[int]] = {}
+def sums(events: Iterable[Event]) -> dict[str, list[int]]:
+    """Return results, milliseconds and those of all cores that events add up to, by kind."""
+    found: dict[str, list[int]] = {}
     for event in events:
         if isinstance(event, LateResult | ResultAdopted):
-            added = sums.setdefault(_KINDS[type(event)], [0, 0, 0])
+            added = found.setdefault(_KINDS[type(event)], [0, 0, 0])
             for place, n in enumerate((1, *_cost_ms(event.outcome))):
                 added[place] += n
+    return found
+
+
+def _add(db: Db | Connection[Any], events: Iterable[Event]) -> None:
     # In the order of the key, so that two transactions never wait for each other in a circle.
-    for kind, (n_results, compute_ms, core_ms) in sorted(sums.items()):
+    for kind, (n_results, compute_ms, core_ms) in sorted(sums(events).items()):
         db.execute(
             _SQL["add"],
             {"kind": kind, "n_results": n_results, "compute_ms": compute_ms, "core_ms": core_ms},
