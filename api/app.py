@@ -27,6 +27,7 @@ from .routes import (
     operations,
     records,
     routing,
+    self_audit,
     server,
     services,
     tokens,
@@ -49,6 +50,7 @@ _ROUTERS: Final = (
     services.views,
     managers.router,
     tokens.router,
+    self_audit.router,
     server.router,
 )
 

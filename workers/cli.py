@@ -16,7 +16,7 @@ import click
 
 from recordledger import __version__
 
-from .commands import collecting, following, looking, managing, routing
+from .commands import auditing, collecting, following, looking, managing, routing
 from .commands import services as service_commands
 from .commands.terminal import JSON, console, print_json, says_what_is_wrong
 from .engine_names import ENGINES, PROCESSES
@@ -167,6 +167,23 @@ def serve(
     help="Policy: seconds after which a record in error becomes failed. [never]",
 )
 @click.option(
+    "--self-audit-every-s",
+    envvar="RECORDLEDGER_SELF_AUDIT_EVERY_S",
+    type=click.FloatRange(min=0, max=3600),
+    default=20.0,
+    show_default=True,
+    help="Seconds between two laps of the self-audit, which holds all tables against the log; 0 "
+    "switches it off.",
+)
+@click.option(
+    "--self-audit-share",
+    envvar="RECORDLEDGER_SELF_AUDIT_SHARE",
+    type=click.FloatRange(min=0.001, max=1),
+    default=0.2,
+    show_default=True,
+    help="Share of one processor core that the self-audit may take.",
+)
+@click.option(
     "--services/--no-services",
     default=True,
     show_default=True,
@@ -243,6 +260,8 @@ def work(
     sweep_s: float,
     idempotency_ttl_s: float,
     failed_after_s: float | None,
+    self_audit_every_s: float,
+    self_audit_share: float,
     services: bool,
     max_active_services: int,
     service_threads: int,
@@ -267,7 +286,7 @@ def work(
 
     stop = _stop_on_signals()
     end_with_supervisor()
-    ledger = _ledger(database_url, database_schema, pool_size=4 + service_threads)
+    ledger = _ledger(database_url, database_schema, pool_size=5 + service_threads)
     runner: Thread | None = None
     try:
         if services:
@@ -290,6 +309,8 @@ def work(
             sweep_s=sweep_s,
             idempotency_ttl_s=idempotency_ttl_s,
             failed_after_s=failed_after_s,
+            self_audit_every_s=self_audit_every_s,
+            self_audit_share=self_audit_share,
             stop=stop,
         )
         run_jobs(ledger, jobs, stop)
@@ -855,6 +876,7 @@ for _command in (
     *routing.COMMANDS,
     *collecting.COMMANDS,
     *service_commands.COMMANDS,
+    *auditing.COMMANDS,
 ):
     main.add_command(_command)
 

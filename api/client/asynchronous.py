@@ -20,6 +20,7 @@ from . import (
     manager_calls,
     operation_calls,
     routing_calls,
+    self_audit_calls,
     service_calls,
     token_calls,
 )
@@ -200,6 +201,9 @@ class AsyncClient:
     issue_token = _awaited(token_calls.issue_token)
     tokens = _awaited(token_calls.tokens)
     revoke_token = _awaited(token_calls.revoke_token)
+
+    self_audit = _awaited(self_audit_calls.self_audit)
+    repair = _awaited(self_audit_calls.repair)
 
     @overload
     async def get_records(

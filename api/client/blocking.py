@@ -20,6 +20,7 @@ from . import (
     manager_calls,
     operation_calls,
     routing_calls,
+    self_audit_calls,
     service_calls,
     token_calls,
 )
@@ -223,6 +224,9 @@ class Client:
     issue_token = _blocking(token_calls.issue_token)
     tokens = _blocking(token_calls.tokens)
     revoke_token = _blocking(token_calls.revoke_token)
+
+    self_audit = _blocking(self_audit_calls.self_audit)
+    repair = _blocking(self_audit_calls.repair)
 
     @overload
     def get_records(

@@ -94,6 +94,8 @@ NEEDS: Final[dict[tuple[str, str], set[Permission]]] = {
     ("POST", "/v1/tokens"): {Permission.admin},
     ("GET", "/v1/tokens"): {Permission.admin},
     ("POST", "/v1/tokens/{token_id}/revoke"): {Permission.admin},
+    ("GET", "/v1/self-audit"): {Permission.admin},
+    ("POST", "/v1/self-audit/repair"): {Permission.admin},
     ("GET", "/v1/server"): set(Permission),
     ("GET", "/health"): set(),
     ("GET", "/ready"): set(),
