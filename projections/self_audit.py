@@ -13,6 +13,7 @@ the row that is counted wrong.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -41,6 +42,8 @@ from .shadow import (
 )
 from .statements import statements
 
+log = logging.getLogger(__name__)
+
 _SQL: Final = statements("self_audit")
 _DIVERGENCE_LOCK: Final = 7_301_956_009
 ACTOR: Final = "server:self-audit"
@@ -48,7 +51,7 @@ ACTOR: Final = "server:self-audit"
 
 EVERY_S: Final = 20.0
 SHARE: Final = 0.2
-"""Seconds between two laps, and how much of one processor core they may take."""
+"""Seconds from one lap to the next, and how much of one processor core they may take."""
 
 # A dataset may have very many rows; of all others there are a few for each.
 SIZES: Final[dict[Stream, int]] = {
@@ -58,6 +61,8 @@ SIZES: Final[dict[Stream, int]] = {
 
 # After so many known ranges one that is new has its turn, however long the known ones take.
 _KNOWN_BEFORE_NEW: Final = 32
+# So many are said at once.
+_SAID_MAX: Final = 20
 # So many positions of the log are followed in one query.
 _FOLLOWED_AT_ONCE: Final = 100_000
 # With more aggregates than this unproved or wrong, counts are not looked into.
@@ -415,6 +420,13 @@ class SelfAudit:
         begun, ended = self._ledger.operate(work, actor=ACTOR)
         lap.found += begun
         lap.gone += ended
+        # At once: who knows whether this process comes to the end of the lap.
+        for each in begun[:_SAID_MAX]:
+            log.error("divergence %d: %s", each.id, each)
+        if len(begun) > _SAID_MAX:
+            log.error("and %d divergences more", len(begun) - _SAID_MAX)
+        for each in ended[:_SAID_MAX]:
+            log.info("divergence %d is gone: %s", each.id, each)
 
 
 def fault_of(difference: Difference) -> Fault:

@@ -172,8 +172,8 @@ def serve(
     type=click.FloatRange(min=0, max=3600),
     default=20.0,
     show_default=True,
-    help="Seconds between two laps of the self-audit, which holds all tables against the log; 0 "
-    "switches it off.",
+    help="Seconds from one lap of the self-audit, which holds all tables against the log, to the "
+    "next; 0 switches it off.",
 )
 @click.option(
     "--self-audit-share",

@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from threading import Event, Thread
+from time import monotonic
 from typing import Final
 
 from recordledger.domain.errors import LedgerError
@@ -29,7 +30,7 @@ PURGE_S: Final = 600.0
 _PURGE_SLICE: Final = 5_000
 # A faulty job is tried again after this, however short its interval.
 _PAUSE_S: Final = 5.0
-# So much of what is wrong is said in the log at once.
+# So many histories that make no sense are said in the log at once.
 _SAID_MAX: Final = 20
 
 
@@ -114,20 +115,23 @@ class SelfAuditing:
         self._stop = stop
         self._audit: SelfAudit | None = None
         self._has_seen_all = False
+        self._next_at = 0.0
 
     def __call__(self, ledger: Ledger) -> str | None:
-        """Do one lap; what was found is an error in the log."""
+        """Do one lap if it is time for the next; it says what it finds.
+
+        From beginning to beginning: a lap that takes longer is followed by the next at once.
+        """
+        if monotonic() < self._next_at:
+            return None
+        self._next_at = monotonic() + self._every_s
         if self._audit is None:
             self._audit = SelfAudit(ledger, every_s=self._every_s, share=self._share)
         lap = self._audit.lap(self._stop)
         if self._stop.is_set():
             self._audit.close()
-        for divergence in lap.found[:_SAID_MAX]:
-            log.error("self-audit: divergence %d: %s", divergence.id, divergence)
         for (stream, number), why in [*lap.unreadable.items()][:_SAID_MAX]:
             log.error("self-audit: %s %d cannot be folded: %s", stream.name, number, why)
-        for divergence in lap.gone:
-            log.info("self-audit: divergence %d is gone: %s", divergence.id, divergence)
         has_seen_all = lap.is_whole and lap.n_new == 0
         is_news = lap.found or (has_seen_all and not self._has_seen_all)
         self._has_seen_all = self._has_seen_all or has_seen_all
@@ -149,7 +153,7 @@ def server_jobs(
         sweep_s: seconds between two looks for managers that have fallen silent.
         idempotency_ttl_s: seconds for which a request may be repeated under its key.
         failed_after_s: seconds after which an error becomes a failure; None for never.
-        self_audit_every_s: seconds between two laps of the self-audit; 0 for none.
+        self_audit_every_s: seconds from one lap of the self-audit to the next; 0 for none.
         self_audit_share: of one processor core that the self-audit may take.
         stop: ends long jobs between two slices when it is set.
     """
@@ -165,7 +169,7 @@ def server_jobs(
         jobs.append(Job("failed-after", interval_s, fail_old_errors(failed_after_s, stop)))
     if self_audit_every_s > 0:
         auditing = SelfAuditing(self_audit_every_s, self_audit_share, stop)
-        jobs.append(Job("self-audit", self_audit_every_s, auditing))
+        jobs.append(Job("self-audit", min(self_audit_every_s, SWEEP_S), auditing))
     return jobs
 
 

@@ -55,6 +55,11 @@ def found(stage: Stage) -> list[tuple[str, tuple[str, ...]]]:
         return [(each.table, each.key) for each in open_now(db)]
 
 
+def errors(log: Path) -> list[str]:
+    """Return the lines by which the processes tell of errors."""
+    return [line for line in log.read_text().splitlines() if "ERROR" in line]
+
+
 def test_it_finds_within_a_minute_what_was_changed_and_goes_on_after_a_kill(
     stage: Stage, tmp_path: Path
 ) -> None:
@@ -68,17 +73,16 @@ def test_it_finds_within_a_minute_what_was_changed_and_goes_on_after_a_kill(
         # Two of them: one looks and the other stands by; then the one that looks is killed.
         with working(stage, log) as other:
             stage.do("DELETE FROM records WHERE id = %s", [ids[2]])
-            stage.wait(lambda: len(found(stage)) == 2, DEADLINE_S)
+            stage.wait(lambda: len(found(stage)) == len(errors(log)) == 2, DEADLINE_S)
             assert other.poll() is None
     with working(stage, log):
         stage.do("UPDATE status_counts SET n_records = 7")
-        stage.wait(lambda: len(found(stage)) == 3, DEADLINE_S)
+        stage.wait(lambda: len(found(stage)) == len(errors(log)) == 3, DEADLINE_S)
         done = repair(stage.ledger, actor="user:root")
         assert [each.refusal for each in done] == [None] * 3
         stage.require_equal()
-        since = state(stage.ledger).position
-        stage.wait(lambda: state(stage.ledger).position > since, DEADLINE_S)
+        stage.wait(lambda: state(stage.ledger).position == stage.newest(), DEADLINE_S)
+        assert state(stage.ledger).n_unproved == 0
     assert found(stage) == []
-    said = [line for line in log.read_text().splitlines() if "ERROR" in line]
-    assert len(said) == 3
-    assert f"records {ids[1]}: owner is not what the log says" in said[0]
+    assert f"records {ids[1]}: owner is not what the log says" in errors(log)[0]
+    assert len(errors(log)) == 3
