@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from threading import Event as Signal
 from typing import Final, LiteralString, NamedTuple
@@ -74,6 +75,17 @@ def audit(stage: Stage) -> Iterator[SelfAudit]:
     made = SelfAudit(stage.ledger, share=1)
     yield made
     made.close()
+
+
+@pytest.fixture
+def another(stage: Stage) -> Iterator[Callable[[], SelfAudit]]:
+    """Makes the self-audits of other processes."""
+    with contextlib.ExitStack() as stack:
+
+        def make() -> SelfAudit:
+            return stack.enter_context(contextlib.closing(SelfAudit(stage.ledger, share=1)))
+
+        yield make
 
 
 def found_in(lap: Lap) -> set[Named]:
@@ -222,25 +234,26 @@ def test_what_is_told_of_divergences_is_held_against_the_log_too(watched: Watche
 # What was proved stays proved, and nothing else is
 
 
-def test_nothing_is_folded_again_that_was_proved_and_not_touched(stage: Stage) -> None:
+def test_nothing_is_folded_again_that_was_proved_and_not_touched(
+    stage: Stage, audit: SelfAudit, another: Callable[[], SelfAudit]
+) -> None:
     stage.submit(20)
-    audit = SelfAudit(stage.ledger, share=1)
     assert audit.lap().n_folded > 20
     assert audit.lap().n_folded == 0
     (one,) = stage.submit()
     assert audit.lap().n_folded == 1
-    audit.close()
     # Another process goes on where this one has ended.
-    other = SelfAudit(stage.ledger, share=1)
+    other = another()
     assert other.lap().n_folded <= 1
     stage.do("UPDATE records SET owner = 'eve' WHERE id = %s", [one])
     lap = other.lap()
     # The record, and the divergence itself.
     assert (lap.n_folded, [each.key for each in lap.found]) == (2, [(str(one),)])
-    other.close()
 
 
-def test_what_is_wrong_does_not_become_right_by_an_event(stage: Stage, audit: SelfAudit) -> None:
+def test_what_is_wrong_does_not_become_right_by_an_event(
+    stage: Stage, audit: SelfAudit, another: Callable[[], SelfAudit]
+) -> None:
     one, neighbour, other = stage.submit(3)
     audit.lap()
     stage.do("UPDATE records SET owner = 'eve' WHERE id = ANY(%s)", [[one, other]])
@@ -252,12 +265,23 @@ def test_what_is_wrong_does_not_become_right_by_an_event(stage: Stage, audit: Se
     assert found_in(audit.lap()) == set()
     # Nor by another process, or a later event.
     stage.happen(one, e.Released)
-    again = SelfAudit(stage.ledger, share=1)
-    assert again.lap().n_folded >= 2
-    again.close()
+    assert another().lap().n_folded >= 2
     assert sum(state(stage.ledger).divergences.values()) == 2
     repaired(stage)
     stage.require_equal()
+
+
+def test_a_row_that_was_put_back_to_what_it_was_before_an_event_is_found(
+    stage: Stage, audit: SelfAudit
+) -> None:
+    (one,) = stage.submit()
+    audit.lap()
+    stage.do("CREATE TEMPORARY TABLE before AS SELECT * FROM records")
+    stage.happen(one, e.Held)
+    stage.do("DELETE FROM records")
+    stage.do("INSERT INTO records SELECT * FROM before")
+    (found,) = found_in(audit.lap())
+    assert found == ("records", (str(one),), "changed", ("status", "version", "modified_at"))
 
 
 def test_what_an_event_puts_right_is_gone(stage: Stage, audit: SelfAudit) -> None:
@@ -286,15 +310,15 @@ def test_a_checksum_that_was_lost_or_changed_is_no_divergence(
     assert audit.lap().n_folded == 0
 
 
-def test_one_that_is_late_changes_nothing_of_what_another_has_proved(stage: Stage) -> None:
-    first, second = (SelfAudit(stage.ledger, share=1) for _ in range(2))
+def test_one_that_is_late_changes_nothing_of_what_another_has_proved(
+    stage: Stage, another: Callable[[], SelfAudit]
+) -> None:
+    first, second = another(), another()
     for audit in (first, second, first, second):
         stage.submit(2)
         assert found_in(audit.lap()) == set()
     stage.do("UPDATE records SET owner = 'eve' WHERE id = 1")
     assert [len(audit.lap().found) for audit in (second, first, second)] == [1, 0, 0]
-    first.close()
-    second.close()
 
 
 def test_a_table_that_is_wrong_as_a_whole_does_not_fill_the_log(
@@ -313,13 +337,13 @@ def test_a_table_that_is_wrong_as_a_whole_does_not_fill_the_log(
     stage.require_equal()
 
 
-def test_what_is_counted_is_repaired_after_what_it_is_counted_from(stage: Stage) -> None:
+def test_what_is_counted_is_repaired_after_what_it_is_counted_from(
+    stage: Stage, audit: SelfAudit
+) -> None:
     stage.submit(3)
     stage.do("UPDATE records SET status = 'held' WHERE id = 1")
     stage.do("UPDATE status_counts SET n_records = 7")
-    audit = SelfAudit(stage.ledger, share=1)
     assert {each.table for each in audit.lap().found} == {"records", "status_counts"}
-    audit.close()
     (refused,) = repair(stage.ledger, actor=ROOT, table="status_counts")
     assert refused.refusal == "first repair what it is counted from, such as records 1"
     assert refused.divergence.state == "open"
