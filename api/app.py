@@ -29,6 +29,7 @@ from .routes import (
     proofs,
     records,
     routing,
+    self_audit,
     server,
     services,
     tokens,
@@ -55,6 +56,7 @@ _ROUTERS: Final = (
     managers.router,
     tokens.router,
     webhooks.router,
+    self_audit.router,
     server.router,
 )
 

@@ -11,8 +11,10 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from recordledger.domain.errors import LedgerError
-from recordledger.projections import queries
+from recordledger.projections import queries, self_audit
 from recordledger.projections.ledger import Ledger
+from recordledger.projections.replay import PROJECTIONS
+from recordledger.projections.self_audit import SelfAuditState
 
 log = logging.getLogger(__name__)
 
@@ -95,9 +97,10 @@ class _OfDatabase(Collector):
         try:
             counts, head, up = queries.counts(self._ledger), queries.head(self._ledger), 1
             rescues = queries.rescues(self._ledger)
+            audited = self_audit.state(self._ledger)
         except LedgerError:
             log.warning("the database did not answer a scrape", exc_info=True)
-            counts, head, up, rescues = {}, None, 0, {}
+            counts, head, up, rescues, audited = {}, None, 0, {}, None
         yield GaugeMetricFamily("recordledger_database_up", "Whether the database answers.", up)
         if head is not None:
             by_status = GaugeMetricFamily(
@@ -117,6 +120,8 @@ class _OfDatabase(Collector):
         for kind, rescued in rescues.items():
             late.add_metric([kind], rescued.core_s / 3600)
         yield late
+        if audited is not None:
+            yield from _of_self_audit(audited)
         stats: dict[str, int] = self._ledger.datastore.pool.get_stats()
         for name, text in (
             ("pool_size", "Connections in the pool."),
@@ -124,3 +129,30 @@ class _OfDatabase(Collector):
             ("requests_waiting", "Requests that wait for a connection."),
         ):
             yield GaugeMetricFamily(f"recordledger_database_{name}", text, stats.get(name, 0))
+
+
+def _of_self_audit(audited: SelfAuditState) -> Iterator[Metric]:
+    divergent = GaugeMetricFamily(
+        "recordledger_divergent_rows",
+        "Rows that were found not to be what the log says, and were not put right yet.",
+        labels=["table"],
+    )
+    for table in PROJECTIONS:
+        divergent.add_metric([table], audited.divergences.get(table, 0))
+    yield divergent
+    if audited.age_s is not None:
+        yield GaugeMetricFamily(
+            "recordledger_self_audit_age_seconds",
+            "For how long the self-audit has not looked at what it has not looked at for longest.",
+            audited.age_s,
+        )
+    yield GaugeMetricFamily(
+        "recordledger_self_audit_position",
+        "Position of the log up to which everything was looked at that is proved.",
+        audited.position,
+    )
+    yield GaugeMetricFamily(
+        "recordledger_self_audit_unproved",
+        "Records, managers and so on whose rows the self-audit has not proved, or found wrong.",
+        audited.n_unproved,
+    )

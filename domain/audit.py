@@ -13,6 +13,7 @@ from typing import Any, Final, TypeAlias
 from . import events as e
 from .access import Token, evolve_token
 from .dataset import Dataset, evolve_dataset
+from .divergence import Divergence, evolve_divergence
 from .errors import ImpossibleHistory
 from .events import Event, Kind
 from .findings import Finding, Place
@@ -45,6 +46,7 @@ class Known:
     datasets: dict[int, Dataset] = field(default_factory=dict[int, Dataset])
     tokens: dict[int, Token] = field(default_factory=dict[int, Token])
     webhooks: dict[int, Webhook] = field(default_factory=dict[int, Webhook])
+    divergences: dict[int, Divergence] = field(default_factory=dict[int, Divergence])
     lost: set[tuple[Stream, int]] = field(default_factory=set[tuple[Stream, int]])
 
 
@@ -130,6 +132,9 @@ class LegalTransition:
                 case Stream.webhook:
                     webhook = known.webhooks.get(number, Webhook(number))
                     known.webhooks[number] = evolve_webhook(webhook, event)
+                case Stream.divergence:
+                    divergence = known.divergences.get(number, Divergence(number))
+                    known.divergences[number] = evolve_divergence(divergence, event)
                 case _:
                     dataset = known.datasets.get(number, Dataset(number))
                     known.datasets[number] = evolve_dataset(dataset, event)

@@ -19,6 +19,7 @@ class Stream(IntEnum):
     token = 4
     job = 5
     webhook = 6
+    divergence = 7
 
 
 def stream_uuid(stream: Stream, number: int) -> UUID:

@@ -21,6 +21,7 @@ from psycopg.errors import UniqueViolation
 
 from recordledger.domain.access import Token, evolve_token
 from recordledger.domain.dataset import Dataset, evolve_dataset
+from recordledger.domain.divergence import Divergence, evolve_divergence
 from recordledger.domain.errors import StoreUnavailable
 from recordledger.domain.events import Event, Stamp
 from recordledger.domain.job import Job, evolve_job
@@ -35,6 +36,7 @@ from . import (
     claim_queue,
     comments,
     datasets,
+    divergences,
     families,
     idempotency,
     jobs,
@@ -340,6 +342,15 @@ class Operation:
             self._webhooks[webhook.id] = webhook
         return webhook
 
+    def happen_to_divergence(self, divergence: Divergence, events: Sequence[Event]) -> Divergence:
+        """Let events happen to a locked or new divergence; return what it is then."""
+        for event in events:
+            divergence = evolve_divergence(divergence, event)
+            self._happened.append(
+                Recorded(Stream.divergence, divergence.id, divergence.version, event)
+            )
+        return divergence
+
     def happen_to_token(self, token: Token, events: Sequence[Event]) -> Token:
         """Let events happen to a locked or new token; return what it is then."""
         for event in events:
@@ -447,6 +458,7 @@ def write_projections(
         operations.write(db, happened)
         rescues.write(db, happened)
     datasets.write(db, changes, changed_datasets, happened)
+    divergences.write(db, happened)
     for manager in changed_managers:
         managers.write(db, manager)
     for token in changed_tokens:

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ValidationError
 
 from recordledger.domain.access import TOKEN_EVENTS
 from recordledger.domain.dataset import DATASET_EVENTS
+from recordledger.domain.divergence import DIVERGENCE_EVENTS
 from recordledger.domain.errors import UnknownEvent, UnreadableEvent
 from recordledger.domain.events import RECORD_EVENTS, Event, Outcome, Payload
 from recordledger.domain.job import JOB_EVENTS
@@ -39,6 +40,7 @@ EVENT_TYPES: Final[Mapping[str, type[Event]]] = {
         *JOB_EVENTS,
         *DATASET_EVENTS,
         *WEBHOOK_EVENTS,
+        *DIVERGENCE_EVENTS,
     )
 }
 

@@ -15,6 +15,7 @@ from psycopg.sql import SQL, Identifier
 
 from recordledger.domain.access import Token, evolve_token
 from recordledger.domain.dataset import Dataset, evolve_dataset
+from recordledger.domain.divergence import Divergence, evolve_divergence
 from recordledger.domain.errors import ImpossibleHistory, LedgerError
 from recordledger.domain.job import Job, evolve_job
 from recordledger.domain.lanes import Lane
@@ -67,6 +68,7 @@ PROJECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "dataset_records": ("dataset_id", "specification", "entry", "added_in"),
     "dataset_counts": ("dataset_id", "specification", "status"),
     "dataset_versions": ("dataset_id", "number"),
+    "divergences": ("id",),
 }
 # Those whose keys the filling of others needs, or that are written by live operations' statements.
 _NEEDED_KEYS: Final = frozenset(PROJECTIONS) - {
@@ -495,6 +497,10 @@ class Batch:
                 for recorded in history:
                     job = evolve_job(job, recorded.event)
                 self._jobs.append(job)
+            case Stream.divergence:
+                divergence = Divergence(number)
+                for recorded in history:
+                    divergence = evolve_divergence(divergence, recorded.event)
         self._happened += history[n_known:]
         return len(history)
 

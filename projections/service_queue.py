@@ -29,8 +29,9 @@ _SQL = statements("service_queue")
 _LOG_SQL = statements("ledger_events")
 _PICK_LOCK: Final = 7_301_956_006
 
-_OPEN: Final = [str(each) for each in Status if standing_of(each) is Standing.open]
-_TROUBLED: Final = [str(each) for each in Status if standing_of(each) is Standing.troubled]
+# The statuses in which a child has not ended, or has come to no good end.
+OPEN: Final = [str(each) for each in Status if standing_of(each) is Standing.open]
+TROUBLED: Final = [str(each) for each in Status if standing_of(each) is Standing.troubled]
 
 
 @dataclass(slots=True)
@@ -190,8 +191,8 @@ def _write_decisions(db: Db, stories: dict[int, _Story]) -> None:
         "n_new": [story.n_new for story in stories.values()],
         "any_child": [bool(getattr(event, "any_child", None)) for event in newest],
         "takes_errors": [bool(getattr(event, "takes_errors", None)) for event in newest],
-        "open": _OPEN,
-        "troubled": _TROUBLED,
+        "open": OPEN,
+        "troubled": TROUBLED,
     }
     for name in ("wake_at", "progress", "code_version"):
         parameters[name] = [getattr(event, name, None) for event in newest]

@@ -17,6 +17,7 @@ import click
 from recordledger import __version__
 
 from .commands import (
+    auditing,
     collecting,
     following,
     looking,
@@ -216,6 +217,23 @@ def serve(
     help="Seconds in which nothing arrived after which a webhook is disabled.",
 )
 @click.option(
+    "--self-audit-every-s",
+    envvar="RECORDLEDGER_SELF_AUDIT_EVERY_S",
+    type=click.FloatRange(min=0, max=3600),
+    default=20.0,
+    show_default=True,
+    help="Seconds from one lap of the self-audit, which holds all tables against the log, to the "
+    "next; 0 switches it off.",
+)
+@click.option(
+    "--self-audit-share",
+    envvar="RECORDLEDGER_SELF_AUDIT_SHARE",
+    type=click.FloatRange(min=0.001, max=1),
+    default=0.2,
+    show_default=True,
+    help="Share of one processor core that the self-audit may take.",
+)
+@click.option(
     "--services/--no-services",
     default=True,
     show_default=True,
@@ -300,6 +318,8 @@ def work(
     webhook_allow_private: Allowed,
     webhook_timeout_s: float,
     webhook_failing_s: float,
+    self_audit_every_s: float,
+    self_audit_share: float,
     services: bool,
     max_active_services: int,
     service_threads: int,
@@ -361,6 +381,8 @@ def work(
             sweep_s=sweep_s,
             idempotency_ttl_s=idempotency_ttl_s,
             failed_after_s=failed_after_s,
+            self_audit_every_s=self_audit_every_s,
+            self_audit_share=self_audit_share,
             stop=stop,
         )
         run_jobs(ledger, [*jobs, Job("webhooks", POLL_S, deliverer.run)], stop)
@@ -969,6 +991,7 @@ for _command in (
     *collecting.COMMANDS,
     *service_commands.COMMANDS,
     *webhook_commands.COMMANDS,
+    *auditing.COMMANDS,
 ):
     main.add_command(_command)
 

@@ -11,12 +11,14 @@ import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from threading import Event, Thread
+from time import monotonic
 from typing import Final
 
 from recordledger.domain.errors import LedgerError
 from recordledger.projections import bulk, dispatch, idempotency, policies, timeline
 from recordledger.projections.election import Election
 from recordledger.projections.ledger import Ledger
+from recordledger.projections.self_audit import EVERY_S, SHARE, SelfAudit
 
 from .sealing import SEAL_S, Sealer
 
@@ -31,6 +33,8 @@ PURGE_S: Final = 600.0
 _PURGE_SLICE: Final = 5_000
 # A faulty job is tried again after this, however short its interval.
 _PAUSE_S: Final = 5.0
+# So many histories that make no sense are said in the log at once.
+_SAID_MAX: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +133,39 @@ def follow_timeline(stop: Event) -> Callable[[Ledger], str | None]:
     return run
 
 
+class SelfAuditing:
+    """The job that holds all tables against the log, again and again, until `stop` is set."""
+
+    def __init__(self, every_s: float, share: float, stop: Event) -> None:
+        """Take these settings; see `SelfAudit`."""
+        self._every_s = every_s
+        self._share = share
+        self._stop = stop
+        self._audit: SelfAudit | None = None
+        self._has_seen_all = False
+        self._next_at = 0.0
+
+    def __call__(self, ledger: Ledger) -> str | None:
+        """Do one lap if it is time for the next; it says what it finds.
+
+        From beginning to beginning: a lap that takes longer is followed by the next at once.
+        """
+        if monotonic() < self._next_at:
+            return None
+        self._next_at = monotonic() + self._every_s
+        if self._audit is None:
+            self._audit = SelfAudit(ledger, every_s=self._every_s, share=self._share)
+        lap = self._audit.lap(self._stop)
+        if self._stop.is_set():
+            self._audit.close()
+        for (stream, number), why in [*lap.unreadable.items()][:_SAID_MAX]:
+            log.error("self-audit: %s %d cannot be folded: %s", stream.name, number, why)
+        has_seen_all = lap.is_whole and lap.n_new == 0
+        is_news = lap.found or (has_seen_all and not self._has_seen_all)
+        self._has_seen_all = self._has_seen_all or has_seen_all
+        return str(lap) if is_news else None
+
+
 def server_jobs(
     *,
     sealer: Sealer | None = None,
@@ -136,6 +173,8 @@ def server_jobs(
     sweep_s: float = SWEEP_S,
     idempotency_ttl_s: float = 7 * 86_400,
     failed_after_s: float | None = None,
+    self_audit_every_s: float = EVERY_S,
+    self_audit_share: float = SHARE,
     stop: Event | None = None,
 ) -> list[Job]:
     """Return all jobs of the server.
@@ -146,6 +185,8 @@ def server_jobs(
         sweep_s: seconds between two looks for managers that have fallen silent.
         idempotency_ttl_s: seconds for which a request may be repeated under its key.
         failed_after_s: seconds after which an error becomes a failure; None for never.
+        self_audit_every_s: seconds from one lap of the self-audit to the next; 0 for none.
+        self_audit_share: of one processor core that the self-audit may take.
         stop: ends long jobs between two slices when it is set.
     """
     stop = stop or Event()
@@ -161,6 +202,9 @@ def server_jobs(
     if failed_after_s is not None:
         interval_s = min(FAIL_S, max(failed_after_s / 10, BULK_S))
         jobs.append(Job("failed-after", interval_s, fail_old_errors(failed_after_s, stop)))
+    if self_audit_every_s > 0:
+        auditing = SelfAuditing(self_audit_every_s, self_audit_share, stop)
+        jobs.append(Job("self-audit", min(self_audit_every_s, SWEEP_S), auditing))
     return jobs
 
 

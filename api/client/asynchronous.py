@@ -23,6 +23,7 @@ from . import (
     operation_calls,
     routing_calls,
     seal_calls,
+    self_audit_calls,
     service_calls,
     token_calls,
     webhook_calls,
@@ -220,6 +221,8 @@ class AsyncClient:
     remove_webhook = _awaited(webhook_calls.remove_webhook)
     webhook_deliveries = _awaited(webhook_calls.webhook_deliveries)
     test_webhook = _awaited(webhook_calls.test_webhook)
+    self_audit = _awaited(self_audit_calls.self_audit)
+    repair = _awaited(self_audit_calls.repair)
 
     @overload
     async def get_records(

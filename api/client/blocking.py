@@ -23,6 +23,7 @@ from . import (
     operation_calls,
     routing_calls,
     seal_calls,
+    self_audit_calls,
     service_calls,
     token_calls,
     webhook_calls,
@@ -243,6 +244,8 @@ class Client:
     remove_webhook = _blocking(webhook_calls.remove_webhook)
     webhook_deliveries = _blocking(webhook_calls.webhook_deliveries)
     test_webhook = _blocking(webhook_calls.test_webhook)
+    self_audit = _blocking(self_audit_calls.self_audit)
+    repair = _blocking(self_audit_calls.repair)
 
     @overload
     def get_records(

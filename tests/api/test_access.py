@@ -108,6 +108,8 @@ NEEDS: Final[dict[tuple[str, str], set[Permission]]] = {
     ("DELETE", "/v1/webhooks/{webhook_id}"): {Permission.admin},
     ("GET", "/v1/webhooks/{webhook_id}/deliveries"): {Permission.admin},
     ("POST", "/v1/webhooks/{webhook_id}/test"): {Permission.admin},
+    ("GET", "/v1/self-audit"): {Permission.admin},
+    ("POST", "/v1/self-audit/repair"): {Permission.admin},
     ("GET", "/v1/server"): set(Permission),
     ("GET", "/health"): set(),
     ("GET", "/ready"): set(),

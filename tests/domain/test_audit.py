@@ -15,6 +15,7 @@ from recordledger.domain import events as e
 from recordledger.domain.access import Role, TokenIssued, TokenRevoked
 from recordledger.domain.audit import TOO_SOON, Audit
 from recordledger.domain.dataset import DatasetCreated, DatasetDeleted
+from recordledger.domain.divergence import DivergenceFound, DivergenceRepaired, Fault
 from recordledger.domain.events import Event, Kind, Priority
 from recordledger.domain.findings import Breach, Finding, Place
 from recordledger.domain.job import JobFinished, JobSubmitted
@@ -413,6 +414,8 @@ def test_managers_jobs_tokens_datasets_and_webhooks_live_by_their_rules() -> Non
     fine.happen(Stream.dataset, 1, created_, DatasetDeleted(**said(8, 2)))
     added = WebhookAdded(url="https://x.org", filter=WebhookFilter(), after=0, **said(9, 1))
     fine.happen(Stream.webhook, 1, added, WebhookRemoved(**said(10, 2)))
+    wrong_row = DivergenceFound(table="records", key=("1",), fault=Fault.extra, **said(11, 1))
+    fine.happen(Stream.divergence, 1, wrong_row, DivergenceRepaired(**said(12, 2)))
     assert fine.found() == {}
     wrong = log()
     wrong.manager(ManagerDeactivated(**said(4, 1)), ManagerDeclaredLost(**said(5, 2)))
@@ -420,6 +423,7 @@ def test_managers_jobs_tokens_datasets_and_webhooks_live_by_their_rules() -> Non
     wrong.happen(Stream.token, 1, TokenRevoked(**said(7, 2)))
     wrong.happen(Stream.dataset, 1, DatasetDeleted(**said(8, 1)))
     wrong.happen(Stream.webhook, 1, WebhookRemoved(**said(9, 1)))
+    wrong.happen(Stream.divergence, 1, DivergenceRepaired(**said(9, 1)))
     assert wrong.found() == {"legal-transition": [(5,), (6,), (7,), (8,), (9,)]}
 
 

@@ -10,13 +10,21 @@ from pydantic import ValidationError
 
 from recordledger.domain import events as e
 from recordledger.domain.access import TOKEN_EVENTS
+from recordledger.domain.divergence import DIVERGENCE_EVENTS
 from recordledger.domain.events import RECORD_EVENTS, Event, Payload
 from recordledger.domain.job import JOB_EVENTS
 from recordledger.domain.manager import MANAGER_EVENTS
 from recordledger.domain.webhook import WEBHOOK_EVENTS
 from tests.examples import ONE_OF_EACH, claimed, created, payload
 
-EVERY_EVENT = (*RECORD_EVENTS, *MANAGER_EVENTS, *TOKEN_EVENTS, *JOB_EVENTS, *WEBHOOK_EVENTS)
+EVERY_EVENT = (
+    *RECORD_EVENTS,
+    *MANAGER_EVENTS,
+    *TOKEN_EVENTS,
+    *JOB_EVENTS,
+    *WEBHOOK_EVENTS,
+    *DIVERGENCE_EVENTS,
+)
 each_event = pytest.mark.parametrize("event_type", EVERY_EVENT, ids=lambda found: found.topic)
 each_record_event = pytest.mark.parametrize(
     "event_type", RECORD_EVENTS, ids=lambda found: found.topic

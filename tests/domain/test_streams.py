@@ -22,6 +22,7 @@ def test_the_numbers_of_the_kinds_are_stored_and_never_change() -> None:
         "token": 4,
         "job": 5,
         "webhook": 6,
+        "divergence": 7,
     }
 
 

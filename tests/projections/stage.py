@@ -388,6 +388,7 @@ _EMPTY: Final = """
     DELETE FROM manager_heartbeats;
     DELETE FROM manager_failures;
     DELETE FROM service_leases;
+    DELETE FROM self_audit_ranges;
     DELETE FROM idempotency_keys;
     DELETE FROM webhook_secrets;
     DELETE FROM webhook_deliveries;

@@ -35,6 +35,13 @@ from recordledger.domain.dataset import (
     SpecificationRemoved,
     VersionLocked,
 )
+from recordledger.domain.divergence import (
+    DIVERGENCE_EVENTS,
+    DivergenceFound,
+    DivergenceGone,
+    DivergenceRepaired,
+    Fault,
+)
 from recordledger.domain.errors import UnknownEvent, UnreadableEvent
 from recordledger.domain.events import RECORD_EVENTS, Event, Kind, Outcome, Payload, Priority
 from recordledger.domain.job import (
@@ -86,6 +93,7 @@ ALL_EVENTS: Final = (
     *JOB_EVENTS,
     *WEBHOOK_EVENTS,
     *DATASET_EVENTS,
+    *DIVERGENCE_EVENTS,
 )
 
 # Building events from their models
@@ -616,6 +624,18 @@ EXAMPLES: Final[Mapping[str, tuple[Event, ...]]] = {
         WebhookDisabled(**BARE),
     ),
     "webhook_removed": (WebhookRemoved(**FULL),),
+    "divergence_found": (
+        DivergenceFound(
+            table="records",
+            key=("411",),
+            fault=Fault.changed,
+            columns=("status", "version"),
+            **FULL,
+        ),
+        DivergenceFound(table="comments", key=("411", "3"), fault=Fault.missing, **BARE),
+    ),
+    "divergence_repaired": (DivergenceRepaired(**FULL),),
+    "divergence_gone": (DivergenceGone(**FULL),),
 }
 
 

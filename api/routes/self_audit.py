@@ -1,0 +1,92 @@
+"""The self-audit: how far it is, what it has found, and putting that right; for administrators."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from recordledger.domain.access import Permission
+from recordledger.domain.divergence import Divergence
+from recordledger.domain.errors import InvalidInput
+from recordledger.projections import divergences
+from recordledger.projections.repair import repair
+from recordledger.projections.replay import PROJECTIONS
+from recordledger.projections.self_audit import state
+
+from ..auth import Visitor, allowed
+from ..desk import Call, desk_of
+from ..openapi import takes
+from ..schemas import RepairAnswer, RepairRequest, SelfAuditAnswer
+from ..wire import Reply
+
+router = APIRouter(prefix="/v1/self-audit", tags=["self-audit"])
+
+Administrator = Annotated[Visitor, allowed(Permission.admin)]
+
+
+@router.get("", response_model=SelfAuditAnswer)
+async def get_self_audit(request: Request, visitor: Administrator) -> Response:
+    """Get how far the self-audit is, and the rows that it found not to be what the log says."""
+    return await desk_of(request).answer(request, visitor, _state)
+
+
+@router.post("/repair", response_model=RepairAnswer, openapi_extra=takes(RepairRequest))
+async def repair_rows(request: Request, visitor: Administrator) -> Response:
+    """Put rows right that the self-audit has found: all, those of a table, or one.
+
+    Each row is held against the log again under its lock, and changed together with the event that
+    says so. An idempotency key has no effect: what is right is not repaired again.
+    """
+    return await desk_of(request).answer(request, visitor, _repair)
+
+
+def _state(call: Call) -> Reply:
+    ledger = call.desk.ledger
+    found = state(ledger)
+    with ledger.datastore.reading() as db:
+        open_now = divergences.open_now(db)
+    return {
+        "position": found.position,
+        "age_s": found.age_s,
+        "n_ranges": found.n_ranges,
+        "n_unproved": found.n_unproved,
+        "divergences": list(map(_divergence_out, open_now)),
+    }
+
+
+def _repair(call: Call) -> Reply:
+    asked = call.parse(RepairRequest)
+    if asked.table is not None and asked.table not in PROJECTIONS:
+        raise InvalidInput(f"there is no table {asked.table!r}; there are {', '.join(PROJECTIONS)}")
+    if asked.key is not None and asked.table is None:
+        raise InvalidInput("a key needs the table in which it is")
+    done = repair(
+        call.desk.ledger,
+        actor=call.visitor.actor,
+        reason=asked.reason,
+        table=asked.table,
+        key=asked.key,
+    )
+    return {
+        "repairs": [
+            {"divergence": _divergence_out(each.divergence), "refusal": each.refusal}
+            for each in done
+        ]
+    }
+
+
+def _divergence_out(divergence: Divergence) -> dict[str, Any]:
+    return {
+        "id": divergence.id,
+        "state": divergence.state,
+        "table": divergence.table,
+        "key": list(divergence.key),
+        "fault": divergence.fault,
+        "columns": list(divergence.columns),
+        "found_at": divergence.found_at,
+        "ended_at": divergence.ended_at,
+        "ended_by": divergence.ended_by,
+    }
