@@ -39,6 +39,7 @@ from . import (
     jobs,
     managers,
     operations,
+    origins,
     payloads,
     records,
     rescues,
@@ -428,6 +429,7 @@ def write_projections(
         operations.write(db, happened)
         rescues.write(db, happened)
     datasets.write(db, changes, changed_datasets, happened)
+    origins.write(db, happened)
     for manager in changed_managers:
         managers.write(db, manager)
     for token in changed_tokens:

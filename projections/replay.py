@@ -50,6 +50,7 @@ PROJECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "dataset_records": ("dataset_id", "specification", "entry", "added_in"),
     "dataset_counts": ("dataset_id", "specification", "status"),
     "dataset_versions": ("dataset_id", "number"),
+    "origins": ("origin_ledger", "stream", "origin_id"),
 }
 # In these a count of zero is the same as no row.
 _COUNTED: Final = frozenset({"status_counts", "dataset_counts"})
