@@ -10,38 +10,20 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event, Thread
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from recordledger import __version__
 
-from .commands import collecting, following, looking, managing, routing
+from .commands import archiving, backing_up, collecting, following, looking, managing, routing
 from .commands import services as service_commands
+from .commands.database import DATABASE_SCHEMA, DATABASE_URL, HOME
+from .commands.database import open_ledger as _ledger
+from .commands.database import running_database as _running_database
+from .commands.database import url_of as _url
 from .commands.terminal import JSON, console, print_json, says_what_is_wrong
 from .engine_names import ENGINES, PROCESSES
-
-if TYPE_CHECKING:
-    from recordledger.projections.ledger import Ledger
-
-DATABASE_URL = click.option(
-    "--database-url",
-    envvar="RECORDLEDGER_DATABASE_URL",
-    help="PostgreSQL to use, as a URL. [env: RECORDLEDGER_DATABASE_URL]",
-)
-DATABASE_SCHEMA = click.option(
-    "--database-schema",
-    envvar="RECORDLEDGER_DATABASE_SCHEMA",
-    default="recordledger",
-    show_default=True,
-    help="Schema of the database that holds the ledger.",
-)
-HOME = click.option(
-    "--home",
-    envvar="RECORDLEDGER_HOME",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Where the data are kept. The default is the user's data directory.",
-)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -802,32 +784,6 @@ def revoke_token(token_id: int) -> None:
     click.echo(f"Token {token_id} is revoked.")
 
 
-def _url(database_url: str | None) -> str:
-    if not database_url:
-        raise click.UsageError(
-            "say which database: --database-url, or RECORDLEDGER_DATABASE_URL in the environment"
-        )
-    return database_url
-
-
-def _running_database(home: Path | None, database_url: str | None) -> str:
-    if database_url:
-        return database_url
-    from recordledger.api.client.connection import home_folder
-    from recordledger.projections.embedded import EmbeddedPostgres
-
-    return EmbeddedPostgres(home or home_folder()).attach()
-
-
-def _ledger(database_url: str | None, schema: str, *, pool_size: int = 2) -> Ledger:
-    from recordledger.projections.ledger import Ledger
-    from recordledger.projections.schema import check
-
-    url = _url(database_url)
-    check(url, schema)
-    return Ledger(url, schema, pool_size=pool_size)
-
-
 def _exit_on_sigterm() -> None:
     """End by SIGTERM as by Ctrl-C: what was started is stopped, the database too."""
 
@@ -855,6 +811,8 @@ for _command in (
     *routing.COMMANDS,
     *collecting.COMMANDS,
     *service_commands.COMMANDS,
+    *archiving.COMMANDS,
+    *backing_up.COMMANDS,
 ):
     main.add_command(_command)
 
