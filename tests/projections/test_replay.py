@@ -113,6 +113,7 @@ def furnished_url(postgres_server_url: str, migrated_template: str) -> Iterator[
             collected(stage)
             (arrived,) = stage.submit()
             origin = {"origin_ledger": UUID(int=7), "origin_id": 1, "archive_digest": b"\7" * 32}
+            stage.happen(arrived, e.Cancelled)
             stage.happen(arrived, e.Imported, **origin)
             # A payload that nobody names is nobody's business.
             with stage.ledger.datastore.writing() as db:
