@@ -29,20 +29,20 @@ LedgerError
 │   ├── SpecificationNotFound
 │   ├── SpecificationExists
 │   ├── VersionNotFound
+│   ├── DatabaseNotEmpty
 │   └── InvalidInput        the request itself is wrong
-│       └── TooLarge
+│       ├── TooLarge
+│       └── ArchiveInvalid  an archive is not what it says that it is
+│           ├── ArchiveUnknown
+│           └── ArchiveFromFuture
 ├── ImpossibleHistory       the log holds what the rules do not allow
 ├── UnknownEvent            the log holds an event that this version does not know
 ├── UnreadableEvent         the log holds bytes that are no event
 ├── SchemaMismatch          the database is newer than the code, or is not a ledger
 ├── LibraryMissing          an extra of the package is not installed
-├── ArchiveInvalid          an archive is not what it says that it is
-│   ├── ArchiveUnknown
-│   └── ArchiveFromFuture
 ├── BackupFailed            a backup could not be made, or not be restored
 │   ├── BackupInvalid
-│   ├── ToolUnusable
-│   └── DatabaseNotEmpty
+│   └── ToolUnusable
 └── StoreUnavailable        the database does not answer now
     └── StorageFull
 """
@@ -483,7 +483,7 @@ class LibraryMissing(LedgerError):
         self.library = library
 
 
-class ArchiveInvalid(LedgerError):
+class ArchiveInvalid(InvalidInput):
     """The archive is cut short, altered, or contradicts itself; nothing of it was imported."""
 
     code = "archive_invalid"
@@ -532,7 +532,7 @@ class ToolUnusable(BackupFailed):
     code = "backup_tool_unusable"
 
 
-class DatabaseNotEmpty(BackupFailed):
+class DatabaseNotEmpty(CommandRefused):
     """The database has a ledger with events already; a backup is restored into an empty one."""
 
     code = "database_not_empty"

@@ -11,6 +11,8 @@ import pytest
 
 from recordledger.domain import errors
 from recordledger.domain.errors import (
+    ArchiveFromFuture,
+    ArchiveInvalid,
     ChangedSince,
     CircularFamily,
     CommandRefused,
@@ -26,6 +28,7 @@ from recordledger.domain.errors import (
     JobNotEnded,
     JobNotFound,
     LedgerError,
+    LibraryMissing,
     ManagerNotActive,
     ManagerNotFound,
     NothingToAdopt,
@@ -45,6 +48,7 @@ from recordledger.domain.errors import (
     VersionNotFound,
     WrongKind,
 )
+from tests.examples import at
 
 ERRORS = [
     found
@@ -261,6 +265,22 @@ def test_every_error_says_what_it_means(error: type[LedgerError]) -> None:
             JobNotEnded(7, "running"),
             "job 7 is running: cancel it, which undoes what it has done, or wait for it",
             {"job_id": 7, "state": "running"},
+        ),
+        (
+            LibraryMissing("PyArrow", "tables"),
+            "this needs PyArrow: pip install 'recordledger[tables]'",
+            {"library": "PyArrow"},
+        ),
+        (
+            ArchiveInvalid("events.parquet", "it was altered"),
+            "events.parquet: it was altered",
+            {"part": "events.parquet"},
+        ),
+        (
+            ArchiveFromFuture(at(60), at(0)),
+            f"the archive: its newest event is of {at(60).isoformat()}, and here it is "
+            f"{at(0).isoformat()}: wait, or set the clocks",
+            {"newest": at(60), "now": at(0)},
         ),
         (InvalidInput("a is nan"), "a is nan", {}),
         (
