@@ -107,6 +107,10 @@ def test_the_codes_are_stable() -> None:
         "specification_not_found",
         "specification_exists",
         "version_not_found",
+        "archive_invalid",
+        "archive_unknown",
+        "archive_from_future",
+        "database_not_empty",
         "invalid_input",
         "too_large",
     }
