@@ -6,6 +6,7 @@ from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import IntEnum
 from typing import Any, Final, cast
+from uuid import UUID
 
 from pydantic import BaseModel
 from pydantic_core import from_json
@@ -306,6 +307,8 @@ def _shown(value: object) -> Any:
             return value.name
         case datetime():
             return value
+        case UUID():
+            return str(value)
         case BaseModel():
             return {name: _shown(item) for name, item in value}
         case tuple():

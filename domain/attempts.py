@@ -33,7 +33,15 @@ class Attempt:
     late: bool = False
 
 
-_ENDS = (e.Cancelled, e.SoftDeleted, e.LeaseExpired, e.ManagerLost, e.Relinquished, e.Erased)
+_ENDS = (
+    e.Cancelled,
+    e.SoftDeleted,
+    e.LeaseExpired,
+    e.ManagerLost,
+    e.Relinquished,
+    e.Erased,
+    e.Imported,
+)
 
 
 def attempts(history: Iterable[Event]) -> dict[int, Attempt]:

@@ -20,6 +20,7 @@ from .findings import Finding, Place
 from .job import Job, evolve_job
 from .lives import ENDS, Life, Strand
 from .manager import Manager, ManagerDeactivated, ManagerDeclaredLost, evolve_manager
+from .origins import is_foreign
 from .overtaking import Order, Queue
 from .status import Status, Target
 from .streams import Stream
@@ -322,7 +323,8 @@ class Liveness:
     pause before a retry is not ended before its time. Signs of life are not in the log: how long
     after its last one a manager was declared lost cannot be seen, and neither can be how long a
     pause went on after its time, nor a lost manager that was never declared lost. That nobody
-    stays waiting while a manager claims what comes later is `order`.
+    stays waiting while a manager claims what comes later is `order`. What happened in another
+    ledger and was imported from there is not judged.
     """
 
     def __init__(self, finding: Finding, known: Known) -> None:
@@ -357,8 +359,10 @@ class Liveness:
             self._running.get(life.holder, set()).discard(number)
 
     def _begins(self, life: Life, place: Place, event: e.Claimed) -> None:
-        self._finding.n_checked += 1
         self.lose(place.number, life)
+        if is_foreign(event.operation_id):
+            return
+        self._finding.n_checked += 1
         if (Stream.manager, event.manager_id) in self._known.lost:
             return
         manager = self._known.managers.get(event.manager_id)
@@ -372,8 +376,10 @@ class Liveness:
         self.lose(place.number, life)
 
     def _lost(self, life: Life, place: Place, event: e.LeaseExpired | e.ManagerLost) -> None:
-        self._finding.n_checked += 1
         self.lose(place.number, life)
+        if is_foreign(event.operation_id):
+            return
+        self._finding.n_checked += 1
         ends_at = None if life.holder is None else life.lease_ends_at
         if ends_at is not None and event.timestamp < ends_at:
             self._finding.report(
@@ -382,6 +388,8 @@ class Liveness:
             )
 
     def _due(self, life: Life, place: Place, event: e.RetryDue) -> None:
+        if is_foreign(event.operation_id):
+            return
         self._finding.n_checked += 1
         not_before = life.rare.not_before
         if not_before is not None and event.timestamp < not_before:
@@ -412,7 +420,8 @@ class Services:
     """A service is never complete before its children.
 
     The log shows this whole: when a service completes, none of the records that it has asked for
-    waits, runs or is held. A child that ended in error, or was put away, has ended.
+    waits, runs or is held. A child that ended in error, or was put away, has ended. A service that
+    completed in another ledger is not judged: its children may have come here as they were before.
     """
 
     def __init__(self, finding: Finding, known: Known) -> None:
@@ -425,7 +434,7 @@ class Services:
         return {e.Completed: self._completed}
 
     def _completed(self, life: Life, place: Place, event: e.Completed) -> None:
-        if life.kind is not Kind.service:
+        if life.kind is not Kind.service or is_foreign(event.operation_id):
             return
         self._finding.n_checked += 1
         for number in life.rare.children:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final, TypeVar
 
+from . import events as e
 from .errors import (
     DatasetChanged,
     DatasetExists,
@@ -269,6 +270,8 @@ def evolve_dataset(dataset: Dataset, event: Event) -> Dataset:
                 cloned_from=event.cloned_from,
                 created_at=event.timestamp,
             )
+        case e.Imported() if dataset.created_at is not None:
+            return after
         case _ if not dataset.is_live:
             pass
         case DatasetRenamed():

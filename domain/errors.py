@@ -32,10 +32,14 @@ LedgerError
 │   ├── WebhookNotFound
 │   ├── TooManyWebhooks
 │   ├── AddressRefused
+│   ├── DatabaseNotEmpty
 │   └── InvalidInput        the request itself is wrong
 │       ├── TooLarge
 │       ├── FutureMoment
-│       └── BeforeTheBeginning
+│       ├── BeforeTheBeginning
+│       └── ArchiveInvalid  an archive is not what it says that it is
+│           ├── ArchiveUnknown
+│           └── ArchiveFromFuture
 ├── ImpossibleHistory       the log holds what the rules do not allow
 ├── UnknownEvent            the log holds an event that this version does not know
 ├── UnreadableEvent         the log holds bytes that are no event
@@ -49,6 +53,10 @@ LedgerError
 ├── NothingSealed
 ├── RebuildRunning          somebody else rebuilds the projections now
 ├── TimelineBehind          the tables of the past do not go so far yet
+├── LibraryMissing          an extra of the package is not installed
+├── BackupFailed            a backup could not be made, or not be restored
+│   ├── BackupInvalid
+│   └── ToolUnusable
 └── StoreUnavailable        the database does not answer now
     └── StorageFull
 """
@@ -610,6 +618,71 @@ class TimelineBehind(LedgerError):
         )
         self.position = position
         self.wanted = wanted
+
+
+class LibraryMissing(LedgerError):
+    """What was asked for needs a library that is not installed; the message says how to get it."""
+
+    code = "library_missing"
+
+    def __init__(self, library: str, extra: str) -> None:
+        super().__init__(f"this needs {library}: pip install 'recordledger[{extra}]'")
+        self.library = library
+
+
+class ArchiveInvalid(InvalidInput):
+    """The archive is cut short, altered, or contradicts itself; nothing of it was imported."""
+
+    code = "archive_invalid"
+
+    def __init__(self, part: str, what: str) -> None:
+        super().__init__(f"{part}: {what}")
+        self.part = part
+
+
+class ArchiveUnknown(ArchiveInvalid):
+    """This is no archive of a ledger, or one that a newer version has written."""
+
+    code = "archive_unknown"
+
+
+class ArchiveFromFuture(ArchiveInvalid):
+    """By this database's clock, what is in the archive has not happened yet."""
+
+    code = "archive_from_future"
+
+    def __init__(self, newest: datetime, now: datetime) -> None:
+        super().__init__(
+            "the archive",
+            f"its newest event is of {newest.isoformat()}, and here it is {now.isoformat()}: "
+            "wait, or set the clocks",
+        )
+        self.newest = newest
+        self.now = now
+
+
+class BackupFailed(LedgerError):
+    """PostgreSQL's own tool could not make or restore a backup; the message has its words."""
+
+    code = "backup_failed"
+
+
+class BackupInvalid(BackupFailed):
+    """The backup is cut short, altered, or what was restored is not what it holds."""
+
+    code = "backup_invalid"
+
+
+class ToolUnusable(BackupFailed):
+    """PostgreSQL's own tool is not there, or is older than the server or the backup."""
+
+    code = "backup_tool_unusable"
+
+
+class DatabaseNotEmpty(CommandRefused):
+    """The database has a ledger with events already; a backup is restored into an empty one."""
+
+    code = "database_not_empty"
 
 
 def _moment(asked: int | datetime) -> str:

@@ -355,6 +355,24 @@ class Erased(Event):
     topic = "erased"
 
 
+class Imported(Event):
+    """It came here from another ledger, with all that had happened to it there.
+
+    What is before this in its history happened there; only the numbers of aggregates and the names
+    of actors and operations were changed, so that they are not taken for others here. A record
+    that waited or ran is held here until somebody releases it. A manager claims nothing any more.
+
+    `origin_ledger` is that ledger's id, `origin_id` its number there, and `archive_digest` the
+    SHA-256 of the manifest of the archive in which it came.
+    """
+
+    topic = "imported"
+
+    origin_ledger: UUID
+    origin_id: int
+    archive_digest: Digest
+
+
 RECORD_EVENTS: Final[tuple[type[Event], ...]] = (
     Created,
     Claimed,
@@ -384,6 +402,7 @@ RECORD_EVENTS: Final[tuple[type[Event], ...]] = (
     Rerouted,
     Reverted,
     Erased,
+    Imported,
 )
 
 

@@ -24,6 +24,7 @@ ENDS: Final = (
     e.Cancelled,
     e.SoftDeleted,
     e.Erased,
+    e.Imported,
 )
 
 

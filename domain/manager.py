@@ -11,7 +11,7 @@ from typing import Final
 from pydantic import AwareDatetime
 
 from .errors import ImpossibleHistory, ManagerNotActive
-from .events import Event, Stamp
+from .events import Event, Imported, Stamp
 
 
 class ManagerState(StrEnum):
@@ -189,6 +189,9 @@ def evolve_manager(manager: Manager, event: Event) -> Manager:
             return replace(manager, state=ManagerState.inactive)
         case ManagerDeclaredLost() if manager.is_alive:
             return replace(manager, state=ManagerState.lost)
+        case Imported() if manager.state is not None:
+            ended = ManagerState.inactive if manager.is_alive else manager.state
+            return replace(manager, state=ended)
         case ProgramsChanged(programs=programs) if manager.is_alive:
             # Another version may be the mended one.
             same = {

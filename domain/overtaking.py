@@ -16,6 +16,7 @@ from .findings import Finding, Place
 from .lanes import WILDCARD, Lane, satisfies
 from .lives import Life
 from .manager import Manager, ProgramProbed, ProgramsChanged
+from .origins import is_foreign
 from .status import Status
 
 # How many lanes are looked at after each claim; the next ones after the next.
@@ -162,6 +163,7 @@ class Order:
     not passed over, and a task that the circuit breaker tries is out of order rightly.
 
     Not in the log: claims that got nothing, who asked when, and how many tasks were asked for.
+    Claims in another ledger, which came here by an import, had another queue before them.
     """
 
     def __init__(
@@ -193,6 +195,8 @@ class Order:
 
     def claimed(self, place: Place, event: e.Claimed, life: Life) -> None:
         """Take note of a claim; `life` is the record before it."""
+        if is_foreign(event.operation_id):
+            return
         self._finding.n_checked += 1
         if life.status is not Status.waiting or life.lane is None:
             return

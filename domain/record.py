@@ -152,7 +152,7 @@ def _changes(record: Record, event: Event) -> dict[str, Any]:
             changes["not_before"] = None
         case e.LeaseExpired() | e.ManagerLost() | e.Relinquished():
             changes["manager_id"] = None
-        case e.Cancelled() | e.SoftDeleted():
+        case e.Cancelled() | e.SoftDeleted() | e.Imported():
             if record.status is Status.running:
                 changes["manager_id"] = None
         case e.Reset(retry=retry, not_before=not_before):

@@ -43,6 +43,8 @@ _unfinished: Final = (S.waiting, S.running, S.error, S.held)
 # What `Reverted` leads from, and all that it may say that it leads to.
 REVERTIBLE: Final = (S.waiting, S.held, S.complete, S.error, S.failed)
 _not_deleted: Final = tuple(status for status in Status if status is not S.deleted)
+# What nobody begins to run because of it: an import leaves it as it is.
+_settled: Final = (S.complete, S.error, S.cancelled, S.deleted, S.invalid, S.failed)
 
 
 def _rows(
@@ -84,6 +86,8 @@ TRANSITIONS: Final[Mapping[tuple[Status | None, type[Event]], Status | Target]] 
     (_unfinished,                          e.Rerouted,        Target.unchanged),
     (REVERTIBLE,                           e.Reverted,        Target.stated),
     (_any,                                 e.Erased,          Target.gone),
+    ((S.waiting, S.running, S.held),       e.Imported,        S.held),
+    (_settled,                             e.Imported,        Target.unchanged),
 ))
 # fmt: on
 

@@ -164,7 +164,9 @@ def explain(record: Record, history: Sequence[Event], now: Circumstances) -> Exp
                 record, Cause.failed, "declared failed", _newest(history, e.Failed), "revive"
             )
         case Status.held:
-            return _told(record, Cause.held, "held", _newest(history, e.Held), "release")
+            held = _newest(history, (e.Held, e.Imported))
+            how = "held when it was imported" if isinstance(held, e.Imported) else "held"
+            return _told(record, Cause.held, how, held, "release")
         case Status.cancelled:
             ended = _newest(history, e.Cancelled)
             return _told(record, Cause.cancelled, "cancelled", ended, "uncancel")
@@ -502,7 +504,9 @@ def _told(
 # Words
 
 
-def _newest(history: Sequence[Event], kind: type[AnyEvent]) -> AnyEvent:
+def _newest(
+    history: Sequence[Event], kind: type[AnyEvent] | tuple[type[AnyEvent], ...]
+) -> AnyEvent:
     return next(event for event in reversed(history) if isinstance(event, kind))
 
 

@@ -42,6 +42,7 @@ from . import (
     jobs,
     managers,
     operations,
+    origins,
     payloads,
     records,
     rescues,
@@ -459,6 +460,7 @@ def write_projections(
         rescues.write(db, happened)
     datasets.write(db, changes, changed_datasets, happened)
     divergences.write(db, happened)
+    origins.write(db, happened)
     for manager in changed_managers:
         managers.write(db, manager)
     for token in changed_tokens:

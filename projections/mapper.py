@@ -147,7 +147,7 @@ class EventMapper(Mapper[UUID]):
             shape = cast("dict[str, Any]", decoded)
             version = shape.pop(VERSION_KEY, 1)
             shape = upcast(topic, shape, version, event_type.class_version)
-            for name in ("operation_id", "undoes"):
+            for name in ("operation_id", "undoes", "origin_ledger"):
                 if name in shape:
                     shape[name] = _uuid(shape[name])
             return event_type.model_validate(shape)

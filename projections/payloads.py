@@ -120,6 +120,23 @@ def store(db: Db, contents: Mapping[bytes, bytes]) -> set[bytes]:
     return {row[0] for row in db.execute(_SQL["insert"], parameters, prepare=True)}
 
 
+def store_as_they_are(db: Db, rows: Sequence[tuple[bytes, int, str, bytes]]) -> None:
+    """Store payloads that come as another ledger has stored them: digest, size, codec, data.
+
+    Whoever calls this has checked that each is what its digest says, and comes with them in the
+    order of digests.
+    """
+    digests, sizes, codecs, datas = map(list[Any], zip(*rows, strict=True))
+    parameters = {
+        "lock": _ERASURE_LOCK,
+        "digests": digests,
+        "sizes": sizes,
+        "codecs": codecs,
+        "datas": datas,
+    }
+    db.execute(_SQL["insert"], parameters, prepare=True)
+
+
 def keep(db: Db, data: bytes) -> Payload:
     """Store one content; return its reference."""
     payload = payload_of(data)

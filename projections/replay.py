@@ -69,6 +69,7 @@ PROJECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "dataset_counts": ("dataset_id", "specification", "status"),
     "dataset_versions": ("dataset_id", "number"),
     "divergences": ("id",),
+    "origins": ("origin_ledger", "stream", "origin_id"),
 }
 # Those whose keys the filling of others needs, or that are written by live operations' statements.
 _NEEDED_KEYS: Final = frozenset(PROJECTIONS) - {

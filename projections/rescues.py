@@ -33,6 +33,11 @@ def write(db: Db, happened: Sequence[Recorded]) -> None:
     _add(db, (recorded.event for recorded in happened))
 
 
+def hold(db: Db) -> None:
+    """Keep others from counting here, for whoever counts in several steps."""
+    db.execute(_SQL["hold"])
+
+
 def fill(connection: Connection[Any]) -> None:
     """Count what a log holds from before there was this table."""
     event_of = EventMapper(MsgpackTranscoder()).event_of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from recordledger.domain.record import Record
 from recordledger.domain.status import Status
@@ -38,6 +38,21 @@ def write(
             "lane_ids": [lane_id for lane_id, _ in keys],
             "statuses": [status for _, status in keys],
             "deltas": [deltas[key] for key in keys],
+        }
+        db.execute(_SQL["add"], parameters, prepare=True)
+
+
+def hold(db: Db, lane_ids: Iterable[int]) -> None:
+    """Keep others from counting in these lanes, in the order in which all count.
+
+    For whoever counts in several steps: two of them would wait for each other in a circle.
+    """
+    keys = [(lane_id, status) for lane_id in lane_ids for status in Status]
+    if keys:
+        parameters = {
+            "lane_ids": [lane_id for lane_id, _ in keys],
+            "statuses": [status for _, status in keys],
+            "deltas": [0] * len(keys),
         }
         db.execute(_SQL["add"], parameters, prepare=True)
 

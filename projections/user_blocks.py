@@ -59,10 +59,10 @@ def write(db: Db | Connection[Any], noted: Iterable[tuple[str, int]]) -> None:
         db.execute(_SQL["add"], {"actors": actors, "blocks": blocks})
 
 
-def fill(connection: Connection[Any]) -> None:
-    """Note what a log holds from before there was this table."""
+def fill(connection: Connection[Any], after: int = 0) -> None:
+    """Note what a log holds after a position: what was not noted when it was appended."""
     with connection.cursor("user_blocks") as rows:
-        rows.execute(_SQL["of_old_logs"])
+        rows.execute(_SQL["of_old_logs"], {"after": after})
         for batch in iter(lambda: rows.fetchmany(5_000), []):
             found = ((msgpack.unpackb(state, timestamp=3)["actor"], at) for at, state in batch)
             write(

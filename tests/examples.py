@@ -315,6 +315,19 @@ def erased(**said: Unpack[Said]) -> e.Erased:
     return e.Erased(**_said(said))
 
 
+ELSEWHERE: Final = UUID("aaaaaaaa-0000-4000-8000-000000000001")
+"""Another ledger."""
+
+
+def imported(
+    *, origin_ledger: UUID = ELSEWHERE, origin_id: int = 7, **said: Unpack[Said]
+) -> e.Imported:
+    """Return the event that what is before it happened in another ledger."""
+    return e.Imported(
+        origin_ledger=origin_ledger, origin_id=origin_id, archive_digest=b"\xab" * 32, **_said(said)
+    )
+
+
 ONE_OF_EACH: Final[Mapping[type[Event], Callable[[], Event]]] = {
     e.Created: created,
     e.Claimed: claimed,
@@ -344,6 +357,7 @@ ONE_OF_EACH: Final[Mapping[type[Event], Callable[[], Event]]] = {
     e.Rerouted: rerouted,
     e.Reverted: reverted,
     e.Erased: erased,
+    e.Imported: imported,
 }
 
 HISTORIES: Final[Mapping[Status, tuple[Event, ...]]] = {

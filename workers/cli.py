@@ -17,7 +17,9 @@ import click
 from recordledger import __version__
 
 from .commands import (
+    archiving,
     auditing,
+    backing_up,
     collecting,
     following,
     looking,
@@ -992,6 +994,8 @@ for _command in (
     *service_commands.COMMANDS,
     *webhook_commands.COMMANDS,
     *auditing.COMMANDS,
+    *archiving.COMMANDS,
+    *backing_up.COMMANDS,
 ):
     main.add_command(_command)
 

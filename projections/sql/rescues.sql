@@ -6,6 +6,9 @@ VALUES (%(kind)s, %(n_results)s, %(compute_ms)s, %(core_ms)s)
        compute_ms = present.compute_ms + excluded.compute_ms,
        core_ms = present.core_ms + excluded.core_ms;
 
+-- name: hold
+SELECT FROM rescue_counts ORDER BY kind FOR UPDATE;
+
 -- name: totals
 SELECT kind, n_results, compute_ms, core_ms FROM rescue_counts;
 

@@ -4,8 +4,8 @@ SELECT * FROM unnest(%(actors)b::text[], %(blocks)b::bigint[])
     ON CONFLICT DO NOTHING;
 
 -- name: of_old_logs
--- All there is to note in a log from before there was this table.
-SELECT notification_id, state FROM ledger_events;
+-- What may be to note after a position: all of a log from before there was this table.
+SELECT notification_id, state FROM ledger_events WHERE notification_id > %(after)s;
 
 -- name: newest
 -- The newest blocks with events of a user, up to one.

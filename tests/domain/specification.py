@@ -23,6 +23,7 @@ from tests.examples import (
     failed,
     failure,
     held,
+    imported,
     invalidated,
     late_result,
     lease_expired,
@@ -79,6 +80,10 @@ TABLE: Final[tuple[tuple[str, type[Event], str], ...]] = (
     # Not in product.md; docs/adr/0007-reverted.md says why.
     ("waiting held complete error failed",       e.Reverted,        "what the event says"),
     (ANY,                                        e.Erased,          "gone"),
+    # Not in product.md; docs/adr/0016-archives.md says why.
+    ("waiting running held",                     e.Imported,        "held"),
+    ("complete error cancelled deleted invalid failed",
+                                                 e.Imported,        "unchanged"),
 )
 # fmt: on
 
@@ -179,6 +184,7 @@ class Model:
             reverted("error", outcome=failure(), manager_id=2, retries_used=1),
             reverted("failed", outcome=failure()),
             erased(),
+            imported(),
         ]
 
     def happen(self, event: Event) -> None:
@@ -196,6 +202,8 @@ class Model:
                 self.holder = None
             self.cards.append(target)
         elif target != "unchanged":
+            if isinstance(event, e.Imported) and self.status == "running":
+                self.holder = None
             self.cards[-1] = target
         self._note(event)
 

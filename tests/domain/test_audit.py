@@ -31,11 +31,13 @@ from recordledger.domain.manager import (
     ProgramsChanged,
     ProgramSuspended,
 )
+from recordledger.domain.origins import operation_of
 from recordledger.domain.overtaking import LOOKS_MAX, group_of
 from recordledger.domain.streams import Stream
 from recordledger.domain.webhook import WebhookAdded, WebhookFilter, WebhookRemoved
 from tests.domain.specification import N_MANAGERS, live
 from tests.examples import (
+    ELSEWHERE,
     at,
     cancelled,
     claimed,
@@ -47,6 +49,7 @@ from tests.examples import (
     failed,
     failure,
     held,
+    imported,
     invalidated,
     late_result,
     lease_expired,
@@ -534,6 +537,68 @@ def test_a_service_completes_when_its_children_have_ended(
     written = service(log().record(*child), R)
     written.record(completed(), number=900)
     assert written.found() == ({"services": [(written.position,)]} if is_open else {})
+
+
+# What happened in another ledger
+
+
+def imported_from_elsewhere(*events: Event) -> list[Event]:
+    """Return events as an import brings them: of operations that were done elsewhere."""
+    here = {"operation_id": operation_of(ELSEWHERE, UUID(int=1))}
+    return [event.model_copy(update=here) for event in events]
+
+
+def test_who_was_alive_in_another_ledger_is_not_asked_here() -> None:
+    history = [created(timestamp=at(1)), claimed(9, timestamp=at(2))]
+    ended = by(9, completed(timestamp=at(3)))
+    came = log().happen(Stream.record, R, *imported_from_elsewhere(*history, ended))
+    assert came.happen(Stream.record, R, imported(timestamp=at(4))).found() == {}
+    here = log().happen(Stream.record, R, *history, ended)
+    assert here.found() == {"liveness": [(5,)]}
+
+
+def test_how_long_leases_and_pauses_were_in_another_ledger_is_not_asked_here() -> None:
+    history = (
+        created(retries=1),
+        claimed(1, lease_expires_at=at(500)),
+        manager_lost(1),
+        claimed(1, attempt=2),
+        by(1, errored(attempt=2)),
+        reset(retry=1, not_before=at(500)),
+        retry_due(),
+    )
+    came = log().happen(Stream.record, R, *imported_from_elsewhere(*history), imported())
+    assert came.found() == {}
+    assert log().record(*history).found() == {"liveness": [(5, 6), (10,)]}
+
+
+def test_an_import_ends_the_attempt_that_ran_there() -> None:
+    came = log().happen(
+        Stream.record, R, *imported_from_elsewhere(created(), claimed(1)), imported()
+    )
+    came.record(released(), claimed(1, attempt=2), DONE.model_copy(update={"attempt": 2}))
+    assert came.found() == {}
+
+
+def test_a_service_that_completed_in_another_ledger_may_have_older_children_here() -> None:
+    whole = (
+        created(kind=Kind.service),
+        service_started(),
+        service_iterated(children=(R,)),
+        completed(),
+    )
+    came = log().record(created())
+    came.happen(Stream.record, 900, *imported_from_elsewhere(*whole), imported())
+    assert came.found() == {}
+
+
+def test_claims_in_another_ledger_pass_nobody_over_here() -> None:
+    written = claims("gpu").submit(1, tag="gpu", at_s=0)
+    for number in range(4):
+        at_s = 1_000.0 * (number + 1)
+        history = created(timestamp=at(at_s), tag="gpu"), claimed(M, timestamp=at(at_s))
+        written.happen(Stream.record, 100 + number, *imported_from_elsewhere(*history))
+    assert written.found() == {}
 
 
 def test_erased_records_are_told() -> None:

@@ -13,6 +13,8 @@ import pytest
 from recordledger.domain import errors
 from recordledger.domain.errors import (
     AddressRefused,
+    ArchiveFromFuture,
+    ArchiveInvalid,
     BeforeTheBeginning,
     ChangedSince,
     CircularFamily,
@@ -30,6 +32,7 @@ from recordledger.domain.errors import (
     JobNotEnded,
     JobNotFound,
     LedgerError,
+    LibraryMissing,
     ManagerNotActive,
     ManagerNotFound,
     NothingSealed,
@@ -55,6 +58,7 @@ from recordledger.domain.errors import (
     WebhookNotFound,
     WrongKind,
 )
+from tests.examples import at
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 ERRORS = [
@@ -117,6 +121,10 @@ def test_the_codes_are_stable() -> None:
         "webhook_not_found",
         "too_many_webhooks",
         "address_refused",
+        "archive_invalid",
+        "archive_unknown",
+        "archive_from_future",
+        "database_not_empty",
         "invalid_input",
         "too_large",
         "as_of_in_future",
@@ -284,6 +292,22 @@ def test_every_error_says_what_it_means(error: type[LedgerError]) -> None:
             JobNotEnded(7, "running"),
             "job 7 is running: cancel it, which undoes what it has done, or wait for it",
             {"job_id": 7, "state": "running"},
+        ),
+        (
+            LibraryMissing("PyArrow", "tables"),
+            "this needs PyArrow: pip install 'recordledger[tables]'",
+            {"library": "PyArrow"},
+        ),
+        (
+            ArchiveInvalid("events.parquet", "it was altered"),
+            "events.parquet: it was altered",
+            {"part": "events.parquet"},
+        ),
+        (
+            ArchiveFromFuture(at(60), at(0)),
+            f"the archive: its newest event is of {at(60).isoformat()}, and here it is "
+            f"{at(0).isoformat()}: wait, or set the clocks",
+            {"newest": at(60), "now": at(0)},
         ),
         (InvalidInput("a is nan"), "a is nan", {}),
         (

@@ -28,6 +28,7 @@ from tests.examples import (
     failed,
     failure,
     held,
+    imported,
     invalidated,
     late_result,
     lease_expired,
@@ -421,6 +422,7 @@ def test_an_error_whose_message_was_destroyed_is_told_by_its_type() -> None:
     ("history", "code", "done", "opposite"),
     [
         ((created(), held()), Cause.held, "held", "release"),
+        ((created(), imported()), Cause.held, "held when it was imported", "release"),
         ((created(), cancelled()), Cause.cancelled, "cancelled", "uncancel"),
         ((created(), soft_deleted()), Cause.deleted, "deleted", "undelete"),
         (

@@ -494,6 +494,14 @@ EXAMPLES: Final[Mapping[str, tuple[Event, ...]]] = {
         for topic, examples in _EXAMPLES.items()
     },
     "retry_due": (e.RetryDue(**FULL),),
+    "imported": (
+        e.Imported(
+            origin_ledger=UUID("12345678-9abc-4def-8123-111111111111"),
+            origin_id=ID_MAX,
+            archive_digest=b"\x0f" * 32,
+            **FULL,
+        ),
+    ),
     "manager_draining": (ManagerDraining(**FULL),),
     "programs_changed": (ProgramsChanged(programs={"psi4": "1.9.2", "xtb": None}, **FULL),),
     "program_suspended": (

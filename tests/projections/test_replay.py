@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterator
 from functools import partial
 from threading import Event as Signal
 from typing import Any, Final, LiteralString
+from uuid import UUID
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -132,6 +133,10 @@ def furnished_url(postgres_server_url: str, migrated_template: str) -> Iterator[
             bulk_order(stage.ledger, Order(Action.cancel), nobody, actor=ALICE)
             collected(stage)
             told(stage)
+            (arrived,) = stage.submit()
+            origin = {"origin_ledger": UUID(int=7), "origin_id": 1, "archive_digest": b"\7" * 32}
+            stage.happen(arrived, e.Cancelled)
+            stage.happen(arrived, e.Imported, **origin)
             # A payload that nobody names is nobody's business.
             with stage.ledger.datastore.writing() as db:
                 store(db, {payload_of(b"unnamed").digest: b"unnamed"})
