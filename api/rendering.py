@@ -93,7 +93,6 @@ def rendered(
     were erased since, by id, neither comes, even if another record has the same.
     """
     shown = list(found)
-    open_to_all = [record for record in shown if record.id not in erased]
     wanted: dict[tuple[int, Include], bytes] = {
         (index, name): payload.digest
         for index, record in enumerate(shown)
@@ -101,14 +100,12 @@ def rendered(
         for name in include
         if (payload := payload_of(record, name)) is not None
     }
-    outcomes = [record.outcome for record in open_to_all if record.outcome is not None]
+    outcomes = [record.outcome for record in shown if record.outcome is not None]
     messages = _digests(outcome.error_message for outcome in outcomes)
     contents = queries.payload_contents(ledger, messages.union(wanted.values()))
     texts = {digest: contents[digest].decode() for digest in messages & contents.keys()}
     rows = [
-        _record_out(record, {}) | {"erased": True}
-        if record.id in erased
-        else _record_out(record, texts)
+        _record_out(record, {} if record.id in erased else texts) | {"erased": record.id in erased}
         for record in shown
     ]
     for (index, name), digest in wanted.items():
