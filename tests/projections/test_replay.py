@@ -32,7 +32,9 @@ from recordledger.projections.ledger import Operation
 from recordledger.projections.management import Order
 from recordledger.projections.payloads import payload_of, store
 from recordledger.projections.queries import counts
+from recordledger.projections.repair import repair
 from recordledger.projections.replay import PROJECTIONS, Difference, check_replay
+from recordledger.projections.self_audit import SelfAudit
 from recordledger.projections.submission import create_records
 from tests.domain.specification import live
 from tests.postgres import new_database
@@ -110,6 +112,11 @@ def furnished_url(postgres_server_url: str, migrated_template: str) -> Iterator[
             nobody = range(10**9, 10**9 + AT_ONCE_MAX + 1)
             bulk_order(stage.ledger, Order(Action.cancel), nobody, actor=ALICE)
             collected(stage)
+            # A row was wrong for a while.
+            stage.do("UPDATE records SET owner = 'eve' WHERE status = 'held'")
+            with contextlib.closing(SelfAudit(stage.ledger, share=1)) as self_audit:
+                self_audit.lap()
+            repair(stage.ledger, actor=ALICE)
             # A payload that nobody names is nobody's business.
             with stage.ledger.datastore.writing() as db:
                 store(db, {payload_of(b"unnamed").digest: b"unnamed"})
