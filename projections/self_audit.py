@@ -233,10 +233,10 @@ class SelfAudit:
     def _follow(self, db: Db) -> int:
         """Note who was touched since the last time; return the newest position."""
         head, _ = head_of(db)
-        if self._followed is None:
-            row = db.execute(_SQL["oldest_position"]).fetchone()
-            self._followed = head if row is None or row[0] is None else min(row[0], head)
         followed = self._followed
+        if followed is None:
+            row = db.execute(_SQL["oldest_position"]).fetchone()
+            followed = head if row is None or row[0] is None else min(int(row[0]), head)
         while head > followed:
             upto = min(head, followed + _FOLLOWED_AT_ONCE)
             parameters = {"after": followed, "upto": upto}
@@ -249,7 +249,8 @@ class SelfAudit:
                 each = Range(stream, number // SIZES[stream])
                 # One bit an aggregate, so that it does not matter how far behind one is.
                 self._touched[each] = self._touched.get(each, 0) | 1 << number - each.low
-            self._followed = followed = upto
+            followed = upto
+        self._followed = followed
         return head
 
     def _touched_in(self, which: Range) -> list[int]:

@@ -39,7 +39,9 @@ from recordledger.projections.ledger import Operation
 from recordledger.projections.management import Order
 from recordledger.projections.payloads import payload_of, store
 from recordledger.projections.queries import counts
+from recordledger.projections.repair import repair
 from recordledger.projections.replay import PROJECTIONS, Difference, check_replay
+from recordledger.projections.self_audit import SelfAudit
 from recordledger.projections.submission import create_records
 from tests.domain.specification import live
 from tests.postgres import new_database
@@ -137,6 +139,11 @@ def furnished_url(postgres_server_url: str, migrated_template: str) -> Iterator[
             origin = {"origin_ledger": UUID(int=7), "origin_id": 1, "archive_digest": b"\7" * 32}
             stage.happen(arrived, e.Cancelled)
             stage.happen(arrived, e.Imported, **origin)
+            # A row was wrong for a while.
+            stage.do("UPDATE records SET owner = 'eve' WHERE status = 'held'")
+            with contextlib.closing(SelfAudit(stage.ledger, share=1)) as self_audit:
+                self_audit.lap()
+            repair(stage.ledger, actor=ALICE)
             # A payload that nobody names is nobody's business.
             with stage.ledger.datastore.writing() as db:
                 store(db, {payload_of(b"unnamed").digest: b"unnamed"})
