@@ -169,7 +169,7 @@ def test_an_audit_in_the_middle_of_work_holds(stage: Stage) -> None:
         (
             "UPDATE ledger_events SET notification_id = 1000 + notification_id"
             " WHERE topic = 'uncancelled'",
-            {"contiguous", "ordered", "legal-transition"},
+            {"contiguous", "ordered", "legal-transition", "replay"},
         ),
         ("UPDATE records SET status = 'error' WHERE id = 3", {"atomic"}),
         ("UPDATE managers SET name = 'other'", {"atomic"}),
