@@ -35,12 +35,18 @@ from recordledger.domain.origins import Ids, is_foreign, translated
 from recordledger.domain.propagation import Action
 from recordledger.domain.status import Status
 from recordledger.domain.streams import Stream
-from recordledger.projections import archive, archive_check, archive_import, origins
+from recordledger.projections import (
+    archive,
+    archive_check,
+    archive_export,
+    archive_import,
+    origins,
+)
 from recordledger.projections.archive import Container, Facts, sums_of
 from recordledger.projections.archive_check import Contents, check_archive, contents_of_payload
 from recordledger.projections.archive_export import Selection, export_archive
 from recordledger.projections.archive_import import ImportReport, import_archive
-from recordledger.projections.ledger import Operation
+from recordledger.projections.ledger import Ledger, Operation
 from recordledger.projections.mapper import EventMapper, MsgpackTranscoder
 from recordledger.projections.parquet import TableWriter
 from recordledger.projections.payloads import compress, payload_of
@@ -471,6 +477,23 @@ def test_secrets_are_never_in_an_archive(stage: Stage, tmp_path: Path) -> None:
     assert (manifest.counts.events, stage.head()) == (1, 2)
     assert {stream for stream, _ in check_archive(folder).versions} == {Stream.record}
     assert not any(secret in path.read_bytes() for path in folder.iterdir())
+
+
+def test_the_newest_checkpoint_of_the_log_is_in_the_archive(
+    stage: Stage, elsewhere: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def newest(ledger: Ledger) -> str:
+        return "signed: nothing was rewritten\n"
+
+    monkeypatch.setattr(archive_export, "_newest_checkpoint", newest)
+    stage.submit()
+    folder = tmp_path / "a"
+    export_archive(stage.ledger, folder)
+    assert (folder / "checkpoint.txt").read_text() == newest(stage.ledger)
+    assert brought(elsewhere, folder).n_known == 0
+    flip(folder / "checkpoint.txt", 3)
+    with pytest.raises(ArchiveInvalid, match=r"checkpoint\.txt"):
+        check_archive(folder)
 
 
 def test_an_archive_appears_whole_and_overwrites_nothing(stage: Stage, tmp_path: Path) -> None:
