@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import msgpack
 from psycopg import Connection
+from psycopg.rows import tuple_row
 
 from recordledger.domain.events import Event
 from recordledger.domain.streams import ID_MAX
@@ -61,7 +62,7 @@ def write(db: Db | Connection[Any], noted: Iterable[tuple[str, int]]) -> None:
 
 def fill(connection: Connection[Any], after: int = 0) -> None:
     """Note what a log holds after a position: what was not noted when it was appended."""
-    with connection.cursor("user_blocks") as rows:
+    with connection.cursor("user_blocks", row_factory=tuple_row) as rows:
         rows.execute(_SQL["of_old_logs"], {"after": after})
         for batch in iter(lambda: rows.fetchmany(5_000), []):
             found = ((msgpack.unpackb(state, timestamp=3)["actor"], at) for at, state in batch)
