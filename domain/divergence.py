@@ -88,7 +88,7 @@ class Divergence:
                 return f"{where}: the row is missing"
             case Fault.extra:
                 return f"{where}: there should be no such row"
-            case Fault.changed:
+            case _:
                 verb = "is" if len(self.columns) == 1 else "are"
                 return f"{where}: {' and '.join(self.columns)} {verb} not what the log says"
 

@@ -33,6 +33,7 @@ LedgerError
 │   ├── TooManyWebhooks
 │   ├── AddressRefused
 │   ├── DatabaseNotEmpty
+│   ├── RebuildRunning
 │   └── InvalidInput        the request itself is wrong
 │       ├── TooLarge
 │       ├── FutureMoment
@@ -51,7 +52,6 @@ LedgerError
 ├── SealKeyRefused          the key for seals is not the ledger's
 ├── NotSealedYet            the newest events wait for their seal
 ├── NothingSealed
-├── RebuildRunning          somebody else rebuilds the projections now
 ├── TimelineBehind          the tables of the past do not go so far yet
 ├── LibraryMissing          an extra of the package is not installed
 ├── BackupFailed            a backup could not be made, or not be restored
@@ -594,7 +594,7 @@ class BeforeTheBeginning(InvalidInput):
         self.first = first
 
 
-class RebuildRunning(LedgerError):
+class RebuildRunning(CommandRefused):
     """Somebody else rebuilds the projections of this ledger now, and nothing was done."""
 
     code = "rebuild_running"

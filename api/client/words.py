@@ -163,6 +163,10 @@ SENTENCES: Final[Mapping[str, str]] = {
     "records_unlinked": "{who} unlinked records of specification {specification}",
     "version_locked": "{who} locked version {number}",
     "dataset_deleted": "{who} deleted it",
+    "imported": "{who} imported it from ledger {origin_ledger}, where it was {origin_id}",
+    "divergence_found": "{who} found a row of {table} that is not what the log says",
+    "divergence_repaired": "{who} put the row right",
+    "divergence_gone": "the row is what the log says again",
 }
 
 

@@ -256,12 +256,13 @@ SELECT entry
 -- The events of the records that a dataset has, record by record: a page of them. Each record has
 -- one at least, but for the first, where the page before may have ended with its last.
 SELECT d.record_id, e.originator_version, e.notification_id, e.topic, e.state
-  FROM (SELECT DISTINCT record_id
+  FROM (SELECT DISTINCT dataset_id, record_id
           FROM dataset_records
-         WHERE dataset_id = %(dataset_id)b::bigint
+         WHERE (dataset_id, record_id) >= (%(dataset_id)b::bigint, %(record_id)b::bigint)
+           AND dataset_id <= %(dataset_id)b::bigint
            AND removed_in IS NULL
-           AND record_id >= %(record_id)b::bigint
-         ORDER BY record_id
+         -- An index that begins with the dataset has this order; that by record has not.
+         ORDER BY dataset_id, record_id
          LIMIT %(limit)b::bigint + 1) AS d
  CROSS JOIN LATERAL (
        SELECT originator_version, notification_id, topic, state

@@ -30,21 +30,27 @@ SELECT id, action, actor, reason, started_at, undoes, n_changes
  LIMIT %(limit)s;
 
 -- name: changed_records
--- The records that an operation changed, a slice of them.
-SELECT DISTINCT record_id
-  FROM operation_changes
- WHERE operation_id = %(id)b::uuid AND record_id > %(after)b::bigint
- ORDER BY record_id
- LIMIT %(limit)b::bigint;
+-- The records that an operation changed, a slice of them. Only the primary key gives this order, by
+-- the operation first; an index by record would be read from its beginning for a late operation.
+SELECT record_id
+  FROM (SELECT DISTINCT operation_id, record_id
+          FROM operation_changes
+         WHERE (operation_id, record_id) > (%(id)b::uuid, %(after)b::bigint)
+           AND operation_id <= %(id)b::uuid
+         ORDER BY operation_id, record_id
+         LIMIT %(limit)b::bigint) AS changed
+ ORDER BY record_id;
 
 -- name: events
--- The events of an operation, record by record: a page of them, found in the log one by one.
+-- The events of an operation, record by record: a page of them, found in the log one by one. In the
+-- order of the primary key, as above.
 SELECT c.record_id, c.version, e.notification_id, e.topic, e.state
   FROM (SELECT record_id, version
           FROM operation_changes
-         WHERE operation_id = %(id)b::uuid
-           AND (record_id, version) > (%(record_id)b::bigint, %(version)b::integer)
-         ORDER BY record_id, version
+         WHERE (operation_id, record_id, version)
+               > (%(id)b::uuid, %(record_id)b::bigint, %(version)b::integer)
+           AND operation_id <= %(id)b::uuid
+         ORDER BY operation_id, record_id, version
          LIMIT %(limit)b::bigint) AS c
  CROSS JOIN LATERAL (
        SELECT notification_id, topic, state

@@ -125,6 +125,7 @@ def test_the_codes_are_stable() -> None:
         "archive_unknown",
         "archive_from_future",
         "database_not_empty",
+        "rebuild_running",
         "invalid_input",
         "too_large",
         "as_of_in_future",

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from recordledger.domain import dataset as d
 from recordledger.domain.errors import CommandRefused
-from recordledger.domain.events import Event, Priority
+from recordledger.domain.events import Cancelled, Event, Imported, Priority
 from recordledger.domain.propagation import EVENT_OF, Action
 from recordledger.domain.record import Record, evolve
 from recordledger.domain.status import TRANSITIONS, Status
@@ -74,6 +74,10 @@ class Happenings:
         self.stage.done(Action.invalidate, *ids[3:])
         self.stage.done(Action.uninvalidate, ids[3])
         self.stage.done(Action.erase, ids[4])
+        (arrived,) = self.stage.submit()
+        origin = {"origin_ledger": UUID(int=7), "origin_id": arrived, "archive_digest": b"\7" * 32}
+        self.stage.happen(arrived, Cancelled)
+        self.stage.happen(arrived, Imported, **origin)
 
     def some(self, n_max: int = 5) -> list[int]:
         return self.random.sample(self.ids, min(len(self.ids), self.random.randint(1, n_max)))

@@ -62,7 +62,7 @@ from .test_machine import LedgerMachine
 pytest.importorskip("pyarrow")
 
 ROOT: Final = "user:root"
-BUSY_DAYS: Final = 2
+BUSY_DAYS: Final = 1
 N_FLIPS: Final = 25
 
 

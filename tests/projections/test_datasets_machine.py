@@ -28,7 +28,7 @@ from .collection import Collection
 from .invariants import violations
 from .stage import Stage
 
-EXAMPLES = int(os.environ.get("RECORDLEDGER_TEST_MACHINE_EXAMPLES", "6"))
+EXAMPLES = int(os.environ.get("RECORDLEDGER_TEST_MACHINE_EXAMPLES", "4"))
 STEPS = int(os.environ.get("RECORDLEDGER_TEST_MACHINE_STEPS", "20"))
 
 NAMES = [f"m{number}" for number in range(5)]

@@ -62,7 +62,7 @@ from .stage import (
     staged,
 )
 
-RUNS: Final = int(os.environ.get("RECORDLEDGER_TEST_MACHINE_RUNS", "25"))
+RUNS: Final = int(os.environ.get("RECORDLEDGER_TEST_MACHINE_RUNS", "15"))
 STEPS: Final = 15
 
 TAGS: Final = ("cpu", "gpu", "*")

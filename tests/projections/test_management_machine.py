@@ -38,7 +38,7 @@ from tests.domain.test_propagation import naive
 from .invariants import violations
 from .stage import ALICE, Stage, bad, good
 
-EXAMPLES = int(os.environ.get("RECORDLEDGER_TEST_MACHINE_EXAMPLES", "8"))
+EXAMPLES = int(os.environ.get("RECORDLEDGER_TEST_MACHINE_EXAMPLES", "5"))
 STEPS = int(os.environ.get("RECORDLEDGER_TEST_MACHINE_STEPS", "25"))
 
 # What people do, the event by which the specification's table names it, and where it leads.

@@ -79,7 +79,7 @@ def test_the_tables_as_they_were_are_kept_in_a_schema_once(stage: Stage) -> None
         (("--check", "--rebuild"), "say one of --check, --rebuild and --as-of"),
         (("--check", "--only", "records"), "--only goes with --rebuild"),
         (("--rebuild", "--into", "early"), "--into goes with --as-of"),
-        (("--as-of", "yesterday"), "'yesterday' is no position, and no time"),
+        (("--as-of", "yesterday"), "'yesterday' is no moment"),
         (("--check", "--jobs", "0"), "0 is not in the range"),
     ],
 )

@@ -32,7 +32,7 @@ from tests.projections.stage import Stage, bad, empty, good, staged
 
 from .service_house import House
 
-EXAMPLES = int(os.environ.get("RECORDLEDGER_TEST_MACHINE_EXAMPLES", "5"))
+EXAMPLES = int(os.environ.get("RECORDLEDGER_TEST_MACHINE_EXAMPLES", "4"))
 STEPS = int(os.environ.get("RECORDLEDGER_TEST_MACHINE_STEPS", "25"))
 
 NUMBERS = st.integers(0, 10_000)
