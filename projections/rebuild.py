@@ -41,6 +41,9 @@ _ROUNDS: Final = 20
 _LOCK_S: Final = 0.5
 _LOG_LOCK_S: Final = 5.0
 _PAUSE_S: Final = 0.2
+# What commands lock before all else, in the order in which they do. Whoever has got one of these
+# goes on to its end while this waits for it, holding nothing that it may need.
+_LOCKED_FIRST: Final = ("jobs", "datasets", "managers", "records")
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +222,10 @@ class _Switch:
         return True
 
     def _lock(self, mode: SQL) -> None:
-        tables = SQL(", ").join(Identifier(self._shadow.live, table) for table in self._tables)
+        first = [table for table in _LOCKED_FIRST if table in self._tables]
+        rest = [table for table in self._tables if table not in first]
+        live = self._shadow.live
+        tables = SQL(", ").join(Identifier(live, table) for table in (*first, *rest))
         self._connection.execute(SQL("LOCK TABLE {} IN {} MODE").format(tables, mode))
 
     def _follow(self, db: Db) -> None:
