@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 SWEEP_S: Final = 2.0
 BULK_S: Final = 0.3
 RETRY_S: Final = 0.5
+# Of the time, so much is spent on the tables of the past.
+TIMELINE_SHARE: Final = 0.15
 TIMELINE_S: Final = 1.0
 FAIL_S: Final = 60.0
 PURGE_S: Final = 600.0
@@ -123,10 +125,14 @@ def follow_timeline(stop: Event) -> Callable[[Ledger], str | None]:
 
     def run(ledger: Ledger) -> str | None:
         n_events = 0
+        began = monotonic()
         while not stop.is_set() and (n_in_batch := timeline.advance(ledger)):
             n_events += n_in_batch
+            # Whoever works has the processors first: questions can wait, or do it themselves.
+            stop.wait((monotonic() - began) * (1 / TIMELINE_SHARE - 1))
             if n_in_batch < timeline.BATCH:
                 break
+            began = monotonic()
         # What people and managers do all day is not worth a line each time.
         return f"caught up with {n_events} events" if n_events > timeline.CATCH_UP_MAX else None
 
