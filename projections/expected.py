@@ -1,4 +1,4 @@
-"""The shadow: what the rows of a few aggregates should be, by the log, beside the live ones.
+"""What the rows of a few aggregates should be by the log, in a shadow beside the live ones.
 
 Temporary tables of one connection are filled by the statements that fill the live ones. Looking
 happens in read-only snapshots, in which nothing but temporary tables can be written.
@@ -7,7 +7,7 @@ happens in read-only snapshots, in which nothing but temporary tables can be wri
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import groupby
@@ -18,22 +18,15 @@ from psycopg.errors import DataError, IntegrityError
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 from psycopg.types.json import Jsonb
 
-from recordledger.domain.access import Token, evolve_token
-from recordledger.domain.dataset import Dataset, evolve_dataset
 from recordledger.domain.errors import ImpossibleHistory, UnknownEvent, UnreadableEvent
 from recordledger.domain.events import Event
-from recordledger.domain.job import Job, evolve_job
-from recordledger.domain.lanes import Lane
-from recordledger.domain.manager import Manager, evolve_manager
-from recordledger.domain.record import Record, evolve
 from recordledger.domain.streams import ID_MAX, Stream, stream_number, stream_uuid
-from recordledger.domain.webhook import Webhook, evolve_webhook
 
 from .database import Db, connect, cursor_of
 from .lanes import LaneRegistry
-from .ledger import Ledger, write_projections
+from .ledger import Ledger
 from .mapper import Recorded
-from .replay import PROJECTIONS, Difference
+from .replay import PROJECTIONS, Batch, Difference
 from .statements import shipped, statements
 
 _SQL: Final = statements("self_audit")
@@ -394,15 +387,22 @@ class Expected:
     def _fold_part(
         self, db: Db, stream: Stream, numbers: Sequence[int], unreadable: dict[int, str]
     ) -> None:
-        folded = _Folded(stream)
+        batch = Batch(self._ledger, self._lanes)
         for number, history in self._histories(db, stream, numbers, unreadable):
             try:
-                folded.add(number, history)
+                batch.add(
+                    stream,
+                    number,
+                    [
+                        Recorded(stream, number, version, event)
+                        for version, event in enumerate(history, start=1)
+                    ],
+                )
             except ImpossibleHistory as error:
                 unreadable[number] = str(error)
         try:
             with db.connection.transaction():
-                folded.write(db, self._lanes)
+                batch.write(db)
         except (KeyError, DataError, IntegrityError) as error:
             # Such as a payload that is not there; all others are still to be looked at.
             if len(numbers) == 1:
@@ -456,65 +456,6 @@ class Expected:
 
     def _formatted(self, name: str, **parts: Composable) -> Composed:
         return SQL(_SQL[name]).format(**parts)
-
-
-class _Folded:
-    """Folded aggregates of one kind that are written to the shadow together."""
-
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-        self._records: list[tuple[Record, Record]] = []
-        self._managers: list[Manager] = []
-        self._tokens: list[Token] = []
-        self._jobs: list[Job] = []
-        self._datasets: list[Dataset] = []
-        self._webhooks: list[Webhook] = []
-        self._happened: list[Recorded] = []
-
-    def add(self, number: int, history: Sequence[Event]) -> None:
-        """Fold the history of one aggregate."""
-        match self._stream:
-            case Stream.record:
-                self._records.append((Record(number), _fold(Record(number), history, evolve)))
-            case Stream.manager:
-                self._managers.append(_fold(Manager(number), history, evolve_manager))
-            case Stream.token:
-                self._tokens.append(_fold(Token(number), history, evolve_token))
-            case Stream.job:
-                self._jobs.append(_fold(Job(number), history, evolve_job))
-            case Stream.dataset:
-                self._datasets.append(_fold(Dataset(number), history, evolve_dataset))
-            case Stream.webhook:
-                self._webhooks.append(_fold(Webhook(number), history, evolve_webhook))
-            case Stream.divergence:
-                pass
-        self._happened += [
-            Recorded(self._stream, number, version, event)
-            for version, event in enumerate(history, start=1)
-        ]
-
-    def write(self, db: Db, lanes: LaneRegistry) -> None:
-        """Write what was folded through the same statements as live operations."""
-        records = (after for _, after in self._records)
-        lanes.intern(Lane(each.tag, each.required_programs) for each in records if each.exists)
-        write_projections(
-            db,
-            lanes,
-            self._records,
-            self._managers,
-            self._tokens,
-            self._jobs,
-            self._datasets,
-            self._webhooks,
-            self._happened,
-        )
-
-
-def _fold(start: Any, history: Iterable[Event], evolve_: Callable[[Any, Event], Any]) -> Any:
-    state = start
-    for event in history:
-        state = evolve_(state, event)
-    return state
 
 
 def _names(columns: Sequence[str]) -> Composable:

@@ -437,9 +437,9 @@ def follow(ledger: Ledger, db: Db, after: int, upto: int) -> int:
 class Batch:
     """Folded aggregates that are written to the shadow together."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, lanes: LaneRegistry | None = None) -> None:
         # Not the ledger's own registry: what it remembers may not be what the table has.
-        self._lanes = LaneRegistry(ledger.datastore)
+        self._lanes = lanes or LaneRegistry(ledger.datastore)
         self.user_blocks: set[tuple[str, int]] = set()
         self._clear()
 

@@ -94,12 +94,11 @@ class Deliverer:
         self._lock = Lock()
 
     def run(self, ledger: Ledger) -> str | None:
-        """Begin with every webhook that is due; return what was begun, in words.
+        """Begin with every webhook that is due; there is nothing to say of that.
 
         Raises:
             StoreUnavailable: the database does not answer.
         """
-        begun: list[int] = []
         for webhook_id in webhook_queue.due(ledger):
             with self._lock:
                 if webhook_id in self._busy:
@@ -112,7 +111,6 @@ class Deliverer:
                 )
                 self._busy[webhook_id] = thread
             thread.start()
-            begun.append(webhook_id)
         return None
 
     def close(self, timeout_s: float = 5.0) -> None:
