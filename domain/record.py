@@ -126,8 +126,9 @@ def evolve(record: Record, event: Event) -> Record:
 
 def _changes(record: Record, event: Event) -> dict[str, Any]:
     """Return what an event makes of a record: the new values of those fields that it changes."""
-    changes: dict[str, Any] = {"version": record.version + 1, "modified_at": event.timestamp}
-    changes |= _status_after(record, event)
+    changes = _status_after(record, event)
+    changes["version"] = record.version + 1
+    changes["modified_at"] = event.timestamp
     match event:
         case e.Created():
             changes |= {
@@ -410,6 +411,10 @@ def _status_after(record: Record, event: Event) -> dict[str, Any]:
             f"{event.topic} cannot happen to a {record.kind} record",
         )
     match target:
+        case Status():
+            if event_type in REMEMBERS and record.status is not None:
+                return {"status": target, "prior": (*record.prior, remembered(record.status))}
+            return {"status": target}
         case Target.unchanged:
             return {}
         case Target.gone:
@@ -418,10 +423,6 @@ def _status_after(record: Record, event: Event) -> dict[str, Any]:
             return {"status": _stated(record, event)}
         case Target.prior:
             return {"status": record.prior[-1], "prior": record.prior[:-1]}
-        case Status():
-            if event_type in REMEMBERS and record.status is not None:
-                return {"status": target, "prior": (*record.prior, remembered(record.status))}
-            return {"status": target}
         case _:  # pragma: no cover
             assert_never(target)
 

@@ -7,10 +7,9 @@ timestamp type, so that any msgpack reader can make sense of the log in ten year
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 from uuid import UUID
 
 import msgpack
@@ -62,8 +61,7 @@ for _topic, _event_type in EVENT_TYPES.items():
     register_topic(_topic, _event_type)
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
+class Recorded(NamedTuple):
     """An event in its place: which aggregate it belongs to, and as which of its events."""
 
     stream: Stream

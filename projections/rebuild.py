@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Collection, Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import Collection, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -104,12 +105,9 @@ def rebuild(
         shadow.require_plain(owner)
         db = cursor_of(connection)
         position = head(db)
-        n_events = fill(
-            ledger, connection, shadow, position, jobs=jobs_for(db, jobs), progress=progress
-        )
-        with connection.transaction():
-            shadow.complete(connection)
-        _vacuum(connection, tables)
+        n_jobs = jobs_for(db, jobs)
+        n_events = fill(ledger, connection, shadow, position, jobs=n_jobs, progress=progress)
+        _complete(ledger, shadow.split(connection, n_jobs), tables)
         for _ in range(_ROUNDS):
             if (newest := head(db)) - position <= _FEW:
                 break
@@ -146,10 +144,29 @@ def _alone(connection: Connection[Any], schema: str) -> Generator[None]:
         connection.execute(_SQL["let_go"], held)
 
 
-def _vacuum(connection: Connection[Any], tables: Iterable[str]) -> None:
-    """Let PostgreSQL know what is in the tables, and that all of it can be seen by all."""
-    for table in tables:
-        connection.execute(SQL("VACUUM (ANALYZE) {}").format(Identifier(table)))
+def _complete(ledger: Ledger, shadows: Sequence[Shadow], tables: Collection[str]) -> None:
+    """Give the tables what the live ones have, those of all shadows at the same time.
+
+    And for those that will be put in place, let PostgreSQL know what is in them, and that all of it
+    can be seen by all.
+    """
+
+    def complete(connection: Connection[Any], shadow: Shadow) -> None:
+        with connection.transaction():
+            shadow.complete(connection)
+        for table in shadow.tables:
+            if table in tables:
+                connection.execute(SQL("VACUUM (ANALYZE) {}").format(Identifier(table)))
+
+    with ExitStack() as stack:
+        connections = [stack.enter_context(connect(ledger.url, shadow.name)) for shadow in shadows]
+        pool = stack.enter_context(ThreadPoolExecutor(len(shadows)))
+        try:
+            list(pool.map(complete, connections, shadows))
+        except BaseException:
+            for connection in connections:
+                connection.cancel_safe()
+            raise
 
 
 def _give_up_after(db: Db, seconds: float) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
+from uuid import UUID
 
 from psycopg import Connection, IsolationLevel
 from psycopg.rows import TupleRow
@@ -335,9 +336,12 @@ def _one(db: Db, statement: str, parameters: dict[str, Any] | None = None) -> An
 
 def _require_streams(db: Db, position: int) -> None:
     """Return if every event belongs to a kind of stream that there is."""
+    # Between two kinds of streams, before the first kind, and after the last.
+    firsts = [0, *(stream_uuid(stream, ID_MAX).int + 1 for stream in Stream)]
+    lasts = [*(stream_uuid(stream, 0).int - 1 for stream in Stream), 2**128 - 1]
     parameters = {
-        "firsts": [stream_uuid(stream, 0) for stream in Stream],
-        "lasts": [stream_uuid(stream, ID_MAX) for stream in Stream],
+        "firsts": [UUID(int=first) for first in firsts],
+        "lasts": [UUID(int=last) for last in lasts],
         "position": position,
     }
     row = db.execute(_SQL["stray"], parameters).fetchone()

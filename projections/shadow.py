@@ -30,6 +30,7 @@ _OPERATION_PARTS: Final = SQL(", number bigint, version integer")
 # works on a shadow holds it: a shadow that nobody holds was left behind.
 _SHADOW_LOCK: Final = 730_195_601
 _NAME_BYTES: Final = 40
+_PAGE_BYTES: Final = 8192
 
 
 class Shadow:
@@ -127,6 +128,17 @@ class Shadow:
             connection.execute(shipped(definition.replace(on, here, 1)))
         self._copy_columns(connection)
         self._copy_privileges(connection)
+
+    def split(self, connection: Connection[Any], n: int) -> list[Shadow]:
+        """Return so many shadows, or fewer, each with some of the tables, about equally large."""
+        groups: list[list[str]] = [[] for _ in range(n)]
+        sizes = [0] * n
+        for table, size_bytes in self._ask(connection, "sizes", self.name):
+            smallest = sizes.index(min(sizes))
+            groups[smallest].append(table)
+            # One that is empty takes some time too.
+            sizes[smallest] += size_bytes + _PAGE_BYTES
+        return [Shadow(self.live, group, self.name) for group in groups if group]
 
     def hold_live(self, connection: Connection[Any]) -> None:
         """Keep the live tables from being replaced until the end of the transaction."""

@@ -8,21 +8,15 @@ SELECT count(*) FROM ledger_events WHERE notification_id <= %(position)s;
 
 -- name: stray
 -- An event that belongs to no kind of stream: between the last of one kind and the first of the next.
-SELECT originator_id, originator_version
-  FROM (SELECT lag(last) OVER (ORDER BY first) AS below, first
-          FROM unnest(%(firsts)b::uuid[], %(lasts)b::uuid[]) AS kind (first, last)
-         UNION ALL
-        SELECT max_last, NULL
-          FROM (SELECT last AS max_last
-                  FROM unnest(%(lasts)b::uuid[]) AS kind (last)
-                 ORDER BY last DESC LIMIT 1) AS newest) AS gap
+SELECT e.originator_id, e.originator_version
+  FROM unnest(%(firsts)b::uuid[], %(lasts)b::uuid[]) AS gap (first, last)
  CROSS JOIN LATERAL (
-       SELECT e.originator_id, e.originator_version
-         FROM ledger_events e
-        WHERE (gap.below IS NULL OR e.originator_id > gap.below)
-          AND (gap.first IS NULL OR e.originator_id < gap.first)
-          AND e.notification_id <= %(position)b::bigint
-        LIMIT 1) AS event
+       SELECT originator_id, originator_version
+         FROM ledger_events
+        WHERE originator_id BETWEEN gap.first AND gap.last
+          AND notification_id <= %(position)b::bigint
+        ORDER BY originator_id
+        LIMIT 1) AS e
  LIMIT 1;
 
 -- name: newest_stream

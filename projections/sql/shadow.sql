@@ -30,6 +30,14 @@ SELECT c.relname, prefix || option_name, option_value
        SELECT 'toast.', * FROM pg_options_to_table(t.reloptions)) AS option
  WHERE c.relnamespace = quote_ident(%(schema)s)::regnamespace AND c.relname = ANY(%(tables)s);
 
+-- name: sizes
+-- How many bytes the rows of tables take, the largest table first.
+SELECT c.relname, pg_table_size(c.oid)
+  FROM pg_class c
+ WHERE c.relnamespace = quote_ident(%(schema)s)::regnamespace
+   AND c.relname = ANY(%(tables)s)
+ ORDER BY 2 DESC, 1;
+
 -- name: primary_keys
 SELECT c.relname, k.conname, pg_get_constraintdef(k.oid)
   FROM pg_constraint k
