@@ -53,6 +53,7 @@ def measure(n_rounds: int, n_tasks: int, seal_every_s: float) -> dict[bool, list
                 for number in range(2 * n_rounds):
                     seals = number % 2 == (number // 2) % 2
                     sealer.run(Event())
+                    before_it = newest_seal(ledger)
                     with _working(supervisor.database_url, Path(home), seals, seal_every_s) as pid:
                         began, before = perf_counter(), _seconds(pid)
                         over_http.submit(client, n_tasks, f"bench-{number}")
@@ -61,10 +62,13 @@ def measure(n_rounds: int, n_tasks: int, seal_every_s: float) -> dict[bool, list
                         took = perf_counter() - began
                         rate, spent = 3 * n_tasks / took, _seconds(pid) - before
                     newest = newest_seal(ledger)
+                    n_sealed = (newest.size if newest else 0) - (before_it.size if before_it else 0)
+                    if seals and not n_sealed:
+                        raise RuntimeError("nothing was sealed in a round: take more tasks")
                     print(
                         f"round {number // 2 + 1}, {'sealed' if seals else 'not sealed':>10}: "
                         f"{rate:7,.0f} events/s, {spent:.2f} s of the jobs' processor time in "
-                        f"{took:.1f} s, sealed up to {newest.size if newest else 0}, "
+                        f"{took:.1f} s, {n_sealed} events sealed, "
                         f"load {os.getloadavg()[0]:.1f}",
                         flush=True,
                     )
@@ -100,7 +104,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tasks", type=int, default=10_000)
-    parser.add_argument("--seal-every-s", type=float, default=10.0)
+    # More often than usual, so that no round ends before its turn to seal.
+    parser.add_argument("--seal-every-s", type=float, default=1.0)
     given = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     rates = measure(given.rounds, given.tasks, given.seal_every_s)
