@@ -16,6 +16,7 @@ from psycopg.sql import SQL, Composable, Identifier, Literal
 from recordledger.domain.events import LateResult, ResultAdopted
 from recordledger.domain.streams import Stream
 
+from .block_audit import BlockAudit
 from .database import Db
 from .expected import COUNTED_BY_SERVICES, DIFFERENCES_MAX, Expected
 from .ledger import Ledger
@@ -41,6 +42,7 @@ COUNTED: Final[Mapping[str, tuple[str, ...]]] = {
     "dataset_counts": ("dataset_records", "records"),
     "operations": ("operation_changes",),
     "rescue_counts": (),
+    "user_blocks": (),
 }
 """The tables that are compared here, and those that they follow from."""
 
@@ -61,9 +63,15 @@ class Counted:
         self._ledger = ledger
         self._shadow = shadow
         self._rescues = _Rescues()
+        self._blocks = BlockAudit(shadow)
         self._operations: dict[UUID, int] = {}
 
     def search(self, db: Db, head: int) -> bool:
+        """Search a part of the log for what only it says; return whether that was the last."""
+        are_found = self.search_rescues(db, head)
+        return self._blocks.search(db, head) and are_found
+
+    def search_rescues(self, db: Db, head: int) -> bool:
         """Search a part of the log for what came late; return whether that was the last."""
         rescues, event_of = self._rescues, self._ledger.event_mapper.event_of
         upto = min(head, rescues.position + _SEARCHED_AT_ONCE)
@@ -86,7 +94,7 @@ class Counted:
         """Return the rows of one of these tables that are not what they should be.
 
         Args:
-            db: in a transaction; for `rescue_counts`, in that of the last search.
+            db: in a transaction; for `rescue_counts` and `user_blocks`, in that of the last search.
             table: its name.
             wrong: what is corrected by the shadow.
             key: only this row, where that spares looking at all.
@@ -98,6 +106,7 @@ class Counted:
             "dataset_counts": self._dataset_counts,
             "operations": self._compare_operations,
             "rescue_counts": self._rescue_counts,
+            "user_blocks": self._user_blocks,
         }
         return checks[table](db, wrong, key)
 
@@ -136,6 +145,11 @@ class Counted:
         parameters = empty | dict(zip(names, map(list[Any], columns), strict=False))
         said = SQL(_SQL["expect_rescue_counts"])
         return self._shadow.differences(db, "rescue_counts", said, {"kinds": kinds, **parameters})
+
+    def _user_blocks(self, db: Db, wrong: Wrong, key: tuple[str, ...] | None) -> list[Difference]:
+        if key is None:
+            return self._blocks.compare(db)
+        return self._blocks.compare_row(db, key[0], int(key[1]))
 
     def _compare_operations(
         self, db: Db, wrong: Wrong, key: tuple[str, ...] | None

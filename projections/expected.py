@@ -49,14 +49,19 @@ class Owned(NamedTuple):
         table: its name.
         owner: the column that has the number of the aggregate.
         columns: those that follow from it; all if empty.
+        has_stream: whether the rows of all kinds of aggregates are in it, and say which is theirs.
     """
 
     table: str
     owner: str
     columns: tuple[str, ...] = ()
+    has_stream: bool = False
 
 
-_REFERENCES: Final = Owned("payload_references", "number")
+_OF_ALL: Final = (
+    Owned("payload_references", "number", has_stream=True),
+    Owned("origins", "number", has_stream=True),
+)
 # What a service counts of its children, and whether it is waited for, others' histories say.
 COUNTED_BY_SERVICES: Final = ("n_open", "n_troubled", "wanted")
 _OF_SERVICES: Final = (
@@ -67,42 +72,40 @@ _OF_SERVICES: Final = (
 OWNED: Final[Mapping[Stream, tuple[Owned, ...]]] = {
     Stream.record: (
         Owned("records", "id"),
-        _REFERENCES,
+        *_OF_ALL,
         Owned("dependencies", "parent_id"),
         Owned("services", "record_id", _OF_SERVICES),
         Owned("service_children", "service_id"),
         Owned("comments", "record_id"),
         Owned("operation_changes", "record_id"),
     ),
-    Stream.manager: (Owned("managers", "id"), _REFERENCES),
-    Stream.token: (Owned("tokens", "id"), _REFERENCES),
-    Stream.job: (Owned("jobs", "id"), _REFERENCES),
+    Stream.manager: (Owned("managers", "id"), *_OF_ALL),
+    Stream.token: (Owned("tokens", "id"), *_OF_ALL),
+    Stream.job: (Owned("jobs", "id"), *_OF_ALL),
     Stream.dataset: (
         Owned("datasets", "id"),
-        _REFERENCES,
+        *_OF_ALL,
         Owned("dataset_entries", "dataset_id"),
         Owned("dataset_specifications", "dataset_id"),
         Owned("dataset_records", "dataset_id"),
         Owned("dataset_versions", "dataset_id"),
     ),
-    Stream.divergence: (Owned("divergences", "id"), _REFERENCES),
-    Stream.webhook: (Owned("webhooks", "id"), _REFERENCES),
+    Stream.divergence: (Owned("divergences", "id"), *_OF_ALL),
+    Stream.webhook: (Owned("webhooks", "id"), *_OF_ALL),
 }
 """The tables by what their rows belong to; what is in none of them is counted over all."""
-
-UNWATCHED: Final = frozenset({"user_blocks", "origins"})
-"""Tables that only `replay --check` compares: where in the log users did something, and imports."""
 
 
 def owner_of(table: str, key: Sequence[str]) -> tuple[Stream, int] | None:
     """Return the aggregate that a row belongs to; None if it is counted over many."""
-    if table == _REFERENCES.table:
-        kinds = {str(int(stream)): stream for stream in Stream}
-        return (kinds[key[1]], int(key[2])) if key[1] in kinds else None
+    columns = PROJECTIONS[table]
     for stream, tables in OWNED.items():
         for owned in tables:
-            if owned.table == table:
-                return stream, int(key[PROJECTIONS[table].index(owned.owner)])
+            if owned.table != table:
+                continue
+            if owned.has_stream and key[columns.index("stream")] != str(int(stream)):
+                continue
+            return stream, int(key[columns.index(owned.owner)])
     return None
 
 
@@ -427,7 +430,7 @@ class Expected:
 
     def _mine(self, owned: Owned, stream: Stream, condition: LiteralString) -> Composable:
         own = SQL("{} {}").format(Identifier(owned.owner), SQL(condition))
-        if owned is _REFERENCES:
+        if owned.has_stream:
             return SQL("stream = {} AND {}").format(Literal(int(stream)), own)
         return own
 

@@ -167,6 +167,21 @@ class EventMapper(Mapper[UUID]):
         return found
 
 
+def actor_of(topic: str, state: bytes) -> str:
+    """Return who did it, from the stored bytes of an event.
+
+    Raises:
+        UnreadableEvent: they are those of no event.
+    """
+    try:
+        found = msgpack.unpackb(state, timestamp=3)["actor"]
+    except (*_NO_EVENT, LookupError) as error:
+        raise UnreadableEvent(topic, _reason(error)) from error
+    if not isinstance(found, str):
+        raise UnreadableEvent(topic, "its actor is none")
+    return found
+
+
 @lru_cache(maxsize=4_096)
 def _uuid(data: bytes) -> UUID:
     """Return the UUID of these bytes; all events of an operation share one."""

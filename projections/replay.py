@@ -70,7 +70,7 @@ PROJECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "dataset_counts": ("dataset_id", "specification", "status"),
     "dataset_versions": ("dataset_id", "number"),
     "divergences": ("id",),
-    "origins": ("origin_ledger", "stream", "origin_id"),
+    "origins": ("origin_ledger", "stream", "origin_id", "number"),
 }
 # Those whose keys the filling of others needs, or that are written by live operations' statements.
 _NEEDED_KEYS: Final = frozenset(PROJECTIONS) - {

@@ -8,7 +8,7 @@ the large ones.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgpack
 from psycopg import Connection
@@ -18,6 +18,7 @@ from recordledger.domain.events import Event
 from recordledger.domain.streams import ID_MAX
 
 from .database import Db
+from .mapper import actor_of
 from .statements import shipped, statements
 
 _SQL = statements("user_blocks")
@@ -52,7 +53,11 @@ def runs_of(events: Iterable[Event]) -> Runs:
     return runs
 
 
-def write(db: Db | Connection[Any], noted: Iterable[tuple[str, int]]) -> None:
+Noted: TypeAlias = tuple[str, int]
+"""An actor, and a block of positions in which there is something by that actor."""
+
+
+def write(db: Db | Connection[Any], noted: Iterable[Noted]) -> None:
     """Note actors and blocks; those that are there already are left as they are."""
     rows = sorted(set(noted))
     if rows:
@@ -65,11 +70,26 @@ def fill(connection: Connection[Any], after: int = 0) -> None:
     with connection.cursor("user_blocks", row_factory=tuple_row) as rows:
         rows.execute(_SQL["of_old_logs"], {"after": after})
         for batch in iter(lambda: rows.fetchmany(5_000), []):
-            found = ((msgpack.unpackb(state, timestamp=3)["actor"], at) for at, state in batch)
-            write(
-                connection,
-                ((actor, at // BLOCK_SIZE) for actor, at in found if actor.startswith(USER)),
-            )
+            write(connection, noted_of(batch))
+
+
+def between(db: Db, first: int, last: int) -> set[Noted]:
+    """Return what there is to note of the log between two positions, both included.
+
+    Raises:
+        UnreadableEvent: the bytes of one are no event.
+    """
+    return noted_of(db.execute(_SQL["between"], {"first": first, "last": last}))
+
+
+def noted_of(rows: Iterable[tuple[int, str, bytes]]) -> set[Noted]:
+    """Return what there is to note of events, given as position, topic and state.
+
+    Raises:
+        UnreadableEvent: the bytes of one are no event.
+    """
+    found = ((actor_of(topic, bytes(state)), position) for position, topic, state in rows)
+    return {(actor, position // BLOCK_SIZE) for actor, position in found if actor.startswith(USER)}
 
 
 class Found(NamedTuple):

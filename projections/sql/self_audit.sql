@@ -177,6 +177,9 @@ SELECT FROM {live} WHERE {key} = %(number)s FOR UPDATE;
 -- Keeps away whoever counts, and lets everybody read.
 LOCK TABLE {live} IN SHARE ROW EXCLUSIVE MODE;
 
+-- name: hold_log
+SELECT pg_advisory_xact_lock(%(lock)s);
+
 -- name: put
 -- Bring a row to what it should be; only what differs is written, for the rest may be just changing.
 UPDATE {live} AS t

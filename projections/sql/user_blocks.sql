@@ -5,7 +5,22 @@ SELECT * FROM unnest(%(actors)b::text[], %(blocks)b::bigint[])
 
 -- name: of_old_logs
 -- What may be to note after a position: all of a log from before there was this table.
-SELECT notification_id, state FROM ledger_events WHERE notification_id > %(after)s;
+SELECT notification_id, topic, state FROM ledger_events WHERE notification_id > %(after)s;
+
+-- name: between
+SELECT notification_id, topic, state
+  FROM ledger_events
+ WHERE notification_id BETWEEN %(first)s AND %(last)s;
+
+-- name: checksums
+-- A checksum of what is noted, by stretches of so many blocks.
+SELECT floor(block::numeric / %(blocks)s)::bigint AS stretch,
+       bit_xor(hash_record_extended(t, 0))
+  FROM {live} AS t
+ GROUP BY 1;
+
+-- name: expected
+SELECT * FROM unnest(%(actors)s::text[], %(blocks)s::bigint[]) AS noted (actor, block);
 
 -- name: newest
 -- The newest blocks with events of a user, up to one.

@@ -107,6 +107,14 @@ def collected(stage: Stage) -> None:
     twin.delete()
 
 
+def arrived(stage: Stage) -> None:
+    """Let a record come from another ledger."""
+    (record_id,) = stage.submit()
+    origin = {"origin_ledger": UUID(int=7), "origin_id": 1, "archive_digest": b"\7" * 32}
+    stage.happen(record_id, e.Cancelled)
+    stage.happen(record_id, e.Imported, **origin)
+
+
 def told(stage: Stage) -> None:
     """Let all that can happen to webhooks happen."""
     for url in ("https://x.org/a", "https://x.org/b"):
@@ -136,10 +144,7 @@ def furnished_url(postgres_server_url: str, migrated_template: str) -> Iterator[
             bulk_order(stage.ledger, Order(Action.cancel), nobody, actor=ALICE)
             collected(stage)
             told(stage)
-            (arrived,) = stage.submit()
-            origin = {"origin_ledger": UUID(int=7), "origin_id": 1, "archive_digest": b"\7" * 32}
-            stage.happen(arrived, e.Cancelled)
-            stage.happen(arrived, e.Imported, **origin)
+            arrived(stage)
             # A row was wrong for a while.
             stage.do("UPDATE records SET owner = 'eve' WHERE status = 'held'")
             with contextlib.closing(SelfAudit(stage.ledger, share=1)) as self_audit:

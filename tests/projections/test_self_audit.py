@@ -16,11 +16,18 @@ from recordledger.domain import events as e
 from recordledger.domain.propagation import Action
 from recordledger.domain.status import Status
 from recordledger.domain.streams import Stream
-from recordledger.projections import divergences, event_log, self_audit
+from recordledger.projections import (
+    block_audit,
+    divergences,
+    event_log,
+    self_audit,
+    user_blocks,
+)
 from recordledger.projections.bulk import AT_ONCE_MAX
 from recordledger.projections.bulk import order as bulk_order
 from recordledger.projections.counted import COUNTED
-from recordledger.projections.expected import OWNED, UNWATCHED
+from recordledger.projections.database import Db
+from recordledger.projections.expected import OWNED
 from recordledger.projections.management import Order
 from recordledger.projections.payloads import payload_of, store
 from recordledger.projections.repair import repair
@@ -29,12 +36,12 @@ from recordledger.projections.self_audit import Lap, SelfAudit, fault_of, state
 from tests.postgres import new_database
 
 from .stage import ALICE, Stage, bad, good, staged, together
-from .test_replay import CORRUPTIONS, collected, furnish
+from .test_replay import CORRUPTIONS, arrived, collected, damage, furnish
 from .test_replay import told as tell_webhooks
 
 ROOT: Final = "user:root"
 
-EMPTIED: Final = [table for table in PROJECTIONS if table not in {"divergences", *UNWATCHED}]
+EMPTIED: Final = [table for table in PROJECTIONS if table != "divergences"]
 
 Named = tuple[str, tuple[str, ...], str, tuple[str, ...]]
 """A row that differs: its table, its key, what is wrong with it, and in which columns."""
@@ -63,6 +70,7 @@ def watched(postgres_server_url: str, migrated_template: str) -> Iterator[Watche
         bulk_order(stage.ledger, Order(Action.cancel), nobody, actor=ALICE)
         collected(stage)
         tell_webhooks(stage)
+        arrived(stage)
         with stage.ledger.datastore.writing() as db:
             store(db, {payload_of(b"unnamed").digest: b"unnamed"})
         audit = SelfAudit(stage.ledger, share=1)
@@ -149,7 +157,7 @@ def require_round_trip(watched: Watched, *statements: str) -> set[Named]:
 
 def test_every_table_is_looked_at() -> None:
     owned = {each.table for tables in OWNED.values() for each in tables}
-    assert owned | set(COUNTED) | UNWATCHED == set(PROJECTIONS)
+    assert owned | set(COUNTED) == set(PROJECTIONS)
 
 
 MORE: Final[dict[str, LiteralString]] = {
@@ -176,6 +184,10 @@ MORE: Final[dict[str, LiteralString]] = {
         "INSERT INTO managers SELECT (jsonb_populate_record(m, '{\"id\": -3}')).*"
         " FROM managers m WHERE id = 1"
     ),
+    "blocks in which nobody did anything": (
+        "INSERT INTO user_blocks VALUES ('user:eve', 0), ('user:eve', -1), ('user:eve', 1 << 50)"
+    ),
+    "who came from elsewhere": "UPDATE origins SET number = number + 5000",
     "a row and what is counted of it": (
         "WITH one AS (UPDATE records SET status = 'held' WHERE status = 'running')"
         " UPDATE status_counts SET n_records = n_records + 3 WHERE status = 'running'"
@@ -188,9 +200,7 @@ MORE: Final[dict[str, LiteralString]] = {
 }
 
 
-WATCHED: Final = [
-    statement for statement, table, _ in CORRUPTIONS.values() if table not in UNWATCHED
-]
+WATCHED: Final = [statement for statement, _, _ in CORRUPTIONS.values()]
 
 # Each is found whatever else is wrong: so they are done in a few heaps.
 HEAPS: Final[Mapping[str, Sequence[str]]] = {
@@ -373,13 +383,77 @@ def test_a_history_that_cannot_be_folded_is_said_and_hides_nothing(
     stage: Stage, audit: SelfAudit
 ) -> None:
     one, other = stage.submit(2)
-    stage.do("GRANT ALL ON ledger_events TO CURRENT_USER")
-    stage.do("ALTER TABLE ledger_events DISABLE TRIGGER ledger_events_are_immutable")
-    stage.do("UPDATE ledger_events SET state = '' WHERE notification_id = 1")
+    damage(stage, "UPDATE ledger_events SET state = '' WHERE notification_id = 1")
     stage.do("UPDATE records SET owner = 'eve' WHERE id = %s", [other])
     lap = audit.lap()
     assert [number for _, number in lap.unreadable] == [one]
     assert [each.key for each in lap.found] == [(str(other),)]
+
+
+# Where users have done something
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The blocks of the log that are read, of which each is a stretch of its own here."""
+    blocks: list[int] = []
+    between = user_blocks.between
+
+    def noting(db: Db, first: int, last: int) -> set[user_blocks.Noted]:
+        blocks.append(first // user_blocks.BLOCK_SIZE)
+        return between(db, first, last)
+
+    monkeypatch.setattr(user_blocks, "between", noting)
+    monkeypatch.setattr(block_audit, "_BLOCKS", 1)
+    monkeypatch.setattr(block_audit, "_STRETCH", user_blocks.BLOCK_SIZE)
+    return blocks
+
+
+def test_the_log_is_read_once_for_what_users_did(
+    stage: Stage, audit: SelfAudit, read: list[int]
+) -> None:
+    stage.submit(5 * user_blocks.BLOCK_SIZE)
+    assert found_in(audit.lap()) == set()
+    assert read == [0, 1, 2, 3, 4, 5]
+    stage.submit(1)
+    audit.lap()
+    assert read[6:] == [5]
+    audit.lap()
+    assert read[7:] == []
+
+
+def test_a_block_that_is_wrong_is_read_until_it_is_right(
+    stage: Stage, audit: SelfAudit, read: list[int]
+) -> None:
+    stage.submit(3 * user_blocks.BLOCK_SIZE)
+    audit.lap()
+    read.clear()
+    stage.do("DELETE FROM user_blocks WHERE block = 1")
+    stage.do("INSERT INTO user_blocks VALUES ('user:eve', 3), ('user:eve', -7)")
+    assert found_in(audit.lap()) == {
+        ("user_blocks", (ALICE, "1"), "missing", ()),
+        ("user_blocks", ("user:eve", "3"), "extra", ()),
+        ("user_blocks", ("user:eve", "-7"), "extra", ()),
+    }
+    assert set(read) == {1}
+    audit.lap()
+    repaired(stage)
+    audit.lap()
+    read.clear()
+    assert found_in(audit.lap()) == set()
+    assert 1 not in read
+    stage.require_equal()
+
+
+def test_nobody_knows_who_did_what_cannot_be_read(
+    stage: Stage, audit: SelfAudit, read: list[int]
+) -> None:
+    stage.submit(3 * user_blocks.BLOCK_SIZE)
+    damage(stage, "UPDATE ledger_events SET state = '' WHERE notification_id = 70")
+    stage.do("DELETE FROM user_blocks")
+    lap = audit.lap()
+    assert {each.key[1] for each in lap.found if each.table == "user_blocks"} == {"0", "2", "3"}
+    assert list(lap.unreadable) == [(Stream.record, 70)]
 
 
 # While others write
