@@ -38,6 +38,7 @@ class Listing(IntEnum):
     user_events_oldest_first = 110
     past_records = 111
     changes = 112
+    origins = 113
 
 
 def cursor_of(ledger_id: UUID, listed: Stream | Listing, last_id: int) -> str:

@@ -76,26 +76,35 @@ def own(db: Db, stream: Stream, numbers: Sequence[int]) -> dict[int, int]:
     return dict(db.execute(_SQL[f"{stream.name}s_here"], {"ids": list(numbers)}).fetchall())
 
 
-def of(db: Db, stream: Stream, number: int) -> list[Origin]:
-    """Return where an aggregate came from; nothing if it was made here."""
-    rows = db.execute(_SQL["of"], {"stream": int(stream), "number": number})
-    return [_origin(row) for row in rows]
-
-
 def page(
     db: Db,
     stream: Stream,
     limit: int,
     *,
-    after: int = 0,
+    since: int = 0,
+    skip: int = 0,
+    number: int | None = None,
     ledger_id: UUID | None = None,
     origin_id: int | None = None,
 ) -> list[Origin]:
-    """Return what was imported, by number here; of one ledger, or one aggregate there, if said."""
+    """Return what was imported, by number here, and where it had come from before that first.
+
+    Args:
+        db: where.
+        stream: of which kind.
+        limit: origins at the most.
+        since: the number to begin with, without the first `skip` origins of it.
+        skip: how many were shown already.
+        number: only of this one.
+        ledger_id: only what came from this ledger.
+        origin_id: only what had this number there.
+    """
     parameters = {
         "stream": int(stream),
-        "after": after,
+        "since": since,
+        "skip": skip,
         "limit": limit,
+        "number": number,
         "ledger": ledger_id,
         "origin_id": origin_id,
     }

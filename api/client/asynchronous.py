@@ -21,6 +21,7 @@ from . import (
     manage_calls,
     manager_calls,
     operation_calls,
+    origin_calls,
     routing_calls,
     seal_calls,
     self_audit_calls,
@@ -223,6 +224,7 @@ class AsyncClient:
     test_webhook = _awaited(webhook_calls.test_webhook)
     self_audit = _awaited(self_audit_calls.self_audit)
     repair = _awaited(self_audit_calls.repair)
+    origins = _awaited(origin_calls.origins)
 
     @overload
     async def get_records(

@@ -21,6 +21,7 @@ from . import (
     manage_calls,
     manager_calls,
     operation_calls,
+    origin_calls,
     routing_calls,
     seal_calls,
     self_audit_calls,
@@ -246,6 +247,7 @@ class Client:
     test_webhook = _blocking(webhook_calls.test_webhook)
     self_audit = _blocking(self_audit_calls.self_audit)
     repair = _blocking(self_audit_calls.repair)
+    origins = _blocking(origin_calls.origins)
 
     @overload
     def get_records(

@@ -17,7 +17,6 @@ from ..schemas import (
     UndoRequest,
 )
 from . import exchange, wire
-from .errors import InvalidArgument
 from .exchange import Operation, Session
 from .manage_calls import refusals_of, wait_for_job
 from .results import (
@@ -267,10 +266,4 @@ def operation_uuid(operation_id: str | UUID) -> UUID:
     Raises:
         InvalidArgument: it is none.
     """
-    try:
-        return UUID(str(operation_id))
-    except ValueError:
-        raise InvalidArgument(
-            f"{str(operation_id)[:80]!r} is no operation's id; it looks like "
-            "5f7e6f9a-8a3c-4f5e-9d57-9d3a3f9a1f70"
-        ) from None
+    return wire.uuid(operation_id, "an operation's id")

@@ -31,6 +31,7 @@ from ..schemas import (
     MomentOut,
     OperationAnswer,
     OperationOut,
+    OriginOut,
     PoliciesAnswer,
     QueueAnswer,
     QueueLaneOut,
@@ -807,6 +808,19 @@ class Jobs(Table[Job]):
 
     noun = "jobs"
     columns = ("id", "state", "action", "n_total", "n_done", "n_refused", "actor", "created_at")
+
+
+class Origin(OriginOut):
+    """Where something that was imported came from."""
+
+    model_config = _FROZEN
+
+
+class Origins(Table[Origin]):
+    """Where imported records, managers or datasets came from, by their ids here."""
+
+    noun = "origins"
+    columns = ("kind", "id", "origin_id", "ledger_id", "imported_at", "imported_by")
 
 
 class ErrorGroup(ErrorGroupOut):

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from threading import local
 from typing import Any, Final, TypeVar
+from uuid import UUID
 
 import msgpack
 import zstandard
@@ -256,3 +257,18 @@ def _advised(complaint: str) -> str:
     if any(f" is a {kind}" in complaint for kind in ("int", "uint", "float", "bool")):
         return f"{complaint}; of a numpy scalar, use .item()"
     return complaint
+
+
+def uuid(given: str | UUID, what: str) -> UUID:
+    """Return the id of something that has a UUID.
+
+    Raises:
+        InvalidArgument: it is none.
+    """
+    try:
+        return UUID(str(given))
+    except ValueError:
+        raise InvalidArgument(
+            f"{str(given)[:80]!r} is not {what}; that looks like "
+            "5f7e6f9a-8a3c-4f5e-9d57-9d3a3f9a1f70"
+        ) from None

@@ -16,22 +16,17 @@ SELECT origin_id, number
    AND stream = %(stream)b
    AND origin_id = ANY(%(origin_ids)b::bigint[]);
 
--- name: of
--- Where an aggregate came from; where it had come from there, and so on, comes first.
-SELECT origin_ledger, stream, origin_id, number, archive_hash, imported_at, imported_by
-  FROM origins
- WHERE stream = %(stream)s
-   AND number = %(number)s
- ORDER BY imported_at, origin_ledger;
-
 -- name: page
+-- Where an aggregate had come from before that, and so on, comes first.
 SELECT origin_ledger, stream, origin_id, number, archive_hash, imported_at, imported_by
   FROM origins
  WHERE stream = %(stream)s
-   AND number > %(after)s
+   AND number >= %(since)s
+   AND (%(number)s::bigint IS NULL OR number = %(number)s::bigint)
    AND (%(ledger)s::uuid IS NULL OR origin_ledger = %(ledger)s::uuid)
    AND (%(origin_id)s::bigint IS NULL OR origin_id = %(origin_id)s::bigint)
- ORDER BY number, imported_at
+ ORDER BY number, imported_at, origin_ledger
+OFFSET %(skip)s
  LIMIT %(limit)s;
 
 -- name: records_here

@@ -35,6 +35,7 @@ NEEDS: Final[dict[tuple[str, str], set[Permission]]] = {
     ("GET", "/v1/queue"): {Permission.read},
     ("GET", "/v1/events"): {Permission.read},
     ("GET", "/v1/diff"): {Permission.read},
+    ("GET", "/v1/origins"): {Permission.read},
     ("POST", "/v1/records/reset"): {Permission.submit},
     ("POST", "/v1/records/cancel"): {Permission.submit},
     ("POST", "/v1/records/uncancel"): {Permission.submit},

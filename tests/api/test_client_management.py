@@ -159,7 +159,7 @@ def test_wrong_arguments_are_refused_before_anything_is_sent(client: Client) -> 
         client.add_comment([1], "x" * 10_000_000)
     with pytest.raises(InvalidArgument, match="status"):
         client.cancel_records(status="done")
-    with pytest.raises(InvalidArgument, match="no operation's id"):
+    with pytest.raises(InvalidArgument, match="not an operation's id"):
         client.undo("yesterday")
     with pytest.raises(Refused, match="new_tag"):
         client.modify_records([1])

@@ -247,8 +247,8 @@ def test_where_a_record_came_from_can_be_asked(
     report = brought(elsewhere, archived(stage, tmp_path))
     there = ledger_id(stage.ledger)
     with elsewhere.ledger.datastore.reading() as db:
-        assert origins.of(db, Stream.record, own) == []
-        [origin] = origins.of(db, Stream.record, report.records[2])
+        assert origins.page(db, Stream.record, 10, number=own) == []
+        [origin] = origins.page(db, Stream.record, 10, number=report.records[2])
         [same] = origins.page(db, Stream.record, 10, ledger_id=there, origin_id=2)
         assert origins.page(db, Stream.record, 10, ledger_id=UUID(int=0)) == []
     assert origin == same
@@ -342,7 +342,9 @@ def test_a_record_is_known_by_where_it_came_from_first(
         # From the first ledger itself it does not come a second time.
         assert brought(third, direct).n_known == 1
         with third.ledger.datastore.reading() as db:
-            found = origins.of(db, Stream.record, *further.records.values())
+            [number] = further.records.values()
+            found = origins.page(db, Stream.record, 10, number=number)
+            assert found[1:] == origins.page(db, Stream.record, 10, since=number, skip=1)
         assert {each.ledger_id for each in found} == {
             ledger_id(stage.ledger),
             ledger_id(elsewhere.ledger),

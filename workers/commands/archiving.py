@@ -288,11 +288,9 @@ def origins(
         closing(open_ledger(url, database_schema)) as opened,
         opened.datastore.reading() as db,
     ):
-        stream = Stream[kind]
-        if number is not None:
-            found = table.of(db, stream, number)
-        else:
-            found = table.page(db, stream, limit, ledger_id=ledger, origin_id=origin_id)
+        found = table.page(
+            db, Stream[kind], limit, number=number, ledger_id=ledger, origin_id=origin_id
+        )
     if as_json:
         print_json([each._asdict() | {"stream": each.stream.name} for each in found])
         return
