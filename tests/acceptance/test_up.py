@@ -101,6 +101,7 @@ def test_a_manager_that_is_drained_is_not_started_again(
         deadline = time.monotonic() + TIMEOUT_S
         while not (alive := client.managers()):
             assert time.monotonic() < deadline
+            time.sleep(0.05)
         client.drain_manager(alive[0].id)
         while "manager: ended as it was told to" not in caplog.text:
             assert time.monotonic() < deadline

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -441,6 +442,8 @@ def until(question: Callable[[], object], connection: Connection[Any], deadline_
     begin = _now_s(connection)
     while not question():
         assert _now_s(connection) < begin + deadline_s, "it did not happen in time"
+        # Others need the processor more, if it is to happen.
+        time.sleep(0.01)
 
 
 def _now_s(connection: Connection[Any]) -> float:
