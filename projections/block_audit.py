@@ -1,8 +1,8 @@
 """Where in the log users did something, held against the log: the self-audit of `user_blocks`.
 
-The log is searched once, stretch by stretch. What is noted of a stretch is compared with that, and
-a checksum of it is remembered; from then on it is enough that the checksum is the same, for the log
-does not change.
+The log is searched once, stretch by stretch, a few in each lap. What is noted of a stretch is
+compared with that, and a checksum of it is remembered; from then on it is enough that the checksum
+is the same, for the log does not change. Of what is not searched yet, nothing is said.
 """
 
 from __future__ import annotations
@@ -64,16 +64,23 @@ class BlockAudit:
             self._found = set()
         return last >= head
 
-    def compare(self, db: Db) -> list[Difference]:
-        """Return the rows that are not what they should be, in the transaction of the last search.
+    def compare(self, db: Db, head: int) -> list[Difference]:
+        """Return the rows that are not what they should be, as far as the log is searched.
+
+        Args:
+            db: in the transaction of the last search.
+            head: the newest position.
 
         Raises:
             UnreadableEvent: what could be read before cannot be read any more.
         """
         checksums = self._checksums(db)
         current = (self._position + 1) // _STRETCH
+        unknown = {*self._unreadable}
+        if self._position < head:
+            unknown.update(range(current, head // _STRETCH + 1))
         found: list[Difference] = []
-        for stretch in sorted({*checksums, *range(current + 1)} - self._unreadable):
+        for stretch in sorted({*checksums, *range(current + 1)} - unknown):
             is_whole = 0 <= stretch < current
             if is_whole and self._proved.get(stretch) == checksums.get(stretch, 0):
                 continue

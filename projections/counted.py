@@ -18,7 +18,7 @@ from recordledger.domain.streams import Stream
 
 from .block_audit import BlockAudit
 from .database import Db
-from .expected import COUNTED_BY_SERVICES, DIFFERENCES_MAX, Expected
+from .expected import COUNTED_BY_SERVICES, DIFFERENCES_MAX, Expected, head_of
 from .ledger import Ledger
 from .replay import Difference
 from .rescues import sums_of
@@ -66,12 +66,11 @@ class Counted:
         self._blocks = BlockAudit(shadow)
         self._operations: dict[UUID, int] = {}
 
-    def search(self, db: Db, head: int) -> bool:
-        """Search a part of the log for what only it says; return whether that was the last."""
-        are_found = self.search_rescues(db, head)
-        return self._blocks.search(db, head) and are_found
+    def search_blocks(self, db: Db, head: int) -> bool:
+        """Search a part of the log for what users did; return whether that was the last."""
+        return self._blocks.search(db, head)
 
-    def search_rescues(self, db: Db, head: int) -> bool:
+    def search(self, db: Db, head: int) -> bool:
         """Search a part of the log for what came late; return whether that was the last."""
         rescues, event_of = self._rescues, self._ledger.event_mapper.event_of
         upto = min(head, rescues.position + _SEARCHED_AT_ONCE)
@@ -94,7 +93,7 @@ class Counted:
         """Return the rows of one of these tables that are not what they should be.
 
         Args:
-            db: in a transaction; for `rescue_counts` and `user_blocks`, in that of the last search.
+            db: in a transaction; for `rescue_counts` and `user_blocks`, that of the last search.
             table: its name.
             wrong: what is corrected by the shadow.
             key: only this row, where that spares looking at all.
@@ -148,7 +147,7 @@ class Counted:
 
     def _user_blocks(self, db: Db, wrong: Wrong, key: tuple[str, ...] | None) -> list[Difference]:
         if key is None:
-            return self._blocks.compare(db)
+            return self._blocks.compare(db, head_of(db)[0])
         return self._blocks.compare_row(db, key[0], int(key[1]))
 
     def _compare_operations(

@@ -161,7 +161,7 @@ def _put_right(ledger: Ledger, db: Db, shadow: Expected, divergence: Divergence)
     if table in COUNTED:
         counted = Counted(ledger, shadow)
         if table == "rescue_counts":
-            while not counted.search_rescues(db, head_of(db)[0]):
+            while not counted.search(db, head_of(db)[0]):
                 pass
         for each in _same(counted.compare_table(db, table, {}, key), divergence):
             shadow.put_right(db, each, by_shadow=False)

@@ -65,6 +65,9 @@ _KNOWN_BEFORE_NEW: Final = 32
 _SAID_MAX: Final = 20
 # So many positions of the log are followed in one query.
 _FOLLOWED_AT_ONCE: Final = 100_000
+# So many stretches of the log are searched for what users did, or the laps would be longer while a
+# process has not read all of a long log yet.
+_STRETCHES_A_LAP: Final = 4
 # With more aggregates than this unproved or wrong, counts are not looked into.
 _UNSURE_MAX: Final = 20_000
 
@@ -201,6 +204,12 @@ class SelfAudit:
         while not is_searched and not self._stop.is_set():
             with self._work(lap), shadow.snapshot() as db:
                 is_searched = counted.search(db, self._follow(db))
+        for _ in range(_STRETCHES_A_LAP):
+            if self._stop.is_set():
+                return True
+            with self._work(lap), shadow.snapshot() as db:
+                if counted.search_blocks(db, self._follow(db)):
+                    break
         if self._stop.is_set():
             return True
         with self._work(lap):
@@ -323,6 +332,7 @@ class SelfAudit:
             position, looked_at = self._follow(db), head_of(db)[1]
             while not counted.search(db, position):
                 pass
+            counted.search_blocks(db, position)
             wrong: dict[Stream, set[int]] = {}
             for place, (stream, numbers) in enumerate(self._wrong.items()):
                 unreadable = shadow.fold(db, stream, sorted(numbers), besides=place > 0)

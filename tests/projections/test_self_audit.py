@@ -406,6 +406,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     monkeypatch.setattr(user_blocks, "between", noting)
     monkeypatch.setattr(block_audit, "_BLOCKS", 1)
     monkeypatch.setattr(block_audit, "_STRETCH", user_blocks.BLOCK_SIZE)
+    monkeypatch.setattr(self_audit, "_STRETCHES_A_LAP", 100)
     return blocks
 
 
@@ -420,6 +421,21 @@ def test_the_log_is_read_once_for_what_users_did(
     assert read[6:] == [5]
     audit.lap()
     assert read[7:] == []
+
+
+def test_a_long_log_is_read_in_many_laps_and_nothing_is_said_of_the_rest(
+    stage: Stage, audit: SelfAudit, read: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(self_audit, "_STRETCHES_A_LAP", 1)
+    stage.submit(5 * user_blocks.BLOCK_SIZE)
+    stage.do("DELETE FROM user_blocks WHERE block = 4")
+    stage.do("INSERT INTO user_blocks VALUES ('user:eve', 5), ('user:eve', 6)")
+    # Beyond the head of the log nobody can have done anything; to be sure, it goes round twice.
+    assert {key for _, (_, key), _, _ in found_in(audit.lap())} == {"6"}
+    assert read == [0, 1, 2, 3]
+    assert {key for _, (_, key), _, _ in found_in(audit.lap())} == {"4", "5"}
+    assert read[4:6] == [4, 5]
+    assert found_in(audit.lap()) == set()
 
 
 def test_a_block_that_is_wrong_is_read_until_it_is_right(
