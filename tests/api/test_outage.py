@@ -138,6 +138,8 @@ def test_what_was_acknowledged_before_the_database_was_killed_is_there_after(
             assert postgres.pid is not None
             os.kill(postgres.pid, signal.SIGKILL)
             assert {each.result() for each in running} == {503}
+        # While it is dying it cannot be told from one that lives, and would not be started.
+        eventually(lambda: postgres.poll() is not None)
         restarted(postgres, ann)
         found = ann.post("/v1/records/get", {"ids": sorted(acknowledged)})
         assert found.status_code == 200, found.text
