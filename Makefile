@@ -2,7 +2,7 @@
 # assumed: everything else goes into .venv, in the versions of constraints.txt.
 #
 #   make demo    install, compute potential energy curves with a ledger of their own, and draw them
-#   make test    install, and run the tests, in JOBS=3 processes    ARGS="-k claim" goes to pytest
+#   make test    install, and run the tests, in JOBS=2 processes    ARGS="-k claim" goes to pytest
 #   make lint    formatting, lint, import contracts, and both type checkers
 #   make format  let ruff rewrite what it can
 #   make bench   measure the whole stack                           SIZE=10000 JSON=bench.json
@@ -13,8 +13,7 @@
 # PYTHON=/path/to/python3 chooses the interpreter that .venv is made with.
 
 VENV := .venv
-# One more than the processors of a small machine: many tests wait for processes that they killed.
-JOBS := 3
+JOBS := 2
 BIN := $(VENV)/bin
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 
