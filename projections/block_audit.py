@@ -70,24 +70,25 @@ class BlockAudit:
         Args:
             db: in the transaction of the last search.
             head: the newest position.
-
-        Raises:
-            UnreadableEvent: what could be read before cannot be read any more.
         """
         checksums = self._checksums(db)
         current = (self._position + 1) // _STRETCH
-        unknown = {*self._unreadable}
-        if self._position < head:
-            unknown.update(range(current, head // _STRETCH + 1))
         found: list[Difference] = []
-        for stretch in sorted({*checksums, *range(current + 1)} - unknown):
+        for stretch in sorted({*checksums, *range(current + 1)}):
+            if not self._is_known(stretch, head):
+                continue
             is_whole = 0 <= stretch < current
             if is_whole and self._proved.get(stretch) == checksums.get(stretch, 0):
                 continue
             noted: set[Noted] = set()
             if is_whole:
                 first = stretch * _STRETCH
-                noted = user_blocks.between(db, first, first + _STRETCH - 1)
+                try:
+                    noted = user_blocks.between(db, first, first + _STRETCH - 1)
+                except UnreadableEvent:
+                    # It could be read when it was searched.
+                    self._unreadable.add(stretch)
+                    continue
             elif stretch == current:
                 noted = self._found
             some = self._compare(db, stretch, noted, DIFFERENCES_MAX - len(found))
@@ -97,6 +98,18 @@ class BlockAudit:
             if len(found) >= DIFFERENCES_MAX:
                 break
         return found
+
+    def knows(self, block: int, head: int) -> bool:
+        """Return whether it can be said what should be noted of a block."""
+        return self._is_known(block // _BLOCKS, head)
+
+    def _is_known(self, stretch: int, head: int) -> bool:
+        if stretch in self._unreadable:
+            return False
+        # Between what was searched and the head of the log there is what was not.
+        is_searched = self._position >= head
+        current = (self._position + 1) // _STRETCH
+        return is_searched or not current <= stretch <= head // _STRETCH
 
     def compare_row(self, db: Db, actor: str, block: int) -> list[Difference]:
         """Return what is wrong with one row, if anything is.

@@ -6,7 +6,7 @@ up to, with the rows in the shadow in place of those that are known to be wrong.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, LiteralString
 from uuid import UUID
@@ -82,6 +82,10 @@ class Counted:
                 total[place] += n
         rescues.position = upto
         return upto >= head
+
+    def can_tell(self, table: str, key: Sequence[str], head: int) -> bool:
+        """Return whether the last comparison would have found this row, if it were wrong."""
+        return table != "user_blocks" or self._blocks.knows(int(key[1]), head)
 
     def compare(self, db: Db, wrong: Wrong) -> list[Difference]:
         """Return the rows of all these tables that are not what they should be."""

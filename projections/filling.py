@@ -363,8 +363,8 @@ def main() -> None:
     """Fill parts of a shadow, one for each line of the standard input, until there are no more."""
     # Ctrl-C reaches all processes of a terminal: the one that has started this one ends it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # What is held until it is written is no garbage. To walk over it again and again took a third
-    # of the time.
+    # What is held until it is written is no garbage. To walk over it again and again took over
+    # a quarter of the time.
     gc.freeze()
     gc.set_threshold(_GARBAGE_OBJECTS)
     told: dict[str, str] = json.loads(sys.stdin.readline())

@@ -19,6 +19,7 @@ from recordledger.domain.divergence import (
     DivergenceRepaired,
     DivergenceState,
 )
+from recordledger.domain.errors import UnreadableEvent
 from recordledger.domain.streams import Stream
 
 from . import divergences
@@ -34,6 +35,10 @@ from .statements import statements
 _SQL: Final = statements("self_audit")
 # Whose row may be counted over many and still belongs to one record, which is held.
 _OF_RECORDS: Final = {"claim_queue": 2, "services": 0}
+
+
+class _NobodyKnows(Exception):
+    """The history that says what is right cannot be folded. Said as a refusal."""
 
 
 class Repair(NamedTuple):
@@ -103,11 +108,14 @@ def _repair(
             ended = operation.happen_to_divergence(divergence, [event])
             operation.write()
     except IntegrityError as error:
-        with ledger.datastore.reading() as db:
-            found = [each for each in divergences.open_now(db) if each.id == divergence_id]
         why = f"another row is in the way ({str(error).splitlines()[0]})"
-        return Repair(found[0], why) if found else None
-    return Repair(ended)
+    except (_NobodyKnows, UnreadableEvent) as error:
+        why = f"the log does not say what is right ({error})"
+    else:
+        return Repair(ended)
+    with ledger.datastore.reading() as db:
+        found = [each for each in divergences.open_now(db) if each.id == divergence_id]
+    return Repair(found[0], why) if found else None
 
 
 def _refusal(db: Db, divergence: Divergence) -> str | None:
@@ -148,14 +156,20 @@ def _hold(db: Db, shadow: Expected, divergence: Divergence) -> None:
 
 
 def _put_right(ledger: Ledger, db: Db, shadow: Expected, divergence: Divergence) -> int:
-    """Put the row right; return whether anything was wrong with it."""
+    """Put the row right; return whether anything was wrong with it.
+
+    Raises:
+        _NobodyKnows, UnreadableEvent: the log cannot be read where it says what is right.
+    """
     table, key = divergence.table, divergence.key
     n_wrong = 0
     owner = owner_of(table, key)
     if owner is not None and not is_counted(divergence):
-        for each in _same(
-            shadow.compare(db, owner[0], [owner[1]], limit=None).differences, divergence
-        ):
+        stream, number = owner
+        compared = shadow.compare(db, stream, [number], limit=None)
+        if number in compared.unreadable:
+            raise _NobodyKnows(compared.unreadable[number])
+        for each in _same(compared.differences, divergence):
             shadow.put_right(db, each, by_shadow=True)
             n_wrong += 1
     if table in COUNTED:

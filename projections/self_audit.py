@@ -294,12 +294,13 @@ class SelfAudit:
         self._touched.pop(which, None)
         lap.n_ranges += 1
         lap.n_folded += len(numbers)
-        looked_at_numbers = set(numbers)
+        # Of what cannot be folded nobody can say that it is right again.
+        judged = {number for number in numbers if (stream, number) not in lap.unreadable}
         self._tell(
             lap,
             found,
             known,
-            lambda each: is_whole and _is_of(each, stream, looked_at_numbers.__contains__),
+            lambda each: is_whole and _is_of(each, stream, judged.__contains__),
         )
 
     def _look_outside(self, stream: Stream, lap: Lap) -> None:
@@ -350,7 +351,11 @@ class SelfAudit:
             lap,
             found,
             known,
-            lambda each: is_counted(each) and n_of_table[each.table] < DIFFERENCES_MAX,
+            lambda each: (
+                is_counted(each)
+                and n_of_table[each.table] < DIFFERENCES_MAX
+                and counted.can_tell(each.table, each.key, position)
+            ),
         )
         return True
 
