@@ -12,7 +12,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 
-from recordledger.domain.access import PERMISSIONS, Permission, Role
+from recordledger.domain.admin.access import PERMISSIONS, Permission, Role
 from recordledger.projections.gate import authenticate, token_hash
 from recordledger.projections.ledger import Ledger
 

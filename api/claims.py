@@ -11,14 +11,9 @@ from typing import Any
 from pydantic_core import from_json
 
 from recordledger.domain.errors import InvalidInput
-from recordledger.domain.events import Outcome
-from recordledger.domain.fingerprint import canonical_json
-from recordledger.domain.references import (
-    MARK_BYTES,
-    ReferenceBroken,
-    references_in,
-    resolve,
-)
+from recordledger.domain.records.events import Outcome
+from recordledger.domain.specs.fingerprint import canonical_json
+from recordledger.domain.specs.references import MARK_BYTES, ReferenceBroken, references_in, resolve
 from recordledger.projections import queries
 from recordledger.projections.dispatch import (
     ClaimAnswer,

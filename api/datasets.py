@@ -15,11 +15,11 @@ from recordledger.domain.dataset import (
     specifications_named,
 )
 from recordledger.domain.errors import InvalidInput, TooLarge
-from recordledger.domain.events import Kind, Priority
-from recordledger.domain.fingerprint import canonical_json, specify
-from recordledger.domain.lanes import parse_requirements, parse_tag
-from recordledger.domain.retries import parse_retry
-from recordledger.domain.status import Status
+from recordledger.domain.records.events import Kind, Priority
+from recordledger.domain.records.retries import parse_retry
+from recordledger.domain.records.status import Status
+from recordledger.domain.routing.lanes import parse_requirements, parse_tag
+from recordledger.domain.specs.fingerprint import canonical_json, specify
 from recordledger.projections import as_of, datasets, payloads
 from recordledger.projections.as_of import Moment
 from recordledger.projections.database import Db

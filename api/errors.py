@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from recordledger.domain.access import Permission, Role
+from recordledger.domain.admin.access import Permission, Role
 from recordledger.domain.errors import CommandRefused, InvalidInput, LedgerError
 
 log = logging.getLogger(__name__)

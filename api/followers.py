@@ -25,7 +25,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from recordledger.domain.errors import LedgerError, StoreUnavailable
-from recordledger.domain.events import Erased
+from recordledger.domain.records.events import Erased
 from recordledger.domain.streams import Stream
 from recordledger.projections import event_log, queries
 from recordledger.projections.event_log import Bell, EventFilter, Labels

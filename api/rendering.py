@@ -11,10 +11,10 @@ from uuid import UUID
 from pydantic import BaseModel
 from pydantic_core import from_json
 
-from recordledger.domain.attempts import Attempt, attempts
 from recordledger.domain.errors import TooLarge
-from recordledger.domain.events import Commented, Erased, Event, Outcome, Payload
-from recordledger.domain.record import Record
+from recordledger.domain.records.attempts import Attempt, attempts
+from recordledger.domain.records.events import Commented, Erased, Event, Outcome, Payload
+from recordledger.domain.records.record import Record
 from recordledger.domain.streams import Stream
 from recordledger.projections import event_log, queries
 from recordledger.projections.ledger import Ledger, Placed

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
 from recordledger.domain.errors import InvalidInput, TooLarge
-from recordledger.domain.events import Outcome, Payload
-from recordledger.domain.fingerprint import NESTING_MAX, canonical_json
+from recordledger.domain.records.events import Outcome, Payload
+from recordledger.domain.specs.fingerprint import NESTING_MAX, canonical_json
 from recordledger.projections.dispatch import ReturnedResult, return_results
 from recordledger.projections.payloads import payload_of
 

@@ -19,14 +19,14 @@ from pydantic import (
     StringConstraints,
 )
 
-from recordledger.domain.access import Role
-from recordledger.domain.divergence import DivergenceState, Fault
-from recordledger.domain.job import JobState
-from recordledger.domain.manager import ManagerState
-from recordledger.domain.retries import DELAY_S_MAX, PATTERNS_MAX, RETRIES_MAX
-from recordledger.domain.status import Status
+from recordledger.domain.admin.access import Role
+from recordledger.domain.admin.divergence import DivergenceState, Fault
+from recordledger.domain.admin.job import JobState
+from recordledger.domain.admin.webhook import URL_CHARACTERS_MAX
+from recordledger.domain.records.retries import DELAY_S_MAX, PATTERNS_MAX, RETRIES_MAX
+from recordledger.domain.records.status import Status
+from recordledger.domain.routing.manager import ManagerState
 from recordledger.domain.streams import ID_MAX
-from recordledger.domain.webhook import URL_CHARACTERS_MAX
 
 RecordId = Annotated[int, Field(ge=1, le=ID_MAX)]
 Text = Annotated[str, StringConstraints(max_length=10_000, pattern=r"^[^\x00]*$")]

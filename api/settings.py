@@ -7,9 +7,9 @@ from typing import Annotated, Final
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from recordledger.domain.addresses import Allowed, parse_allowed
-from recordledger.domain.breaker import INPUT_ERRORS, Breaker
-from recordledger.domain.policies import Policies
+from recordledger.domain.admin.addresses import Allowed, parse_allowed
+from recordledger.domain.records.policies import Policies
+from recordledger.domain.routing.breaker import INPUT_ERRORS, Breaker
 from recordledger.projections.database import DEFAULT_SCHEMA
 
 ENV_PREFIX: Final = "RECORDLEDGER_"

@@ -7,10 +7,10 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from recordledger.domain.errors import CommandRefused, InvalidInput, TooLarge
-from recordledger.domain.events import Kind, Priority
-from recordledger.domain.fingerprint import specify
-from recordledger.domain.lanes import parse_requirements, parse_tag
-from recordledger.domain.retries import parse_retry
+from recordledger.domain.records.events import Kind, Priority
+from recordledger.domain.records.retries import parse_retry
+from recordledger.domain.routing.lanes import parse_requirements, parse_tag
+from recordledger.domain.specs.fingerprint import specify
 from recordledger.projections.submission import NewRecord, Submitted, create_records
 
 from .desk import Call

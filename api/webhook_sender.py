@@ -27,9 +27,9 @@ from uuid import uuid4
 
 from pydantic_core import to_json
 
-from recordledger.domain.addresses import NOWHERE_ELSE, Address, Allowed, plain
+from recordledger.domain.admin.addresses import NOWHERE_ELSE, Address, Allowed, plain
+from recordledger.domain.admin.webhook import URL_CHARACTERS_MAX
 from recordledger.domain.errors import AddressRefused
-from recordledger.domain.webhook import URL_CHARACTERS_MAX
 
 SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - how secrets begin
 EVENTS_TYPE: Final = "ledger.events"

@@ -16,15 +16,15 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
-from pkgutil import iter_modules
+from pkgutil import walk_packages
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from recordledger.domain.events import Event
-    from recordledger.domain.status import Status, Target
+    from recordledger.domain.records.events import Event
+    from recordledger.domain.records.status import Status, Target
 
 DOCS: Final = Path(__file__).resolve().parent
 NOTICE: Final = "<!-- Made from the code by docs/generate.py (`make docs`). Do not edit. -->"
@@ -65,9 +65,9 @@ def one_line(text: str) -> str:
 
 
 def modules_of(package: ModuleType) -> list[ModuleType]:
-    """Return the modules of a package, in the order of their names."""
-    names = sorted(module.name for module in iter_modules(package.__path__))
-    return [import_module(f"{package.__name__}.{name}") for name in names]
+    """Return the modules of a package and of those in it, in the order of their own names."""
+    found = walk_packages(package.__path__, f"{package.__name__}.")
+    return sorted((import_module(module.name) for module in found), key=_last_name)
 
 
 # Statuses
@@ -76,7 +76,7 @@ def modules_of(package: ModuleType) -> list[ModuleType]:
 @page("reference/statuses.md")
 def statuses() -> str:
     """Return the transition table, a diagram, and what can happen in each status."""
-    from recordledger.domain.status import Status, Target
+    from recordledger.domain.records.status import Status, Target
 
     rules = _rules()
     parts = [
@@ -117,7 +117,7 @@ Rule = tuple[tuple["Status | None", ...], type["Event"], "Status | Target"]
 
 def _rules() -> list[Rule]:
     """Return the table with the sources of each event together, in the order of the table."""
-    from recordledger.domain.status import TRANSITIONS
+    from recordledger.domain.records.status import TRANSITIONS
 
     grouped: dict[tuple[type[Event], Status | Target], list[Status | None]] = {}
     for (source, event_type), target in TRANSITIONS.items():
@@ -126,7 +126,7 @@ def _rules() -> list[Rule]:
 
 
 def _named(sources: tuple[Status | None, ...]) -> str:
-    from recordledger.domain.status import Status
+    from recordledger.domain.records.status import Status
 
     missing = [status for status in Status if status not in sources]
     if not missing:
@@ -137,7 +137,7 @@ def _named(sources: tuple[Status | None, ...]) -> str:
 
 
 def _target(target: Status | Target) -> str:
-    from recordledger.domain.status import Target
+    from recordledger.domain.records.status import Target
 
     return target.value if isinstance(target, Target) else str(target)
 
@@ -149,7 +149,7 @@ def _events(rules: Iterable[Rule]) -> str:
 
 def _diagram(rules: list[Rule]) -> str:
     """Return the state diagram. Three sources or more are drawn as one node: a group."""
-    from recordledger.domain.status import Target
+    from recordledger.domain.records.status import Target
 
     groups: dict[tuple[Status | None, ...], str] = {}
     labels: dict[tuple[str, str], list[str]] = {}
@@ -180,8 +180,8 @@ def _diagram(rules: list[Rule]) -> str:
 def events() -> str:
     """Return the catalogue of everything that the log can hold."""
     from recordledger import domain
-    from recordledger.domain.access import Role
-    from recordledger.domain.events import Event, Kind, Outcome, Payload, Priority
+    from recordledger.domain.admin.access import Role
+    from recordledger.domain.records.events import Event, Kind, Outcome, Payload, Priority
 
     parts = [
         "# Events",
@@ -217,8 +217,8 @@ def events() -> str:
 
 
 SUBJECTS: Final = {
-    "recordledger.domain.access": "token",
-    "recordledger.domain.events": "record",
+    "recordledger.domain.admin.access": "token",
+    "recordledger.domain.records.events": "record",
 }
 
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final, TypeVar
 
-from . import events as e
 from .errors import (
     DatasetChanged,
     DatasetExists,
@@ -26,8 +25,9 @@ from .errors import (
     SpecificationNotFound,
     TooLarge,
 )
-from .events import Event, Kind, Payload, Priority, Stamp
-from .retries import Retry
+from .records import events as e
+from .records.events import Event, Kind, Payload, Priority, Stamp
+from .records.retries import Retry
 
 # An event names no more than so many entries; the rest goes into further events.
 CHUNK_MAX: Final = 1_000

@@ -12,7 +12,8 @@ from uuid import UUID
 
 import msgpack
 
-from recordledger.domain.audit import Audit
+from recordledger.domain.audit.invariants import Audit
+from recordledger.domain.audit.origins import Ids, translated
 from recordledger.domain.dataset import Dataset, EntriesAdded, evolve_dataset
 from recordledger.domain.errors import (
     ArchiveInvalid,
@@ -22,11 +23,10 @@ from recordledger.domain.errors import (
     UnknownEvent,
     UnreadableEvent,
 )
-from recordledger.domain.events import Commented, Erased, Event, Imported, Outcome, Payload
-from recordledger.domain.lanes import Lane
-from recordledger.domain.manager import Manager, evolve_manager
-from recordledger.domain.origins import Ids, translated
-from recordledger.domain.record import Record, evolve
+from recordledger.domain.records.events import Commented, Erased, Event, Imported, Outcome, Payload
+from recordledger.domain.records.record import Record, evolve
+from recordledger.domain.routing.lanes import Lane
+from recordledger.domain.routing.manager import Manager, evolve_manager
 from recordledger.domain.streams import Stream
 
 from . import archive, payloads

@@ -15,7 +15,7 @@ from uuid import UUID
 from psycopg import Connection
 
 from recordledger.domain.errors import ImpossibleHistory, InvalidInput, RecordNotFound
-from recordledger.domain.events import Erased, Event
+from recordledger.domain.records.events import Erased, Event
 from recordledger.domain.streams import Stream, stream_number, stream_uuid
 
 from . import archive, datasets, families, payloads

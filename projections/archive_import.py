@@ -12,18 +12,13 @@ from uuid import UUID, uuid4
 from psycopg import Rollback
 from psycopg.errors import DataError, UniqueViolation
 
+from recordledger.domain.audit.origins import Ids, short_name, translated
 from recordledger.domain.dataset import Dataset, DatasetRenamed, evolve_dataset
-from recordledger.domain.errors import (
-    ArchiveFromFuture,
-    ArchiveInvalid,
-    DatasetExists,
-    TooLarge,
-)
-from recordledger.domain.events import Event, Imported, Released
-from recordledger.domain.manager import Manager, evolve_manager
-from recordledger.domain.origins import Ids, short_name, translated
-from recordledger.domain.record import Record, evolve
-from recordledger.domain.status import Status
+from recordledger.domain.errors import ArchiveFromFuture, ArchiveInvalid, DatasetExists, TooLarge
+from recordledger.domain.records.events import Event, Imported, Released
+from recordledger.domain.records.record import Record, evolve
+from recordledger.domain.records.status import Status
+from recordledger.domain.routing.manager import Manager, evolve_manager
 from recordledger.domain.streams import Stream
 
 from . import (

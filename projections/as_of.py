@@ -14,14 +14,10 @@ from datetime import datetime
 from typing import Any, Final, LiteralString, NamedTuple
 
 from recordledger.domain.dataset import Dataset, DatasetDeleted
-from recordledger.domain.errors import (
-    BeforeTheBeginning,
-    DatasetNotFound,
-    FutureMoment,
-)
-from recordledger.domain.events import Event
-from recordledger.domain.record import Record, fold
-from recordledger.domain.status import Status
+from recordledger.domain.errors import BeforeTheBeginning, DatasetNotFound, FutureMoment
+from recordledger.domain.records.events import Event
+from recordledger.domain.records.record import Record, fold
+from recordledger.domain.records.status import Status
 from recordledger.domain.streams import Stream, stream_number, stream_uuid
 
 from . import datasets, timeline

@@ -9,10 +9,10 @@ from typing import Any, Final, TypeAlias
 from psycopg import Connection, IsolationLevel
 from psycopg.rows import TupleRow, tuple_row
 
-from recordledger.domain.audit import Audit
+from recordledger.domain.audit.findings import Finding, Place
+from recordledger.domain.audit.invariants import Audit
 from recordledger.domain.errors import ImpossibleHistory, UnknownEvent, UnreadableEvent
-from recordledger.domain.events import Event
-from recordledger.domain.findings import Finding, Place
+from recordledger.domain.records.events import Event
 from recordledger.domain.streams import Stream, stream_number, stream_uuid
 
 from . import payloads

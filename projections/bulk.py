@@ -13,9 +13,7 @@ from uuid import UUID, uuid5
 
 import msgpack
 
-from recordledger.domain.errors import JobNotEnded, TooLarge
-from recordledger.domain.events import Payload
-from recordledger.domain.job import (
+from recordledger.domain.admin.job import (
     Job,
     JobAdvanced,
     JobCancelled,
@@ -24,7 +22,9 @@ from recordledger.domain.job import (
     JobSubmitted,
     request_cancel,
 )
-from recordledger.domain.propagation import Action
+from recordledger.domain.errors import JobNotEnded, TooLarge
+from recordledger.domain.records.events import Payload
+from recordledger.domain.records.propagation import Action
 from recordledger.domain.streams import Stream
 
 from . import dataset_jobs, jobs, operations, payloads

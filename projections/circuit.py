@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from recordledger.domain.breaker import Breaker, Ended, due_probes, judge, probe, programs_of
-from recordledger.domain.manager import Manager
-from recordledger.domain.record import Record
+from recordledger.domain.records.record import Record
+from recordledger.domain.routing.breaker import (
+    Breaker,
+    Ended,
+    due_probes,
+    judge,
+    probe,
+    programs_of,
+)
+from recordledger.domain.routing.manager import Manager
 
 from . import claim_queue, managers
 from .ledger import Operation

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
-from recordledger.domain.record import Record
+from recordledger.domain.records.record import Record
 
 from .database import Db
 from .lanes import LaneRegistry

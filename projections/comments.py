@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from recordledger.domain.events import Commented, Payload
-from recordledger.domain.record import Record
+from recordledger.domain.records.events import Commented, Payload
+from recordledger.domain.records.record import Record
 from recordledger.domain.streams import Stream
 
 from .database import Db

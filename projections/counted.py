@@ -13,7 +13,7 @@ from uuid import UUID
 
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
-from recordledger.domain.events import LateResult, ResultAdopted
+from recordledger.domain.records.events import LateResult, ResultAdopted
 from recordledger.domain.streams import Stream
 
 from .block_audit import BlockAudit

@@ -13,7 +13,7 @@ from typing import Final, TypedDict, TypeVar
 from recordledger.domain import dataset as d
 from recordledger.domain.dataset import CHUNK_MAX, Dataset, DatasetSpecification
 from recordledger.domain.errors import DatasetLocked
-from recordledger.domain.events import Payload
+from recordledger.domain.records.events import Payload
 
 from . import datasets, payloads
 from .datasets import Content

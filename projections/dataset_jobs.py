@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple, TypedDict
 import msgpack
 
 from recordledger.domain import dataset as d
+from recordledger.domain.admin.job import Job, JobAdvanced, JobFinished, JobState, JobSubmitted
 from recordledger.domain.dataset import Dataset, DatasetSpecification
 from recordledger.domain.errors import (
     CommandRefused,
@@ -23,9 +24,8 @@ from recordledger.domain.errors import (
     RecordNotFound,
     SpecificationNotFound,
 )
-from recordledger.domain.events import Payload, Priority
-from recordledger.domain.fingerprint import specify
-from recordledger.domain.job import Job, JobAdvanced, JobFinished, JobState, JobSubmitted
+from recordledger.domain.records.events import Payload, Priority
+from recordledger.domain.specs.fingerprint import specify
 from recordledger.domain.streams import Stream
 
 from . import datasets, jobs, payloads

@@ -13,11 +13,11 @@ import msgpack
 from recordledger.domain import dataset as d
 from recordledger.domain.dataset import Dataset, DatasetSpecification
 from recordledger.domain.errors import DatasetNotFound, VersionNotFound
-from recordledger.domain.events import Kind, Payload, Priority
-from recordledger.domain.fingerprint import digest_of
-from recordledger.domain.record import Record
-from recordledger.domain.retries import Retry
-from recordledger.domain.status import Status
+from recordledger.domain.records.events import Kind, Payload, Priority
+from recordledger.domain.records.record import Record
+from recordledger.domain.records.retries import Retry
+from recordledger.domain.records.status import Status
+from recordledger.domain.specs.fingerprint import digest_of
 from recordledger.domain.streams import ID_MAX, Stream
 
 from . import payloads

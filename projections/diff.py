@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, LiteralString, NamedTuple
 
-from recordledger.domain.events import Event
-from recordledger.domain.status import Status
+from recordledger.domain.records.events import Event
+from recordledger.domain.records.status import Status
 
 from . import timeline
 from .as_of import Moment

@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, TypedDict
 
-from recordledger.domain.attempts import Attempt, attempts
-from recordledger.domain.breaker import Breaker
-from recordledger.domain.commands import Claim, ExpireLease, LoseManager, Relinquish, Return
 from recordledger.domain.errors import CommandRefused, NotYourManager
-from recordledger.domain.events import Completed, Errored, LateResult, Outcome
-from recordledger.domain.manager import (
+from recordledger.domain.records.attempts import Attempt, attempts
+from recordledger.domain.records.commands import Claim, ExpireLease, LoseManager, Relinquish, Return
+from recordledger.domain.records.events import Completed, Errored, LateResult, Outcome
+from recordledger.domain.records.policies import Policies
+from recordledger.domain.records.record import Record, decide, is_current
+from recordledger.domain.routing.breaker import Breaker
+from recordledger.domain.routing.manager import (
     Manager,
     ManagerRegistered,
     ManagerState,
@@ -20,8 +22,6 @@ from recordledger.domain.manager import (
     deactivate,
     drain,
 )
-from recordledger.domain.policies import Policies
-from recordledger.domain.record import Record, decide, is_current
 from recordledger.domain.streams import Stream
 
 from . import circuit, claim_queue, managers, payloads, records

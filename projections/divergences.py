@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from recordledger.domain.divergence import (
+from recordledger.domain.admin.divergence import (
     Divergence,
     DivergenceFound,
     DivergenceGone,

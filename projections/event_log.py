@@ -9,9 +9,9 @@ from typing import Final, NamedTuple
 
 from psycopg.sql import SQL, Identifier
 
-from recordledger.domain.access import TOKEN_EVENTS
+from recordledger.domain.admin.access import TOKEN_EVENTS
+from recordledger.domain.admin.webhook import WEBHOOK_EVENTS
 from recordledger.domain.streams import Stream, stream_number, stream_uuid
-from recordledger.domain.webhook import WEBHOOK_EVENTS
 
 from .database import Db, as_ledger_errors, connect
 from .ledger import Ledger, Placed

@@ -19,7 +19,7 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 from psycopg.types.json import Jsonb
 
 from recordledger.domain.errors import ImpossibleHistory, UnknownEvent, UnreadableEvent
-from recordledger.domain.events import Event
+from recordledger.domain.records.events import Event
 from recordledger.domain.streams import ID_MAX, Stream, stream_number, stream_uuid
 
 from .database import Db, connect, cursor_of

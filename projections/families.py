@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, Literal
 
 from recordledger.domain.errors import CircularFamily
-from recordledger.domain.events import ServiceIterated
-from recordledger.domain.propagation import Family
-from recordledger.domain.record import Record
+from recordledger.domain.records.events import ServiceIterated
+from recordledger.domain.records.propagation import Family
+from recordledger.domain.records.record import Record
 from recordledger.domain.streams import Stream
 
 from .database import Db

@@ -30,9 +30,9 @@ from psycopg.rows import TupleRow, tuple_row
 
 from recordledger.domain import errors
 from recordledger.domain.errors import ImpossibleHistory, LedgerError
-from recordledger.domain.events import Event
-from recordledger.domain.lanes import Lane
-from recordledger.domain.record import Record, fold
+from recordledger.domain.records.events import Event
+from recordledger.domain.records.record import Record, fold
+from recordledger.domain.routing.lanes import Lane
 from recordledger.domain.streams import Stream, stream_number, stream_uuid
 
 from . import (

@@ -7,7 +7,7 @@ import secrets
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from recordledger.domain.access import Role, Token, TokenIssued, revoke
+from recordledger.domain.admin.access import Role, Token, TokenIssued, revoke
 
 from . import tokens
 from .ledger import Ledger, Operation

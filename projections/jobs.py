@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any, Literal
 from uuid import UUID
 
+from recordledger.domain.admin.job import Job, JobState
 from recordledger.domain.errors import JobNotFound
-from recordledger.domain.job import Job, JobState
 from recordledger.domain.streams import ID_MAX
 
 from .database import Db

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from threading import Lock
 from typing import Final, TypeAlias
 
-from recordledger.domain.breaker import programs_of
-from recordledger.domain.lanes import Lane, lanes_by_tag
-from recordledger.domain.manager import Manager
+from recordledger.domain.routing.breaker import programs_of
+from recordledger.domain.routing.lanes import Lane, lanes_by_tag
+from recordledger.domain.routing.manager import Manager
 
 from .database import Db, LedgerDatastore
 from .statements import statements

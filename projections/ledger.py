@@ -19,18 +19,18 @@ from eventsourcing.utils import Environment, EnvType
 from psycopg import Rollback, Transaction
 from psycopg.errors import UniqueViolation
 
-from recordledger.domain.access import Token, evolve_token
+from recordledger.domain.admin.access import Token, evolve_token
+from recordledger.domain.admin.divergence import Divergence, evolve_divergence
+from recordledger.domain.admin.job import Job, evolve_job
+from recordledger.domain.admin.webhook import Webhook, evolve_webhook
 from recordledger.domain.dataset import Dataset, evolve_dataset
-from recordledger.domain.divergence import Divergence, evolve_divergence
 from recordledger.domain.errors import StoreUnavailable
-from recordledger.domain.events import Event, Stamp
-from recordledger.domain.job import Job, evolve_job
-from recordledger.domain.lanes import Lane
-from recordledger.domain.manager import Manager, evolve_manager
-from recordledger.domain.propagation import Action
-from recordledger.domain.record import Record, evolve
+from recordledger.domain.records.events import Event, Stamp
+from recordledger.domain.records.propagation import Action
+from recordledger.domain.records.record import Record, evolve
+from recordledger.domain.routing.lanes import Lane
+from recordledger.domain.routing.manager import Manager, evolve_manager
 from recordledger.domain.streams import Stream, stream_number, stream_uuid
-from recordledger.domain.webhook import Webhook, evolve_webhook
 
 from . import (
     claim_queue,

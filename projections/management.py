@@ -15,9 +15,6 @@ from uuid import UUID
 from psycopg import Rollback
 from pydantic_core import from_json
 
-from recordledger.domain import events as e
-from recordledger.domain.attempts import attempts
-from recordledger.domain.commands import Change, Create
 from recordledger.domain.errors import (
     ChangedSince,
     CommandRefused,
@@ -26,16 +23,13 @@ from recordledger.domain.errors import (
     RecordNotFound,
     StillReferenced,
 )
-from recordledger.domain.events import Event, Payload, Priority, Stamp
-from recordledger.domain.propagation import (
-    EVENT_OF,
-    RESTORES,
-    Action,
-    Family,
-    consequences,
-)
-from recordledger.domain.record import Record, decide, fold, inverse
-from recordledger.domain.references import MARK_BYTES, payloads_referred_to
+from recordledger.domain.records import events as e
+from recordledger.domain.records.attempts import attempts
+from recordledger.domain.records.commands import Change, Create
+from recordledger.domain.records.events import Event, Payload, Priority, Stamp
+from recordledger.domain.records.propagation import EVENT_OF, RESTORES, Action, Family, consequences
+from recordledger.domain.records.record import Record, decide, fold, inverse
+from recordledger.domain.specs.references import MARK_BYTES, payloads_referred_to
 
 from . import datasets, families, operations, payloads, records
 from .idempotency import RequestKey

@@ -10,8 +10,8 @@ from typing import Any, Literal
 from psycopg.types.json import Jsonb
 
 from recordledger.domain.errors import ManagerNotActive, ManagerNotFound
-from recordledger.domain.manager import Manager, ManagerState, Suspension
-from recordledger.domain.matching import Seen
+from recordledger.domain.routing.manager import Manager, ManagerState, Suspension
+from recordledger.domain.routing.matching import Seen
 
 from .database import Db
 from .statements import statements

@@ -18,15 +18,15 @@ from eventsourcing.persistence import Mapper, StoredEvent, Transcoder
 from eventsourcing.utils import register_topic
 from pydantic import BaseModel, ValidationError
 
-from recordledger.domain.access import TOKEN_EVENTS
+from recordledger.domain.admin.access import TOKEN_EVENTS
+from recordledger.domain.admin.divergence import DIVERGENCE_EVENTS
+from recordledger.domain.admin.job import JOB_EVENTS
+from recordledger.domain.admin.webhook import WEBHOOK_EVENTS
 from recordledger.domain.dataset import DATASET_EVENTS
-from recordledger.domain.divergence import DIVERGENCE_EVENTS
 from recordledger.domain.errors import UnknownEvent, UnreadableEvent
-from recordledger.domain.events import RECORD_EVENTS, Event, Outcome, Payload
-from recordledger.domain.job import JOB_EVENTS
-from recordledger.domain.manager import MANAGER_EVENTS
+from recordledger.domain.records.events import RECORD_EVENTS, Event, Outcome, Payload
+from recordledger.domain.routing.manager import MANAGER_EVENTS
 from recordledger.domain.streams import Stream, stream_number, stream_uuid
-from recordledger.domain.webhook import WEBHOOK_EVENTS
 
 from .upcasters import upcast
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from recordledger.domain.errors import OperationNotFound
-from recordledger.domain.events import Event
+from recordledger.domain.records.events import Event
 from recordledger.domain.streams import Stream
 
 from .database import Db

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from recordledger.domain.events import Imported
+from recordledger.domain.records.events import Imported
 from recordledger.domain.streams import Stream
 
 from .database import Db

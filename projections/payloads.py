@@ -9,13 +9,13 @@ from typing import Any, Final, TypeAlias
 
 import zstandard
 
-from recordledger.domain import events as e
+from recordledger.domain.admin.job import JobAdvanced, JobCancelled, JobFinished, JobSubmitted
 from recordledger.domain.dataset import EntriesAdded, SpecificationAdded
 from recordledger.domain.errors import InvalidInput, TooLarge
-from recordledger.domain.events import Event, Outcome, Payload
-from recordledger.domain.fingerprint import digest_of
-from recordledger.domain.job import JobAdvanced, JobCancelled, JobFinished, JobSubmitted
-from recordledger.domain.record import Record
+from recordledger.domain.records import events as e
+from recordledger.domain.records.events import Event, Outcome, Payload
+from recordledger.domain.records.record import Record
+from recordledger.domain.specs.fingerprint import digest_of
 from recordledger.domain.streams import Stream
 
 from .database import Db

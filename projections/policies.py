@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
-from recordledger.domain.commands import Change, EndRetryPause
-from recordledger.domain.events import Failed
-from recordledger.domain.policies import FAILED_AFTER
-from recordledger.domain.propagation import Action
-from recordledger.domain.record import RETRY_POLICY, decide
-from recordledger.domain.status import Status
+from recordledger.domain.records.commands import Change, EndRetryPause
+from recordledger.domain.records.events import Failed
+from recordledger.domain.records.policies import FAILED_AFTER
+from recordledger.domain.records.propagation import Action
+from recordledger.domain.records.record import RETRY_POLICY, decide
+from recordledger.domain.records.status import Status
 
 from .ledger import Intent, Ledger, Operation
 from .statements import statements

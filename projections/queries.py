@@ -9,8 +9,8 @@ from typing import Any, Final, Literal, LiteralString, NamedTuple
 from uuid import UUID
 
 from recordledger.domain.errors import ManagerNotFound, RecordNotFound
-from recordledger.domain.record import Record
-from recordledger.domain.status import Status
+from recordledger.domain.records.record import Record
+from recordledger.domain.records.status import Status
 from recordledger.domain.streams import Stream
 
 from . import payloads, records, status_counts

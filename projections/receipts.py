@@ -33,13 +33,13 @@ from recordledger.domain.errors import (
     UnknownEvent,
     UnreadableEvent,
 )
-from recordledger.domain.events import Payload
-from recordledger.domain.fingerprint import canonical_json, digest_of
-from recordledger.domain.merkle import PROOF_HASHES_MAX, leaf_hash, root_from_inclusion
-from recordledger.domain.notes import VerifierKey, split_note, written
-from recordledger.domain.record import Record, fold
-from recordledger.domain.seals import Checkpoint, leaf_of, origin_of
-from recordledger.domain.status import Status
+from recordledger.domain.proof.merkle import PROOF_HASHES_MAX, leaf_hash, root_from_inclusion
+from recordledger.domain.proof.notes import VerifierKey, split_note, written
+from recordledger.domain.proof.seals import Checkpoint, leaf_of, origin_of
+from recordledger.domain.records.events import Payload
+from recordledger.domain.records.record import Record, fold
+from recordledger.domain.records.status import Status
+from recordledger.domain.specs.fingerprint import canonical_json, digest_of
 from recordledger.domain.streams import ID_MAX, Stream, stream_uuid
 
 from .ledger import Ledger

@@ -7,10 +7,10 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, LiteralString, NamedTuple
 
-from recordledger.domain.events import Kind, Payload, Priority
-from recordledger.domain.record import Record
-from recordledger.domain.retries import Retry
-from recordledger.domain.status import Status
+from recordledger.domain.records.events import Kind, Payload, Priority
+from recordledger.domain.records.record import Record
+from recordledger.domain.records.retries import Retry
+from recordledger.domain.records.status import Status
 
 from .database import Db, copy_rows
 from .lanes import LaneRegistry

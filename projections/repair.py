@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from psycopg.errors import IntegrityError
 from psycopg.sql import SQL, Identifier
 
-from recordledger.domain.divergence import (
+from recordledger.domain.admin.divergence import (
     Divergence,
     DivergenceGone,
     DivergenceRepaired,

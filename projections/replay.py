@@ -14,29 +14,20 @@ from psycopg import Connection, IsolationLevel
 from psycopg.rows import TupleRow
 from psycopg.sql import SQL, Identifier
 
-from recordledger.domain.access import Token, evolve_token
+from recordledger.domain.admin.access import Token, evolve_token
+from recordledger.domain.admin.divergence import Divergence, evolve_divergence
+from recordledger.domain.admin.job import Job, evolve_job
+from recordledger.domain.admin.webhook import Webhook, evolve_webhook
 from recordledger.domain.dataset import Dataset, evolve_dataset
-from recordledger.domain.divergence import Divergence, evolve_divergence
 from recordledger.domain.errors import ImpossibleHistory, LedgerError
-from recordledger.domain.job import Job, evolve_job
-from recordledger.domain.lanes import Lane
-from recordledger.domain.manager import Manager, evolve_manager
-from recordledger.domain.record import Record, evolve, fold
+from recordledger.domain.records.record import Record, evolve, fold
+from recordledger.domain.routing.lanes import Lane
+from recordledger.domain.routing.manager import Manager, evolve_manager
 from recordledger.domain.streams import ID_MAX, Stream, stream_number, stream_uuid
-from recordledger.domain.webhook import Webhook, evolve_webhook
 
 from . import service_queue, timeline, user_blocks
 from .database import Db, as_ledger_errors, connect, cursor_of
-from .filling import (
-    AGGREGATES_MAX,
-    EVENTS_MAX,
-    PARTS,
-    Filler,
-    Part,
-    histories,
-    rows_of,
-    share,
-)
+from .filling import AGGREGATES_MAX, EVENTS_MAX, PARTS, Filler, Part, histories, rows_of, share
 from .lanes import LaneRegistry
 from .ledger import Ledger, write_projections
 from .mapper import Recorded

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from psycopg import Connection
 
-from recordledger.domain.events import Event, LateResult, Outcome, ResultAdopted
+from recordledger.domain.records.events import Event, LateResult, Outcome, ResultAdopted
 
 from .database import Db
 from .mapper import EventMapper, MsgpackTranscoder, Recorded

@@ -18,8 +18,8 @@ from typing import Any, Final
 
 from recordledger.domain.dataset import Dataset, DatasetSpecification
 from recordledger.domain.errors import InvalidInput
-from recordledger.domain.record import Record
-from recordledger.domain.status import Status
+from recordledger.domain.records.record import Record
+from recordledger.domain.records.status import Status
 
 from . import datasets, payloads, records
 from .archive import facts_of, program

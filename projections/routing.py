@@ -7,14 +7,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from recordledger.domain.events import Errored, Kind, Priority
-from recordledger.domain.lanes import Lane
-from recordledger.domain.matching import Cause, Crew
-from recordledger.domain.record import Record, fold
-from recordledger.domain.service_rules import Awaited
-from recordledger.domain.status import Status
-from recordledger.domain.streams import Stream
-from recordledger.domain.why import (
+from recordledger.domain.records.events import Errored, Kind, Priority
+from recordledger.domain.records.record import Record, fold
+from recordledger.domain.records.status import Status
+from recordledger.domain.routing.lanes import Lane
+from recordledger.domain.routing.matching import Cause, Crew
+from recordledger.domain.routing.why import (
     BEFORE_MAX,
     BLOCKING_MAX,
     CHILDREN_MAX,
@@ -22,6 +20,8 @@ from recordledger.domain.why import (
     Explanation,
     explain,
 )
+from recordledger.domain.specs.service_rules import Awaited
+from recordledger.domain.streams import Stream
 
 from . import managers, payloads
 from .database import Db

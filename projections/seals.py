@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from recordledger.domain.errors import InvalidInput, SealBroken, SealKeyRefused
-from recordledger.domain.merkle import (
+from recordledger.domain.proof.merkle import (
     HASH_BYTES,
     TILE_WIDTH,
     Frontier,
@@ -27,8 +27,8 @@ from recordledger.domain.merkle import (
     inclusion_proof,
     root_at,
 )
-from recordledger.domain.notes import SigningKey, VerifierKey
-from recordledger.domain.seals import Checkpoint, origin_of
+from recordledger.domain.proof.notes import SigningKey, VerifierKey
+from recordledger.domain.proof.seals import Checkpoint, origin_of
 
 from .database import Db
 from .ledger import Ledger

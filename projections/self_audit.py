@@ -23,7 +23,7 @@ from datetime import datetime
 from threading import Event as Signal
 from typing import Any, Final, NamedTuple
 
-from recordledger.domain.divergence import Divergence, DivergenceFound, DivergenceGone, Fault
+from recordledger.domain.admin.divergence import Divergence, DivergenceFound, DivergenceGone, Fault
 from recordledger.domain.streams import Stream, stream_number
 
 from . import divergences

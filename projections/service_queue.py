@@ -15,10 +15,10 @@ from typing import Any, Final, NamedTuple
 
 from psycopg import Connection
 
-from recordledger.domain.events import Completed, Errored, Event, Kind, ServiceIterated
-from recordledger.domain.record import Record, fold
-from recordledger.domain.service_rules import Awaited, Standing, standing_of
-from recordledger.domain.status import Status
+from recordledger.domain.records.events import Completed, Errored, Event, Kind, ServiceIterated
+from recordledger.domain.records.record import Record, fold
+from recordledger.domain.records.status import Status
+from recordledger.domain.specs.service_rules import Awaited, Standing, standing_of
 from recordledger.domain.streams import Stream, stream_uuid
 
 from .database import Db, cursor_of

@@ -11,13 +11,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from recordledger.domain.commands import Change, FinishService, IterateService, StartService
 from recordledger.domain.errors import CircularFamily, Superseded
-from recordledger.domain.events import Kind, Outcome, Payload, Reset, ServiceIterated
-from recordledger.domain.lanes import Lane
-from recordledger.domain.record import Record, decide
-from recordledger.domain.service_rules import Awaited, Fault, Limits, require_keys, require_limit
-from recordledger.domain.status import Status
+from recordledger.domain.records.commands import Change, FinishService, IterateService, StartService
+from recordledger.domain.records.events import Kind, Outcome, Payload, Reset, ServiceIterated
+from recordledger.domain.records.record import Record, decide
+from recordledger.domain.records.status import Status
+from recordledger.domain.routing.lanes import Lane
+from recordledger.domain.specs.service_rules import (
+    Awaited,
+    Fault,
+    Limits,
+    require_keys,
+    require_limit,
+)
 from recordledger.domain.streams import Stream
 
 from . import families, payloads, records, service_queue

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from recordledger.domain.errors import InvalidInput, RecordNotFound, WrongKind
-from recordledger.domain.events import Kind, ServiceIterated
-from recordledger.domain.record import Record
-from recordledger.domain.status import Status
+from recordledger.domain.records.events import Kind, ServiceIterated
+from recordledger.domain.records.record import Record
+from recordledger.domain.records.status import Status
 from recordledger.domain.streams import Stream
 
 from . import payloads, records, service_queue

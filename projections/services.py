@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from recordledger.domain.commands import FinishService, IterateService, StartService
 from recordledger.domain.errors import RecordNotFound
-from recordledger.domain.events import Outcome
-from recordledger.domain.record import Record, decide
+from recordledger.domain.records.commands import FinishService, IterateService, StartService
+from recordledger.domain.records.events import Outcome
+from recordledger.domain.records.record import Record, decide
 
 from . import families, payloads
 from .idempotency import RequestKey

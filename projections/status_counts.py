@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
-from recordledger.domain.record import Record
-from recordledger.domain.status import Status
+from recordledger.domain.records.record import Record
+from recordledger.domain.records.status import Status
 
 from .database import Db
 from .statements import statements

@@ -8,12 +8,12 @@ from typing import TypedDict
 
 from psycopg import Rollback
 
-from recordledger.domain.commands import Create
-from recordledger.domain.events import Kind, Priority, Stamp
-from recordledger.domain.fingerprint import Specification
-from recordledger.domain.lanes import Lane
-from recordledger.domain.record import Record, decide
-from recordledger.domain.retries import NO_RETRY, Retry
+from recordledger.domain.records.commands import Create
+from recordledger.domain.records.events import Kind, Priority, Stamp
+from recordledger.domain.records.record import Record, decide
+from recordledger.domain.records.retries import NO_RETRY, Retry
+from recordledger.domain.routing.lanes import Lane
+from recordledger.domain.specs.fingerprint import Specification
 
 from . import payloads, records
 from .idempotency import RequestKey

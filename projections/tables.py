@@ -14,9 +14,9 @@ from uuid import UUID
 from psycopg import Connection
 from pydantic import BaseModel
 
-from recordledger.domain.attempts import attempts
 from recordledger.domain.errors import InvalidInput
-from recordledger.domain.events import Event, Outcome, Payload, Priority
+from recordledger.domain.records.attempts import attempts
+from recordledger.domain.records.events import Event, Outcome, Payload, Priority
 from recordledger.domain.streams import Stream, stream_number, stream_uuid
 
 from . import payloads

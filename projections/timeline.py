@@ -14,9 +14,9 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from recordledger.domain.errors import ImpossibleHistory, TimelineBehind
-from recordledger.domain.events import Kind
-from recordledger.domain.record import Record, evolve
-from recordledger.domain.status import Status
+from recordledger.domain.records.events import Kind
+from recordledger.domain.records.record import Record, evolve
+from recordledger.domain.records.status import Status
 from recordledger.domain.streams import ID_MAX, Stream, stream_number, stream_uuid
 
 from .database import Db

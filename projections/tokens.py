@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from recordledger.domain.access import Role, Token
+from recordledger.domain.admin.access import Role, Token
 
 from .database import Db
 from .statements import statements

@@ -14,7 +14,7 @@ import msgpack
 from psycopg import Connection
 from psycopg.rows import tuple_row
 
-from recordledger.domain.events import Event
+from recordledger.domain.records.events import Event
 from recordledger.domain.streams import ID_MAX
 
 from .database import Db

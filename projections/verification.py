@@ -11,12 +11,19 @@ from typing import Any, Final, NamedTuple
 from psycopg import Connection, IsolationLevel
 from psycopg.rows import TupleRow, tuple_row
 
+from recordledger.domain.audit.findings import Finding
 from recordledger.domain.errors import InvalidInput, NoteBroken
-from recordledger.domain.findings import Finding
-from recordledger.domain.fingerprint import digest_of
-from recordledger.domain.merkle import HASH_BYTES, TILE_WIDTH, Frontier, Tile, TileKey, leaf_hash
-from recordledger.domain.notes import VerifierKey
-from recordledger.domain.seals import Checkpoint, leaf_of, origin_of
+from recordledger.domain.proof.merkle import (
+    HASH_BYTES,
+    TILE_WIDTH,
+    Frontier,
+    Tile,
+    TileKey,
+    leaf_hash,
+)
+from recordledger.domain.proof.notes import VerifierKey
+from recordledger.domain.proof.seals import Checkpoint, leaf_of, origin_of
+from recordledger.domain.specs.fingerprint import digest_of
 
 from .database import as_ledger_errors, connect
 from .ledger import Ledger

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from recordledger.domain import webhook as rules
+from recordledger.domain.admin import webhook as rules
+from recordledger.domain.admin.webhook import Webhook, WebhookAdded, WebhookFilter
 from recordledger.domain.errors import TooManyWebhooks, WebhookNotFound
 from recordledger.domain.streams import Stream
-from recordledger.domain.webhook import Webhook, WebhookAdded, WebhookFilter
 
 from .database import Db
 from .idempotency import RequestKey

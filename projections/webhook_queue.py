@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from recordledger.domain.webhook import WebhookFilter
+from recordledger.domain.admin.webhook import WebhookFilter
 
 from . import webhook_edits
 from .event_log import EventFilter

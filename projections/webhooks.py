@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from recordledger.domain.webhook import Webhook, WebhookFilter, WebhookState
+from recordledger.domain.admin.webhook import Webhook, WebhookFilter, WebhookState
 
 from .database import Db
 from .statements import statements

@@ -13,9 +13,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Self, TypedDict, Unpack
 from uuid import UUID
 
-from recordledger.domain import events as e
-from recordledger.domain.attempts import Attempt, attempts
-from recordledger.domain.commands import (
+from recordledger.domain.errors import CommandRefused
+from recordledger.domain.records import events as e
+from recordledger.domain.records.attempts import Attempt, attempts
+from recordledger.domain.records.commands import (
     Claim,
     Create,
     ExpireLease,
@@ -27,12 +28,11 @@ from recordledger.domain.commands import (
     Return,
     StartService,
 )
-from recordledger.domain.errors import CommandRefused
-from recordledger.domain.events import Event, Kind, Outcome, Payload, Priority, Stamp
-from recordledger.domain.fingerprint import digest_of
-from recordledger.domain.record import RETRY_POLICY, Record, decide, fold
-from recordledger.domain.retries import Retry
-from recordledger.domain.status import Status
+from recordledger.domain.records.events import Event, Kind, Outcome, Payload, Priority, Stamp
+from recordledger.domain.records.record import RETRY_POLICY, Record, decide, fold
+from recordledger.domain.records.retries import Retry
+from recordledger.domain.records.status import Status
+from recordledger.domain.specs.fingerprint import digest_of
 
 RECORD_ID: Final = 411
 T0: Final = datetime(2026, 3, 1, 12, tzinfo=UTC)

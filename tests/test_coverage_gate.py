@@ -17,7 +17,7 @@ COMMAND: Final = (
     *(sys.executable, "-m", "pytest", "tests/domain", "-q", "-p", "no:cacheprovider"),
     *("--confcutdir=tests/domain", "--hypothesis-profile=quick"),
     # It shows nothing here that others do not, and takes as long as all of them.
-    "--deselect=tests/domain/test_propagation.py::test_a_hundred_thousand_children_take_a_moment",
+    "--deselect=tests/domain/records/test_propagation.py::test_a_hundred_thousand_children_take_a_moment",
     *("--cov=recordledger.domain", "--cov-branch", "--cov-fail-under=100"),
     "--cov-report=term-missing",
 )
@@ -34,4 +34,6 @@ def test_every_branch_of_the_domain_is_tested_by_its_own_tests(tmp_path: Path) -
     assert ran.returncode == 0, ran.stdout[-5000:] + ran.stderr[-2000:]
     assert "Total coverage: 100.00%" in ran.stdout
     measured = set(re.findall(r"^(\S+\.py) .* 100%$", ran.stdout, flags=re.MULTILINE))
-    assert measured == {f"domain/{path.name}" for path in (ROOT / "domain").glob("*.py")}
+    assert measured == {
+        path.relative_to(ROOT).as_posix() for path in (ROOT / "domain").rglob("*.py")
+    }

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
-from pkgutil import iter_modules
+from pkgutil import walk_packages
 from typing import Final
 
 import pytest
@@ -17,14 +17,14 @@ import pytest
 from recordledger import domain
 from recordledger.domain import errors
 from recordledger.domain.errors import LedgerError
-from recordledger.domain.events import Event
-from recordledger.domain.status import TRANSITIONS, Status
+from recordledger.domain.records.events import Event
+from recordledger.domain.records.status import TRANSITIONS, Status
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 DOCS: Final = ROOT / "docs"
 
 DOMAIN: Final = [
-    import_module(f"{domain.__name__}.{m.name}") for m in iter_modules(domain.__path__)
+    import_module(m.name) for m in walk_packages(domain.__path__, f"{domain.__name__}.")
 ]
 EVENTS: Final[list[type[Event]]] = [
     found

@@ -128,7 +128,7 @@ def fault_of_import(path: PurePosixPath, node: ast.Import | ast.ImportFrom) -> s
     if isinstance(node, ast.ImportFrom) and node.level > 0:
         if path.parts[0] == "tests":
             return None
-        # Two parts are `domain/record.py`: one dot is `domain`, two dots would leave it.
+        # Two parts are `domain/streams.py`: one dot is `domain`, two dots would leave it.
         leaves = layer is None or node.level >= len(path.parts)
         return "a dot leaves the layer; write the full name" if leaves else None
     for name in imported(node):
@@ -159,16 +159,16 @@ def test_a_dot_stays_inside_a_layer_and_a_full_name_leaves_it() -> None:
 @pytest.mark.parametrize(
     ("path", "statement", "right"),
     [
-        ("domain/record.py", "from .errors import X", True),
-        ("domain/record.py", "from . import events as e", True),
-        ("domain/record.py", "from recordledger.domain.errors import X", False),
-        ("domain/record.py", "from recordledger.domain import errors", False),
-        ("domain/record.py", "from recordledger import domain", False),
-        ("domain/record.py", "import recordledger.domain.errors", False),
-        ("domain/record.py", "from ..projections import ledger", False),
-        ("domain/record.py", "from domain.errors import X", False),
-        ("domain/record.py", "import domain", False),
-        ("domain/record.py", "import domainlike", True),
+        ("domain/streams.py", "from .errors import X", True),
+        ("domain/streams.py", "from . import events as e", True),
+        ("domain/streams.py", "from recordledger.domain.errors import X", False),
+        ("domain/streams.py", "from recordledger.domain import errors", False),
+        ("domain/streams.py", "from recordledger import domain", False),
+        ("domain/streams.py", "import recordledger.domain.errors", False),
+        ("domain/streams.py", "from ..projections import ledger", False),
+        ("domain/streams.py", "from domain.errors import X", False),
+        ("domain/streams.py", "import domain", False),
+        ("domain/streams.py", "import domainlike", True),
         ("projections/ledger.py", "from recordledger.domain.errors import X", True),
         ("projections/ledger.py", "from recordledger import __version__", True),
         ("api/client/__init__.py", "from .http import X", True),
@@ -255,7 +255,7 @@ def test_no_module_has_a_name_that_says_nothing() -> None:
 
 def test_a_manager_is_an_agent_and_no_other_class_is_called_one() -> None:
     # Commands and refusals are phrases that may end in the agent: LoseManager, NotYourManager.
-    phrases = {PurePosixPath("domain", name) for name in ("commands.py", "errors.py")}
+    phrases = {PurePosixPath("domain", name) for name in ("records/commands.py", "errors.py")}
     named = [
         f"{path}:{node.lineno}: {node.name}"
         for path, tree in modules().items()

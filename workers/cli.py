@@ -46,12 +46,12 @@ from .commands.terminal import JSON, console, print_json, says_what_is_wrong
 from .engine_names import ENGINES, PROCESSES
 
 if TYPE_CHECKING:
-    from recordledger.domain.addresses import Allowed
+    from recordledger.domain.admin.addresses import Allowed
 
 
 def _networks(_ctx: click.Context, param: click.Parameter, given: str) -> Allowed:
     """Return where webhooks may be besides the public Internet."""
-    from recordledger.domain.addresses import parse_allowed
+    from recordledger.domain.admin.addresses import parse_allowed
 
     try:
         return parse_allowed(given)
@@ -339,7 +339,7 @@ def work(
     """
     from recordledger.api.client.connection import home_folder
     from recordledger.api.webhook_sender import Sender
-    from recordledger.domain.service_rules import Limits
+    from recordledger.domain.specs.service_rules import Limits
 
     from .sealing import Sealer
     from .server_jobs import Job, run_jobs, server_jobs

@@ -19,7 +19,7 @@ from threading import Event, Thread
 from typing import Final
 
 from recordledger.domain.errors import InvalidInput
-from recordledger.domain.lanes import parse_programs
+from recordledger.domain.routing.lanes import parse_programs
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from threading import Event
 from typing import Final
 
 from recordledger.domain.errors import LedgerError, NoteBroken, SealBroken, SealKeyRefused
-from recordledger.domain.notes import SigningKey, VerifierKey
-from recordledger.domain.seals import Checkpoint, origin_of
+from recordledger.domain.proof.notes import SigningKey, VerifierKey
+from recordledger.domain.proof.seals import Checkpoint, origin_of
 from recordledger.projections.ledger import Ledger
 from recordledger.projections.queries import ledger_id
 from recordledger.projections.seals import (

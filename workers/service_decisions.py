@@ -9,14 +9,14 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from recordledger.domain.errors import InvalidInput
-from recordledger.domain.events import Payload, Priority
-from recordledger.domain.fingerprint import canonical_json, specify
-from recordledger.domain.lanes import parse_requirements, parse_tag
-from recordledger.domain.record import Record
-from recordledger.domain.references import as_json
-from recordledger.domain.retries import parse_retry
-from recordledger.domain.service import Child, Ended, Now, Step, Wait
-from recordledger.domain.service_rules import (
+from recordledger.domain.records.events import Payload, Priority
+from recordledger.domain.records.record import Record
+from recordledger.domain.records.retries import parse_retry
+from recordledger.domain.routing.lanes import parse_requirements, parse_tag
+from recordledger.domain.specs.fingerprint import canonical_json, specify
+from recordledger.domain.specs.references import as_json
+from recordledger.domain.specs.service import Child, Ended, Now, Step, Wait
+from recordledger.domain.specs.service_rules import (
     DECISION_INVALID,
     SPEC_INVALID,
     STATE_INVALID,

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from recordledger.domain.service import Service
-from recordledger.domain.service_rules import NOT_INSTALLED, Fault
+from recordledger.domain.specs.service import Service
+from recordledger.domain.specs.service_rules import NOT_INSTALLED, Fault
 
 GROUP: Final = "recordledger.services"
 

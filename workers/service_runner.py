@@ -21,9 +21,9 @@ from time import monotonic
 from typing import Any, Final
 
 from recordledger.domain.errors import LedgerError, Superseded
-from recordledger.domain.events import Outcome
-from recordledger.domain.service import Broken, Done, Step, Wait
-from recordledger.domain.service_rules import Fault, Limits
+from recordledger.domain.records.events import Outcome
+from recordledger.domain.specs.service import Broken, Done, Step, Wait
+from recordledger.domain.specs.service_rules import Fault, Limits
 from recordledger.projections import queries, service_queue, service_steps
 from recordledger.projections.ledger import Ledger
 from recordledger.projections.payloads import payload_of

@@ -32,7 +32,7 @@ import httpx2
 
 from recordledger.api.client import NotConnected
 from recordledger.api.client.connection import read_connection, write_connection
-from recordledger.domain.access import Role
+from recordledger.domain.admin.access import Role
 from recordledger.domain.errors import LedgerError
 from recordledger.projections import gate
 from recordledger.projections.database import DEFAULT_SCHEMA

@@ -20,13 +20,7 @@ from uuid import uuid4
 from pydantic_core import to_json
 
 from recordledger.api.rendering import log_out
-from recordledger.api.webhook_sender import (
-    EVENTS_TYPE,
-    Result,
-    Sender,
-    message,
-    new_message_id,
-)
+from recordledger.api.webhook_sender import EVENTS_TYPE, Result, Sender, message, new_message_id
 from recordledger.domain.errors import LedgerError, WebhookNotFound
 from recordledger.projections import event_log, webhook_edits, webhook_queue
 from recordledger.projections.ledger import Ledger

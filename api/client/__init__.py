@@ -5,13 +5,7 @@ from __future__ import annotations
 from .asynchronous import AsyncClient, AsyncFoundRecords
 from .blocking import Client, FoundRecords
 from .calls import RecordSpec
-from .connection import (
-    Connection,
-    find_connection,
-    home_folder,
-    read_connection,
-    write_connection,
-)
+from .connection import Connection, find_connection, home_folder, read_connection, write_connection
 from .dataset_results import (
     DatasetDetails,
     DatasetRow,

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, cast
 from urllib.parse import urlencode
 
 from recordledger.domain.errors import TooLarge
-from recordledger.domain.status import Status
+from recordledger.domain.records.status import Status
 
 from ..schemas import (
     Answer,

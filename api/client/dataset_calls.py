@@ -11,8 +11,8 @@ from urllib.parse import urlencode
 
 from pydantic import BaseModel
 
-from recordledger.domain.job import JobState
-from recordledger.domain.status import Status
+from recordledger.domain.admin.job import JobState
+from recordledger.domain.records.status import Status
 
 from ..schemas import (
     AddEntriesAnswer,

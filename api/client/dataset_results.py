@@ -10,16 +10,9 @@ from typing import Any, ClassVar, Final, cast
 
 from pydantic import ConfigDict
 
-from recordledger.domain.status import Status
+from recordledger.domain.records.status import Status
 
-from ..schemas import (
-    CellOut,
-    CellRefusal,
-    DatasetAnswer,
-    DatasetOut,
-    DatasetStatusAnswer,
-    EntryOut,
-)
+from ..schemas import CellOut, CellRefusal, DatasetAnswer, DatasetOut, DatasetStatusAnswer, EntryOut
 from .errors import ClientError
 from .results import BulkMetadata, Table
 from .tables import html_table, shown, text_table

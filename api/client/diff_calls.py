@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Final
 
-from recordledger.domain.status import Status
+from recordledger.domain.records.status import Status
 
 from ..schemas import Answer, ChangeCountOut, MomentOut
 from . import exchange, wire

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Final, TypedDict, Unpack, cast
 
-from recordledger.domain.job import JobState
-from recordledger.domain.status import Status
+from recordledger.domain.admin.job import JobState
+from recordledger.domain.records.status import Status
 
 from ..schemas import JobRefusalOut, JobRefusalsAnswer, ManageAnswer, ManageRequest, PriorityName
 from . import exchange, wire

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
-from recordledger.domain.manager import ManagerState
+from recordledger.domain.routing.manager import ManagerState
 
 from ..schemas import (
     Answer,

@@ -6,16 +6,9 @@ from typing import TypeVar
 from urllib.parse import urlencode
 from uuid import UUID
 
-from recordledger.domain.job import JobState
+from recordledger.domain.admin.job import JobState
 
-from ..schemas import (
-    Answer,
-    CancelJobRequest,
-    Conflict,
-    RelativesAnswer,
-    UndoAnswer,
-    UndoRequest,
-)
+from ..schemas import Answer, CancelJobRequest, Conflict, RelativesAnswer, UndoAnswer, UndoRequest
 from . import exchange, wire
 from .exchange import Operation, Session
 from .manage_calls import refusals_of, wait_for_job

@@ -12,9 +12,9 @@ from typing import Any, ClassVar, Final, Generic, TypeVar, overload
 
 from pydantic import ConfigDict, Field
 
-from recordledger.domain.divergence import Fault
-from recordledger.domain.job import JobState
-from recordledger.domain.status import Status
+from recordledger.domain.admin.divergence import Fault
+from recordledger.domain.admin.job import JobState
+from recordledger.domain.records.status import Status
 
 from ..schemas import (
     Answer,

@@ -66,7 +66,7 @@ def checkpoint(session: Session) -> Operation[str]:
 def consistency(session: Session, first: int, second: int) -> Operation[list[bytes]]:
     """Return the hashes that prove that the log of `second` events begins with that of `first`.
 
-    `recordledger.domain.merkle.require_consistent` checks them against the roots of two
+    `recordledger.domain.proof.merkle.require_consistent` checks them against the roots of two
     checkpoints.
 
     Args:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pydantic import ConfigDict
 
-from recordledger.domain.status import Status
+from recordledger.domain.records.status import Status
 
 from ..schemas import PeriodOut, TimelineAnswer
 from .words import duration

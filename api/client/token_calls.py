@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from recordledger.domain.access import Role
+from recordledger.domain.admin.access import Role
 
 from ..schemas import Answer, TokenRequest
 from . import exchange, wire

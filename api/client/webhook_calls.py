@@ -18,14 +18,7 @@ from . import dataset_calls, exchange, wire
 from .calls import listed
 from .errors import InvalidArgument
 from .exchange import Operation, Session
-from .results import (
-    NewWebhook,
-    Webhook,
-    WebhookAttempt,
-    WebhookAttempts,
-    WebhookDetails,
-    Webhooks,
-)
+from .results import NewWebhook, Webhook, WebhookAttempt, WebhookAttempts, WebhookDetails, Webhooks
 
 _PATH = "/v1/webhooks"
 

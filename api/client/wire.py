@@ -15,7 +15,7 @@ import zstandard
 from pydantic import BaseModel, ValidationError
 
 from recordledger.domain.errors import InvalidInput
-from recordledger.domain.fingerprint import canonical_json
+from recordledger.domain.specs.fingerprint import canonical_json
 from recordledger.domain.streams import ID_MAX
 
 from ..schemas import moment_in

@@ -8,11 +8,11 @@ from fastapi import APIRouter, Path, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from recordledger.domain.access import Permission
+from recordledger.domain.admin.access import Permission
 from recordledger.domain.dataset import specifications_named
 from recordledger.domain.errors import InvalidInput, TooLarge
-from recordledger.domain.events import Priority
-from recordledger.domain.lanes import parse_tag
+from recordledger.domain.records.events import Priority
+from recordledger.domain.routing.lanes import parse_tag
 from recordledger.domain.streams import ID_MAX, Stream
 from recordledger.projections import dataset_edits, dataset_jobs, datasets, histories
 from recordledger.projections.dataset_edits import Edited, NewEntry, Who

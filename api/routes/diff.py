@@ -9,9 +9,9 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from recordledger.domain.access import Permission
+from recordledger.domain.admin.access import Permission
 from recordledger.domain.errors import InvalidInput
-from recordledger.domain.status import Status
+from recordledger.domain.records.status import Status
 from recordledger.projections import diff
 from recordledger.projections.diff import Between, Change, ChangeFilter, Place
 

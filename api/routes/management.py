@@ -9,11 +9,11 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from recordledger.domain.access import Permission
+from recordledger.domain.admin.access import Permission
 from recordledger.domain.errors import InvalidInput, RecordNotFound, TooLarge
-from recordledger.domain.events import Priority
-from recordledger.domain.lanes import parse_tag
-from recordledger.domain.propagation import Action
+from recordledger.domain.records.events import Priority
+from recordledger.domain.records.propagation import Action
+from recordledger.domain.routing.lanes import parse_tag
 from recordledger.projections import bulk, comments, families, queries
 from recordledger.projections.bulk import Ordered
 from recordledger.projections.management import Order

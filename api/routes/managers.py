@@ -9,11 +9,11 @@ from fastapi import APIRouter, Path, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from recordledger.domain.access import Permission
+from recordledger.domain.admin.access import Permission
 from recordledger.domain.errors import InvalidInput, ManagerNotFound
-from recordledger.domain.lanes import parse_programs, parse_tag
-from recordledger.domain.manager import ManagerState
-from recordledger.domain.matching import Seen
+from recordledger.domain.routing.lanes import parse_programs, parse_tag
+from recordledger.domain.routing.manager import ManagerState
+from recordledger.domain.routing.matching import Seen
 from recordledger.domain.streams import ID_MAX, Stream
 from recordledger.projections import dispatch, managers, queries
 from recordledger.projections.dispatch import Registration

@@ -9,11 +9,11 @@ from fastapi import APIRouter, Path, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from recordledger.domain.access import Permission
+from recordledger.domain.admin.access import Permission
+from recordledger.domain.admin.job import Job
 from recordledger.domain.errors import InvalidInput, OperationNotFound
-from recordledger.domain.job import Job
-from recordledger.domain.policies import ADOPT_LATE_RESULTS, AUTO_RESET, FAILED_AFTER
-from recordledger.domain.propagation import Action
+from recordledger.domain.records.policies import ADOPT_LATE_RESULTS, AUTO_RESET, FAILED_AFTER
+from recordledger.domain.records.propagation import Action
 from recordledger.domain.streams import ID_MAX, Stream
 from recordledger.projections import bulk, histories, jobs, operations
 from recordledger.projections.operations import OperationRow

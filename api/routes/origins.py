@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from recordledger.domain.access import Permission
+from recordledger.domain.admin.access import Permission
 from recordledger.domain.streams import ID_MAX, Stream
 from recordledger.projections import origins
 

@@ -11,11 +11,11 @@ from fastapi import APIRouter, Path, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from recordledger.domain.access import Permission
+from recordledger.domain.admin.access import Permission
 from recordledger.domain.errors import RecordNotFound
-from recordledger.domain.record import Record
+from recordledger.domain.records.record import Record
+from recordledger.domain.records.timeline import periods
 from recordledger.domain.streams import ID_MAX, Stream
-from recordledger.domain.timeline import periods
 from recordledger.projections import as_of as past
 from recordledger.projections import queries
 from recordledger.projections.as_of import Moment

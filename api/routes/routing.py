@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from recordledger.domain.lanes import parse_tag
+from recordledger.domain.routing.lanes import parse_tag
 from recordledger.projections import routing
 from recordledger.projections.routing import QueuedLane
 

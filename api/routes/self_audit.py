@@ -8,8 +8,8 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from recordledger.domain.access import Permission
-from recordledger.domain.divergence import Divergence
+from recordledger.domain.admin.access import Permission
+from recordledger.domain.admin.divergence import Divergence
 from recordledger.domain.errors import InvalidInput
 from recordledger.projections import divergences
 from recordledger.projections.repair import repair

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from recordledger import __version__
-from recordledger.domain.access import Permission
+from recordledger.domain.admin.access import Permission
 
 from ..auth import Visitor, allowed, open_to_all
 from ..desk import Call, answer_openly, desk_of

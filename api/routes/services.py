@@ -10,10 +10,10 @@ from pydantic_core import from_json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from recordledger.domain.access import Permission
+from recordledger.domain.admin.access import Permission
 from recordledger.domain.errors import RecordNotFound, TooLarge
-from recordledger.domain.events import Outcome
-from recordledger.domain.fingerprint import canonical_json
+from recordledger.domain.records.events import Outcome
+from recordledger.domain.specs.fingerprint import canonical_json
 from recordledger.domain.streams import ID_MAX
 from recordledger.projections import queries, service_views, services
 from recordledger.projections.payloads import payload_of

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from recordledger.domain.access import Permission, Token
+from recordledger.domain.admin.access import Permission, Token
 from recordledger.domain.streams import ID_MAX, Stream
 from recordledger.projections import tokens
 from recordledger.projections.gate import issue_token, revoke_token

@@ -10,9 +10,9 @@ from fastapi import APIRouter, Path, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from recordledger.domain.access import Permission
+from recordledger.domain.admin.access import Permission
+from recordledger.domain.admin.webhook import WebhookFilter
 from recordledger.domain.streams import ID_MAX
-from recordledger.domain.webhook import WebhookFilter
 from recordledger.projections import queries, webhook_edits, webhook_queue
 from recordledger.projections.webhook_edits import Seen
 from recordledger.projections.webhook_queue import ATTEMPTS_KEPT

@@ -14,7 +14,7 @@ INSERT INTO seal_keys (vkey) VALUES (%(vkey)b);
 
 -- name: hash
 -- The leaf hashes of the next events, and their positions. What is hashed is `leaf_of` in
--- domain/seals.py, after a zero byte. Only hashes leave the database: half the cost for the machine.
+-- domain/proof/seals.py, after a zero byte. Only hashes leave the database: half the cost for the machine.
 SELECT coalesce(array_agg(position), '{}'), coalesce(string_agg(hash, ''::bytea), ''::bytea)
   FROM (SELECT notification_id AS position,
                sha256('\x0001'::bytea || int8send(notification_id) || uuid_send(originator_id)

@@ -24,7 +24,7 @@ from time import monotonic
 from typing import Any, Final
 
 from recordledger import Client
-from recordledger.domain.status import Status
+from recordledger.domain.records.status import Status
 from recordledger.projections.audit import AuditReport, audit
 from recordledger.projections.ledger import Ledger
 from recordledger.projections.replay import ReplayReport, check_replay

@@ -27,7 +27,7 @@ from time import monotonic
 from typing import Final
 
 from recordledger import Client
-from recordledger.domain.access import Role
+from recordledger.domain.admin.access import Role
 from recordledger.projections.event_log import HIDDEN
 from recordledger.projections.gate import issue_token
 from recordledger.projections.queries import head

@@ -24,7 +24,7 @@ from threading import Event
 from time import perf_counter
 from typing import Final
 
-from recordledger.domain.propagation import Action
+from recordledger.domain.records.propagation import Action
 from recordledger.projections.receipts import make_receipt, verify_receipt
 from recordledger.projections.schema import migrate
 from recordledger.projections.verification import verify_log

@@ -18,7 +18,7 @@ from typing import Final
 import psutil
 
 from recordledger import Client
-from recordledger.domain.access import Role
+from recordledger.domain.admin.access import Role
 from recordledger.projections.audit import audit
 from recordledger.projections.gate import issue_token
 from recordledger.projections.ledger import Ledger

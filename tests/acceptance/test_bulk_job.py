@@ -16,8 +16,8 @@ from uuid import UUID
 import pytest
 from psycopg import Connection
 
-from recordledger.domain.job import Job, JobState
-from recordledger.domain.propagation import Action
+from recordledger.domain.admin.job import Job, JobState
+from recordledger.domain.records.propagation import Action
 from recordledger.projections import bulk, jobs
 from recordledger.projections.bulk import SLICE
 from recordledger.projections.management import Order

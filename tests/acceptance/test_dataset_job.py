@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from recordledger.domain.job import JobState
+from recordledger.domain.admin.job import JobState
 from recordledger.projections.bulk import advance_jobs
 from recordledger.projections.dataset_jobs import SLICE
 from tests.projections.collection import Collection

@@ -11,7 +11,7 @@ from typing import Final
 
 import pytest
 
-from recordledger.domain.status import Status
+from recordledger.domain.records.status import Status
 from recordledger.projections.queries import counts
 from tests.installed import install_services
 from tests.projections.stage import Stage, staged

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from recordledger.domain.access import Role
+from recordledger.domain.admin.access import Role
 from recordledger.projections.gate import issue_token
 from tests.postgres import new_database
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from recordledger.domain.access import Role
+from recordledger.domain.admin.access import Role
 from tests.postgres import new_database
 
 from .service import Service, Visit, serving

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID, uuid4
 
-from recordledger.domain.propagation import Action
+from recordledger.domain.records.propagation import Action
 from recordledger.projections.management import Order
 from tests.projections.contention import Entrance, Hands, main
 from tests.projections.judging import Said

@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute
 
 from recordledger.api.app import create_app
 from recordledger.api.auth import Visitor, allowed, open_to_all, permissions_of, require_permissions
-from recordledger.domain.access import PERMISSIONS, Permission, Role
+from recordledger.domain.admin.access import PERMISSIONS, Permission, Role
 
 from .service import Service, Visit, eventually, is_problem, latin_1, serving, task
 

@@ -30,7 +30,7 @@ from recordledger.api.auth import open_to_all
 from recordledger.api.server import serve
 from recordledger.api.settings import Settings
 from recordledger.domain import errors as domain_errors
-from recordledger.domain.access import Role
+from recordledger.domain.admin.access import Role
 from recordledger.domain.errors import ImpossibleHistory, LedgerError, SchemaMismatch
 from recordledger.projections import families, jobs
 from recordledger.projections import operations as past_operations

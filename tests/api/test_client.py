@@ -39,8 +39,8 @@ from recordledger.api.client import (
     WaitTimeout,
 )
 from recordledger.api.schemas import AttemptRef, ClaimAnswer, ResultIn
-from recordledger.domain.access import Role
-from recordledger.domain.status import Status
+from recordledger.domain.admin.access import Role
+from recordledger.domain.records.status import Status
 from recordledger.projections.gate import issue_token
 from tests.acceptance.proxy import Fault
 from tests.acceptance.proxy import Proxy as TcpProxy

@@ -26,8 +26,8 @@ from recordledger.api.client import (
 from recordledger.api.client.dataset_results import DatasetStatus
 from recordledger.api.client.errors import ClientError
 from recordledger.api.schemas import ResultIn
-from recordledger.domain.access import Role
-from recordledger.domain.status import Status
+from recordledger.domain.admin.access import Role
+from recordledger.domain.records.status import Status
 from recordledger.projections import dataset_jobs
 from recordledger.workers.server_jobs import advance_bulk_operations
 from tests.postgres import new_database

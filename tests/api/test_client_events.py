@@ -25,7 +25,7 @@ from recordledger.api.client import (
 )
 from recordledger.api.client.event_calls import Feed, events
 from recordledger.api.client.exchange import Reply, Send, Session
-from recordledger.domain.access import Role
+from recordledger.domain.admin.access import Role
 from tests.postgres import new_database
 
 from .service import Service, eventually, serving, task

@@ -12,8 +12,8 @@ import pytest
 from recordledger import Client
 from recordledger.api.client import InvalidArgument, NotFound, Refused, UpdateMetadata
 from recordledger.api.schemas import ResultIn
-from recordledger.domain.access import Role
-from recordledger.domain.status import Status
+from recordledger.domain.admin.access import Role
+from recordledger.domain.records.status import Status
 from recordledger.projections import bulk
 from recordledger.workers.server_jobs import advance_bulk_operations
 from tests.postgres import new_database

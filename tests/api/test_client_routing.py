@@ -9,7 +9,7 @@ import pytest
 
 from recordledger import Client
 from recordledger.api.client import NotFound
-from recordledger.domain.access import Role
+from recordledger.domain.admin.access import Role
 from tests.postgres import new_database
 
 from .service import Service, serving

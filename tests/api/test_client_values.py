@@ -51,7 +51,7 @@ from recordledger.api.client.exchange import Fault, Outcome, Reply, Send, Sessio
 from recordledger.api.client.progress import bar
 from recordledger.api.client.results import HistoryEvent
 from recordledger.api.schemas import QueueAnswer, Refusal
-from recordledger.domain.status import Status
+from recordledger.domain.records.status import Status
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 EVIL = "<script>alert('x')</script>\x1b[2J"

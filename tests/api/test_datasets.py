@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from recordledger.domain.access import Role
+from recordledger.domain.admin.access import Role
 from recordledger.projections import dataset_jobs
 from recordledger.projections.bulk import advance_jobs
 

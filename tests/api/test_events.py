@@ -16,7 +16,7 @@ import httpx2
 import pytest
 
 from recordledger import AsyncClient
-from recordledger.domain.access import Role
+from recordledger.domain.admin.access import Role
 from recordledger.projections import event_log
 from recordledger.projections.event_log import KINDS, LogPage
 

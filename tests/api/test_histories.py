@@ -12,7 +12,7 @@ import pytest
 
 from recordledger import AsyncClient, Client
 from recordledger.api.client import InvalidArgument, NotFound, Refused, Timeline
-from recordledger.domain.access import Role
+from recordledger.domain.admin.access import Role
 
 from .service import Service, Visit, is_problem, task
 from .test_datasets import made, right

@@ -10,7 +10,7 @@ import httpx2
 import pytest
 import zstandard
 
-from recordledger.domain.access import Role
+from recordledger.domain.admin.access import Role
 
 from .service import Service, Visit, is_problem, latin_1, task
 

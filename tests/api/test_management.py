@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from recordledger.api.schemas import ManageAnswer
-from recordledger.domain.access import Role
+from recordledger.domain.admin.access import Role
 
 from .service import Service, Visit, is_problem, task
 

@@ -9,7 +9,7 @@ import msgpack
 import pytest
 
 from recordledger.api.schemas import ClaimAnswer, ManagerOut, ReturnAnswer
-from recordledger.domain.access import Role
+from recordledger.domain.admin.access import Role
 
 from .service import Service, Visit, is_problem, task
 

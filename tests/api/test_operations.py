@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from recordledger.domain.access import Role
+from recordledger.domain.admin.access import Role
 
 from .service import Service, Visit, is_problem
 from .test_management import made, manage, service_of, statuses

@@ -11,7 +11,7 @@ import pytest
 
 from recordledger import Client
 from recordledger.api.client import InvalidArgument, Refused
-from recordledger.domain.access import Role
+from recordledger.domain.admin.access import Role
 from recordledger.projections.archive_export import export_archive
 from recordledger.projections.archive_import import import_archive
 from recordledger.projections.queries import ledger_id

@@ -14,7 +14,7 @@ from recordledger import AsyncClient, Client
 from recordledger.api.client import Diff, InvalidArgument, RecordsNotFound, Refused
 from recordledger.api.cursors import past_cursor_of
 from recordledger.api.schemas import moment_in
-from recordledger.domain.status import Status
+from recordledger.domain.records.status import Status
 from recordledger.projections import timeline
 from recordledger.workers.server_jobs import server_jobs
 

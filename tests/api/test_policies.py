@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from recordledger.api.settings import Settings
-from recordledger.domain.policies import Policies
+from recordledger.domain.records.policies import Policies
 from recordledger.workers.server_jobs import server_jobs
 from tests.postgres import new_database
 

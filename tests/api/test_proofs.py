@@ -20,9 +20,9 @@ from recordledger.api.client import (
     Refused,
     ServerFault,
 )
-from recordledger.domain.merkle import require_consistent
-from recordledger.domain.notes import SigningKey
-from recordledger.domain.seals import Checkpoint, origin_of
+from recordledger.domain.proof.merkle import require_consistent
+from recordledger.domain.proof.notes import SigningKey
+from recordledger.domain.proof.seals import Checkpoint, origin_of
 from recordledger.projections.queries import ledger_id
 from recordledger.projections.receipts import verify_receipt
 from recordledger.projections.seals import newest_seal, seal_next

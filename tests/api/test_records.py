@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from recordledger.api.schemas import GetAnswer, HistoryAnswer, QueryAnswer, RecordOut
-from recordledger.domain.access import Role
+from recordledger.domain.admin.access import Role
 
 from .service import Service, Visit, is_problem, task
 

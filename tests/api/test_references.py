@@ -9,8 +9,8 @@ from uuid import uuid4
 import msgpack
 import pytest
 
-from recordledger.domain.access import Role
-from recordledger.domain.fingerprint import digest_of
+from recordledger.domain.admin.access import Role
+from recordledger.domain.specs.fingerprint import digest_of
 
 from .service import Service, Visit, serving, task
 

@@ -8,8 +8,8 @@ from typing import Any, Final
 import pytest
 
 from recordledger.api.schemas import ManagerHistoryAnswer, QueueAnswer, WhyAnswer
-from recordledger.domain.access import Role
-from recordledger.domain.matching import Cause
+from recordledger.domain.admin.access import Role
+from recordledger.domain.routing.matching import Cause
 from tests.postgres import new_database
 
 from .service import Service, Visit, is_problem, serving, task

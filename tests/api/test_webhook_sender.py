@@ -12,16 +12,10 @@ from threading import Thread
 import pytest
 from standardwebhooks import Webhook
 
-from recordledger.api.webhook_sender import (
-    Lookup,
-    Sender,
-    new_message_id,
-    resolve,
-    shown_secret,
-)
-from recordledger.domain.addresses import NOWHERE_ELSE, parse_allowed
+from recordledger.api.webhook_sender import Lookup, Sender, new_message_id, resolve, shown_secret
+from recordledger.domain.admin.addresses import NOWHERE_ELSE, parse_allowed
 from recordledger.domain.errors import AddressRefused
-from tests.domain.test_addresses import PRIVATE
+from tests.domain.admin.test_addresses import PRIVATE
 from tests.webhook_receiver import Receiver, verify
 
 SECRET = bytes(range(32))

@@ -12,7 +12,7 @@ import pytest
 
 from recordledger import AsyncClient, Client
 from recordledger.api.client import InvalidArgument, NotFound, Refused
-from recordledger.domain.access import Role
+from recordledger.domain.admin.access import Role
 from recordledger.projections import webhook_edits
 from tests.postgres import new_database
 from tests.webhook_receiver import Receiver, verify

@@ -19,10 +19,10 @@ from time import perf_counter, process_time
 from typing import Any, Final
 from uuid import UUID
 
-from recordledger.domain import events as e
-from recordledger.domain.events import Event, Kind, Outcome, Payload, Priority
-from recordledger.domain.record import Record, evolve
-from recordledger.domain.status import Status
+from recordledger.domain.records import events as e
+from recordledger.domain.records.events import Event, Kind, Outcome, Payload, Priority
+from recordledger.domain.records.record import Record, evolve
+from recordledger.domain.records.status import Status
 from recordledger.projections import as_of, diff, timeline
 from recordledger.projections.as_of import Moment, moment_of
 from recordledger.projections.database import Db

@@ -30,7 +30,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from recordledger.domain.propagation import Action
+from recordledger.domain.records.propagation import Action
 from recordledger.projections.dispatch import relinquish
 from recordledger.projections.embedded import EmbeddedPostgres
 from recordledger.projections.management import Order, manage

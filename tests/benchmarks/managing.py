@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from recordledger.domain.propagation import Action
+from recordledger.domain.records.propagation import Action
 from recordledger.projections.management import Order, manage
 from recordledger.projections.schema import migrate
 from tests.postgres import new_database, running_server

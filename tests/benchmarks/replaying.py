@@ -23,7 +23,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from recordledger.domain.propagation import Action
+from recordledger.domain.records.propagation import Action
 from recordledger.projections.dispatch import return_results
 from recordledger.projections.embedded import EmbeddedPostgres
 from recordledger.projections.rebuild import rebuild

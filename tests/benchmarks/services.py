@@ -19,7 +19,7 @@ from typing import Final
 from pydantic import BaseModel
 
 from recordledger import Client
-from recordledger.domain.service import Child, Done, Now, Service, Step, Wait
+from recordledger.domain.specs.service import Child, Done, Now, Service, Step, Wait
 from recordledger.workers.supervisor import Plan, Supervisor
 from tests.installed import install_services
 

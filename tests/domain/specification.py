@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from recordledger.domain import events as e
-from recordledger.domain.events import Event, Kind, Outcome, Priority
+from recordledger.domain.records import events as e
+from recordledger.domain.records.events import Event, Kind, Outcome, Priority
 from tests.examples import (
     at,
     cancelled,

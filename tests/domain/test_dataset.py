@@ -42,9 +42,9 @@ from recordledger.domain.errors import (
     SpecificationNotFound,
     TooLarge,
 )
-from recordledger.domain.events import Event, Kind, Payload, Priority
-from recordledger.domain.fingerprint import digest_of
-from recordledger.domain.retries import Retry
+from recordledger.domain.records.events import Event, Kind, Payload, Priority
+from recordledger.domain.records.retries import Retry
+from recordledger.domain.specs.fingerprint import digest_of
 from tests.examples import T0, at, stamp
 
 STAMP = stamp(timestamp=at(5), actor="ann")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import doctest
 from importlib import import_module
-from pkgutil import iter_modules
+from pkgutil import walk_packages
 
 import pytest
 
@@ -12,7 +12,7 @@ from recordledger import domain
 
 MODULES = [
     "tests.examples",
-    *(f"{domain.__name__}.{m.name}" for m in iter_modules(domain.__path__)),
+    *(m.name for m in walk_packages(domain.__path__, f"{domain.__name__}.")),
 ]
 
 
@@ -24,5 +24,5 @@ def test_the_examples_in_the_docstrings_are_true(name: str) -> None:
 def test_the_examples_are_found() -> None:
     attempted = {name: doctest.testmod(import_module(name)).attempted for name in MODULES}
     assert attempted["tests.examples"] == 2
-    assert attempted["recordledger.domain.lanes"] >= 3
+    assert attempted["recordledger.domain.routing.lanes"] >= 3
     assert attempted["recordledger.domain.streams"] >= 2

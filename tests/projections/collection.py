@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from recordledger.domain.dataset import Dataset, DatasetSpecification
-from recordledger.domain.events import Kind, Priority
-from recordledger.domain.fingerprint import canonical_json
-from recordledger.domain.retries import NO_RETRY, Retry
+from recordledger.domain.records.events import Kind, Priority
+from recordledger.domain.records.retries import NO_RETRY, Retry
+from recordledger.domain.specs.fingerprint import canonical_json
 from recordledger.projections import dataset_edits, dataset_jobs, datasets
 from recordledger.projections.bulk import advance_jobs
 from recordledger.projections.dataset_edits import Edited, EntriesAnswer, NewEntry, Selection, Who

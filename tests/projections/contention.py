@@ -22,9 +22,9 @@ from typing import Protocol
 from uuid import UUID
 
 from recordledger.domain.errors import CommandRefused
-from recordledger.domain.events import Priority
-from recordledger.domain.propagation import Action
-from recordledger.domain.status import Status
+from recordledger.domain.records.events import Priority
+from recordledger.domain.records.propagation import Action
+from recordledger.domain.records.status import Status
 from recordledger.projections.bulk import order as do
 from recordledger.projections.bulk import undo
 from recordledger.projections.ledger import Ledger

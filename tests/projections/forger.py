@@ -10,7 +10,7 @@ from typing import Any, Final
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
-from recordledger.domain.notes import SigningKey
+from recordledger.domain.proof.notes import SigningKey
 from recordledger.projections.database import connect
 from recordledger.projections.ledger import Ledger
 from recordledger.projections.seals import seal_next

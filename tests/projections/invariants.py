@@ -11,10 +11,10 @@ from typing import Final
 
 from psycopg.rows import TupleRow
 
-from recordledger.domain.attempts import attempts
-from recordledger.domain.events import Event, Kind
-from recordledger.domain.record import Record, fold
-from recordledger.domain.status import Status
+from recordledger.domain.records.attempts import attempts
+from recordledger.domain.records.events import Event, Kind
+from recordledger.domain.records.record import Record, fold
+from recordledger.domain.records.status import Status
 from recordledger.projections.queries import get_records
 
 from .stage import Stage

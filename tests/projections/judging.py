@@ -12,10 +12,10 @@ from itertools import pairwise
 from typing import Final
 from uuid import UUID
 
-from recordledger.domain.events import Event, Rerouted
-from recordledger.domain.propagation import EVENT_OF, Action
-from recordledger.domain.record import Record, evolve
-from recordledger.domain.status import remembered
+from recordledger.domain.records.events import Event, Rerouted
+from recordledger.domain.records.propagation import EVENT_OF, Action
+from recordledger.domain.records.record import Record, evolve
+from recordledger.domain.records.status import remembered
 from recordledger.domain.streams import Stream, stream_number
 from recordledger.projections.management import Order
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from recordledger.domain.events import Event, Outcome, Priority
+from recordledger.domain.records.events import Event, Outcome, Priority
 from tests.domain.specification import GONE, Model
 from tests.examples import (
     claimed,

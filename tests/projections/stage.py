@@ -16,15 +16,15 @@ from uuid import UUID
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
-from recordledger.domain.audit import TOO_SOON
-from recordledger.domain.events import Event, Kind, Outcome, Priority
-from recordledger.domain.fingerprint import Specification, specify
-from recordledger.domain.lanes import Lane, parse_requirements
-from recordledger.domain.manager import Manager
-from recordledger.domain.propagation import Action
-from recordledger.domain.record import Record
-from recordledger.domain.retries import NO_RETRY, Retry
-from recordledger.domain.status import Status
+from recordledger.domain.audit.invariants import TOO_SOON
+from recordledger.domain.records.events import Event, Kind, Outcome, Priority
+from recordledger.domain.records.propagation import Action
+from recordledger.domain.records.record import Record
+from recordledger.domain.records.retries import NO_RETRY, Retry
+from recordledger.domain.records.status import Status
+from recordledger.domain.routing.lanes import Lane, parse_requirements
+from recordledger.domain.routing.manager import Manager
+from recordledger.domain.specs.fingerprint import Specification, specify
 from recordledger.projections import managers
 from recordledger.projections.audit import audit
 from recordledger.projections.bulk import Undone, undo

@@ -19,7 +19,8 @@ from hypothesis import given as for_all
 from hypothesis import strategies as st
 
 from recordledger.api.rendering import events_out
-from recordledger.domain.access import Role, Token, TokenIssued
+from recordledger.domain.admin.access import Role, Token, TokenIssued
+from recordledger.domain.audit.origins import Ids, is_foreign, translated
 from recordledger.domain.dataset import DatasetCreated
 from recordledger.domain.errors import (
     ArchiveFromFuture,
@@ -30,18 +31,11 @@ from recordledger.domain.errors import (
     RecordNotFound,
     TooLarge,
 )
-from recordledger.domain.events import Created, Event, Held, Imported, Priority
-from recordledger.domain.origins import Ids, is_foreign, translated
-from recordledger.domain.propagation import Action
-from recordledger.domain.status import Status
+from recordledger.domain.records.events import Created, Event, Held, Imported, Priority
+from recordledger.domain.records.propagation import Action
+from recordledger.domain.records.status import Status
 from recordledger.domain.streams import Stream
-from recordledger.projections import (
-    archive,
-    archive_check,
-    archive_export,
-    archive_import,
-    origins,
-)
+from recordledger.projections import archive, archive_check, archive_export, archive_import, origins
 from recordledger.projections.archive import Container, Facts, sums_of
 from recordledger.projections.archive_check import Contents, check_archive, contents_of_payload
 from recordledger.projections.archive_export import Selection, export_archive

@@ -12,17 +12,17 @@ from uuid import UUID
 
 import pytest
 
-from recordledger.domain import events as e
 from recordledger.domain.errors import (
     BeforeTheBeginning,
     DatasetNotFound,
     FutureMoment,
     TimelineBehind,
 )
-from recordledger.domain.events import Event
-from recordledger.domain.propagation import Action
-from recordledger.domain.record import Record
-from recordledger.domain.status import Status
+from recordledger.domain.records import events as e
+from recordledger.domain.records.events import Event
+from recordledger.domain.records.propagation import Action
+from recordledger.domain.records.record import Record
+from recordledger.domain.records.status import Status
 from recordledger.domain.streams import Stream
 from recordledger.projections import as_of, diff, timeline
 from recordledger.projections.as_of import Moment, moment_of

@@ -8,7 +8,7 @@ from typing import Any, Final, LiteralString
 
 import pytest
 
-from recordledger.domain.status import Status
+from recordledger.domain.records.status import Status
 from recordledger.projections import as_of, diff, timeline
 from recordledger.projections.as_of import Moment
 from recordledger.projections.diff import Between, ChangeFilter

@@ -8,11 +8,11 @@ from typing import Any, Final
 
 import pytest
 
-from recordledger.domain import events as e
-from recordledger.domain.events import Event
-from recordledger.domain.notes import SigningKey
-from recordledger.domain.propagation import Action
-from recordledger.domain.seals import origin_of
+from recordledger.domain.proof.notes import SigningKey
+from recordledger.domain.proof.seals import origin_of
+from recordledger.domain.records import events as e
+from recordledger.domain.records.events import Event
+from recordledger.domain.records.propagation import Action
 from recordledger.domain.streams import Stream, stream_uuid
 from recordledger.projections import audit as audit_module
 from recordledger.projections.audit import ELSEWHERE, AuditReport, audit

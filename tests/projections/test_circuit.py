@@ -8,12 +8,12 @@ from typing import Any, Final
 
 import pytest
 
-from recordledger.domain.breaker import NO_PROGRAM, Breaker
 from recordledger.domain.errors import ManagerNotActive, NotYourManager
-from recordledger.domain.manager import ManagerState, fold_manager
-from recordledger.domain.propagation import Action
-from recordledger.domain.record import Record
-from recordledger.domain.status import Status
+from recordledger.domain.records.propagation import Action
+from recordledger.domain.records.record import Record
+from recordledger.domain.records.status import Status
+from recordledger.domain.routing.breaker import NO_PROGRAM, Breaker
+from recordledger.domain.routing.manager import ManagerState, fold_manager
 from recordledger.domain.streams import Stream
 from recordledger.projections import claim_queue, dispatch, queries
 from recordledger.projections.rescues import Rescued

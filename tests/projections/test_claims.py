@@ -9,13 +9,13 @@ from functools import partial
 
 import pytest
 
-from recordledger.domain import events as e
 from recordledger.domain.errors import ManagerNotActive, ManagerNotFound, NotYourManager
-from recordledger.domain.events import Kind, Priority
-from recordledger.domain.lanes import satisfies
-from recordledger.domain.manager import Manager
-from recordledger.domain.record import Record
-from recordledger.domain.status import Status
+from recordledger.domain.records import events as e
+from recordledger.domain.records.events import Kind, Priority
+from recordledger.domain.records.record import Record
+from recordledger.domain.records.status import Status
+from recordledger.domain.routing.lanes import satisfies
+from recordledger.domain.routing.manager import Manager
 from recordledger.projections import claim_queue
 from recordledger.projections.dispatch import claim, deactivate_manager, relinquish
 from recordledger.projections.ledger import Operation

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import pytest
 
+from recordledger.domain.admin.job import JobState
 from recordledger.domain.errors import (
     DatasetChanged,
     DatasetExists,
@@ -21,10 +22,9 @@ from recordledger.domain.errors import (
     SpecificationNotFound,
     VersionNotFound,
 )
-from recordledger.domain.events import Priority
-from recordledger.domain.job import JobState
-from recordledger.domain.propagation import Action
-from recordledger.domain.status import Status
+from recordledger.domain.records.events import Priority
+from recordledger.domain.records.propagation import Action
+from recordledger.domain.records.status import Status
 from recordledger.projections import bulk, dataset_edits, dataset_jobs, datasets, jobs
 from recordledger.projections.bulk import advance_jobs, cancel_job, refusals_of
 from recordledger.projections.dataset_edits import Who

@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 )
 
 from recordledger.domain.errors import EntryExists, EntryNotFound
-from recordledger.domain.propagation import Action
+from recordledger.domain.records.propagation import Action
 
 from .collection import Collection
 from .invariants import violations

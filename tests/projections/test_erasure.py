@@ -10,11 +10,11 @@ import psycopg
 import pytest
 from psycopg.sql import SQL, Identifier
 
-from recordledger.domain import events as e
-from recordledger.domain.attempts import attempts
-from recordledger.domain.events import Outcome
-from recordledger.domain.propagation import Action
-from recordledger.domain.record import fold
+from recordledger.domain.records import events as e
+from recordledger.domain.records.attempts import attempts
+from recordledger.domain.records.events import Outcome
+from recordledger.domain.records.propagation import Action
+from recordledger.domain.records.record import fold
 from recordledger.projections.dispatch import claim, relinquish, return_results
 from recordledger.projections.embedded import EmbeddedPostgres
 from recordledger.projections.management import Order, manage
@@ -26,20 +26,7 @@ from recordledger.projections.services import iterate_service
 from recordledger.projections.submission import NewRecord, create_records
 from tests.postgres import new_database
 
-from .stage import (
-    ALICE,
-    BOB,
-    RUNNER,
-    Stage,
-    bad,
-    entry,
-    good,
-    key,
-    result,
-    spec,
-    staged,
-    together,
-)
+from .stage import ALICE, BOB, RUNNER, Stage, bad, entry, good, key, result, spec, staged, together
 
 
 def stored(stage: Stage) -> set[bytes]:

@@ -12,9 +12,9 @@ from uuid import UUID
 import pytest
 
 from recordledger.domain.errors import CircularFamily, RecordNotFound, WrongKind
-from recordledger.domain.events import Priority
-from recordledger.domain.propagation import Action
-from recordledger.domain.status import Status
+from recordledger.domain.records.events import Priority
+from recordledger.domain.records.propagation import Action
+from recordledger.domain.records.status import Status
 from recordledger.projections import families
 from recordledger.projections.management import Order, manage
 from recordledger.projections.services import finish_service, iterate_service, start_service

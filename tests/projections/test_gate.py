@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from recordledger.domain.access import Role
+from recordledger.domain.admin.access import Role
 from recordledger.projections import tokens
 from recordledger.projections.gate import (
     SERVER,

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from recordledger.domain.errors import OperationNotFound
-from recordledger.domain.propagation import Action
+from recordledger.domain.records.propagation import Action
 from recordledger.domain.streams import ID_MAX
 from recordledger.projections import histories, user_blocks
 from recordledger.projections.database import connect
@@ -102,7 +102,7 @@ def test_an_older_log_is_noted_by_the_migration(stage: Stage) -> None:
 
 
 def test_what_happens_to_tokens_is_in_no_history(stage: Stage) -> None:
-    from recordledger.domain.access import Role
+    from recordledger.domain.admin.access import Role
     from recordledger.projections.gate import issue_token
 
     issue_token(stage.ledger, "eve", Role.user, actor=ALICE)

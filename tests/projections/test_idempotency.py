@@ -11,7 +11,7 @@ import pytest
 from psycopg.errors import UniqueViolation
 
 from recordledger.domain.errors import IdempotencyConflict, ManagerNotFound, NotYourManager
-from recordledger.domain.record import Record
+from recordledger.domain.records.record import Record
 from recordledger.projections import idempotency
 from recordledger.projections.dispatch import (
     Registration,

@@ -9,19 +9,13 @@ from uuid import UUID
 import msgpack
 import pytest
 
+from recordledger.domain.admin.job import Job, JobState, JobSubmitted
 from recordledger.domain.errors import JobNotEnded, JobNotFound
-from recordledger.domain.events import Priority
-from recordledger.domain.fingerprint import digest_of
-from recordledger.domain.job import Job, JobState, JobSubmitted
-from recordledger.domain.propagation import Action
+from recordledger.domain.records.events import Priority
+from recordledger.domain.records.propagation import Action
+from recordledger.domain.specs.fingerprint import digest_of
 from recordledger.projections import bulk, jobs, payloads
-from recordledger.projections.bulk import (
-    Ordered,
-    advance_jobs,
-    cancel_job,
-    order,
-    refusals_of,
-)
+from recordledger.projections.bulk import Ordered, advance_jobs, cancel_job, order, refusals_of
 from recordledger.projections.ledger import Intent, Ledger, Operation
 from recordledger.projections.management import Order
 from recordledger.projections.queries import payload_contents

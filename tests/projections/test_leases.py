@@ -8,10 +8,10 @@ from functools import partial
 
 import pytest
 
-from recordledger.domain import events as e
 from recordledger.domain.errors import ManagerNotActive, ManagerNotFound, NotYourManager
-from recordledger.domain.manager import ManagerState, fold_manager
-from recordledger.domain.status import Status
+from recordledger.domain.records import events as e
+from recordledger.domain.records.status import Status
+from recordledger.domain.routing.manager import ManagerState, fold_manager
 from recordledger.domain.streams import Stream
 from recordledger.projections import managers
 from recordledger.projections.dispatch import (

@@ -15,8 +15,8 @@ from eventsourcing.persistence import IntegrityError, Notification, StoredEvent
 from psycopg import Rollback
 from psycopg.errors import InsufficientPrivilege
 
-from recordledger.domain.events import Priority
-from recordledger.domain.record import Record
+from recordledger.domain.records.events import Priority
+from recordledger.domain.records.record import Record
 from recordledger.domain.streams import Stream, stream_number, stream_uuid
 from recordledger.projections.embedded import EmbeddedPostgres
 from recordledger.projections.ledger import Operation

@@ -23,13 +23,13 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from recordledger.domain import events as e
 from recordledger.domain.errors import ImpossibleHistory, ManagerNotActive
-from recordledger.domain.events import Event, Outcome, Priority
-from recordledger.domain.lanes import Lane
-from recordledger.domain.record import Record
-from recordledger.domain.retries import Retry
-from recordledger.domain.status import Status
+from recordledger.domain.records import events as e
+from recordledger.domain.records.events import Event, Outcome, Priority
+from recordledger.domain.records.record import Record
+from recordledger.domain.records.retries import Retry
+from recordledger.domain.records.status import Status
+from recordledger.domain.routing.lanes import Lane
 from recordledger.projections.dispatch import (
     ClaimAnswer,
     claim,
@@ -47,20 +47,7 @@ from tests.domain.specification import ROWS
 from tests.examples import ONE_OF_EACH
 
 from .model import LedgerModel, ModelAgent, Want
-from .stage import (
-    ALICE,
-    AT_ONCE_S,
-    BOB,
-    HOUR_S,
-    Stage,
-    bad,
-    empty,
-    good,
-    key,
-    result,
-    spec,
-    staged,
-)
+from .stage import ALICE, AT_ONCE_S, BOB, HOUR_S, Stage, bad, empty, good, key, result, spec, staged
 
 RUNS: Final = int(os.environ.get("RECORDLEDGER_TEST_MACHINE_RUNS", "15"))
 STEPS: Final = 15

@@ -25,15 +25,15 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from recordledger.domain.attempts import attempts
 from recordledger.domain.errors import CircularFamily, OperationNotFound
-from recordledger.domain.events import Kind, Priority, ResultAdopted
-from recordledger.domain.propagation import Action
-from recordledger.domain.status import Status
+from recordledger.domain.records.attempts import attempts
+from recordledger.domain.records.events import Kind, Priority, ResultAdopted
+from recordledger.domain.records.propagation import Action
+from recordledger.domain.records.status import Status
 from recordledger.projections.management import Order, manage
 from recordledger.projections.queries import get_records
+from tests.domain.records.test_propagation import naive
 from tests.domain.specification import ROWS
-from tests.domain.test_propagation import naive
 
 from .invariants import violations
 from .stage import ALICE, Stage, bad, good

@@ -18,8 +18,31 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from pydantic import AwareDatetime, BaseModel
 
-from recordledger.domain import events as e
-from recordledger.domain.access import TOKEN_EVENTS, Role, TokenIssued, TokenRevoked
+from recordledger.domain.admin.access import TOKEN_EVENTS, Role, TokenIssued, TokenRevoked
+from recordledger.domain.admin.divergence import (
+    DIVERGENCE_EVENTS,
+    DivergenceFound,
+    DivergenceGone,
+    DivergenceRepaired,
+    Fault,
+)
+from recordledger.domain.admin.job import (
+    JOB_EVENTS,
+    JobAdvanced,
+    JobCancelled,
+    JobCancelRequested,
+    JobFinished,
+    JobSubmitted,
+)
+from recordledger.domain.admin.webhook import (
+    WEBHOOK_EVENTS,
+    WebhookAdded,
+    WebhookChanged,
+    WebhookDisabled,
+    WebhookEnabled,
+    WebhookFilter,
+    WebhookRemoved,
+)
 from recordledger.domain.dataset import (
     DATASET_EVENTS,
     DatasetCreated,
@@ -35,24 +58,17 @@ from recordledger.domain.dataset import (
     SpecificationRemoved,
     VersionLocked,
 )
-from recordledger.domain.divergence import (
-    DIVERGENCE_EVENTS,
-    DivergenceFound,
-    DivergenceGone,
-    DivergenceRepaired,
-    Fault,
-)
 from recordledger.domain.errors import UnknownEvent, UnreadableEvent
-from recordledger.domain.events import RECORD_EVENTS, Event, Kind, Outcome, Payload, Priority
-from recordledger.domain.job import (
-    JOB_EVENTS,
-    JobAdvanced,
-    JobCancelled,
-    JobCancelRequested,
-    JobFinished,
-    JobSubmitted,
+from recordledger.domain.records import events as e
+from recordledger.domain.records.events import (
+    RECORD_EVENTS,
+    Event,
+    Kind,
+    Outcome,
+    Payload,
+    Priority,
 )
-from recordledger.domain.manager import (
+from recordledger.domain.routing.manager import (
     MANAGER_EVENTS,
     ManagerDeactivated,
     ManagerDeclaredLost,
@@ -64,15 +80,6 @@ from recordledger.domain.manager import (
     ProgramSuspended,
 )
 from recordledger.domain.streams import ID_MAX, Stream, stream_uuid
-from recordledger.domain.webhook import (
-    WEBHOOK_EVENTS,
-    WebhookAdded,
-    WebhookChanged,
-    WebhookDisabled,
-    WebhookEnabled,
-    WebhookFilter,
-    WebhookRemoved,
-)
 from recordledger.projections.mapper import (
     EVENT_TYPES,
     VERSION_KEY,

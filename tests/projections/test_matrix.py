@@ -8,8 +8,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Final
 
-from recordledger.domain.propagation import Action
-from recordledger.domain.status import Status
+from recordledger.domain.records.propagation import Action
+from recordledger.domain.records.status import Status
 from recordledger.projections.dispatch import lose_silent_managers, relinquish
 from recordledger.projections.management import Order, manage
 from recordledger.projections.queries import get_records

@@ -7,11 +7,11 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from recordledger.domain import events as e
 from recordledger.domain.errors import IdempotencyConflict, OperationNotFound
-from recordledger.domain.events import Priority
-from recordledger.domain.propagation import Action
-from recordledger.domain.status import Status
+from recordledger.domain.records import events as e
+from recordledger.domain.records.events import Priority
+from recordledger.domain.records.propagation import Action
+from recordledger.domain.records.status import Status
 from recordledger.projections import comments, operations
 from recordledger.projections.dispatch import relinquish
 from recordledger.projections.management import Managed, Order, manage

@@ -13,11 +13,11 @@ import pytest
 from psycopg import Rollback
 from psycopg.sql import SQL, Identifier, Literal
 
-from recordledger.domain.events import Kind, Payload, Priority, ServiceIterated
-from recordledger.domain.record import Record
-from recordledger.domain.status import Status
+from recordledger.domain.records.events import Kind, Payload, Priority, ServiceIterated
+from recordledger.domain.records.record import Record
+from recordledger.domain.records.status import Status
+from recordledger.domain.routing.why import BEFORE_MAX
 from recordledger.domain.streams import Stream, stream_uuid
-from recordledger.domain.why import BEFORE_MAX
 from recordledger.projections import (
     claim_queue,
     datasets,

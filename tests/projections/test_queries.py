@@ -9,10 +9,10 @@ from typing import Any, Final
 import pytest
 import zstandard
 
-from recordledger.domain import events as e
 from recordledger.domain.errors import InvalidInput, RecordNotFound, TooLarge
-from recordledger.domain.record import Record
-from recordledger.domain.status import Status
+from recordledger.domain.records import events as e
+from recordledger.domain.records.record import Record
+from recordledger.domain.records.status import Status
 from recordledger.projections.payloads import compress, decompress
 from recordledger.projections.queries import (
     RecordFilter,

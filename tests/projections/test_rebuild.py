@@ -13,7 +13,6 @@ from typing import Final, LiteralString
 
 import pytest
 
-from recordledger.domain import events as e
 from recordledger.domain.errors import (
     ImpossibleHistory,
     InvalidInput,
@@ -21,7 +20,8 @@ from recordledger.domain.errors import (
     SchemaMismatch,
     StoreUnavailable,
 )
-from recordledger.domain.propagation import Action
+from recordledger.domain.records import events as e
+from recordledger.domain.records.propagation import Action
 from recordledger.projections import replay
 from recordledger.projections.database import DEFAULT_SCHEMA
 from recordledger.projections.queries import counts

@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import pytest
 
-from recordledger.domain import events as e
 from recordledger.domain.errors import (
     NoteBroken,
     NotSealedYet,
@@ -18,9 +17,10 @@ from recordledger.domain.errors import (
     RecordNotFound,
     SealBroken,
 )
-from recordledger.domain.fingerprint import digest_of
-from recordledger.domain.propagation import Action
-from recordledger.domain.status import Status
+from recordledger.domain.records import events as e
+from recordledger.domain.records.propagation import Action
+from recordledger.domain.records.status import Status
+from recordledger.domain.specs.fingerprint import digest_of
 from recordledger.projections.queries import history, ledger_id
 from recordledger.projections.receipts import make_receipt, verify_receipt
 from recordledger.projections.seals import change_key, seal_next

@@ -10,8 +10,8 @@ from psycopg.errors import ReadOnlySqlTransaction
 from psycopg.rows import TupleRow
 from psycopg.sql import SQL, Identifier
 
-from recordledger.domain import events as e
 from recordledger.domain.errors import BeforeTheBeginning, FutureMoment, InvalidInput
+from recordledger.domain.records import events as e
 from recordledger.projections.database import cursor_of
 from recordledger.projections.reconstruction import keep, position_at, position_of, replay_to
 from recordledger.projections.replay import PROJECTIONS

@@ -17,16 +17,16 @@ from hypothesis import given as for_all
 from hypothesis import strategies as st
 from psycopg.sql import SQL, Identifier
 
-from recordledger.domain import events as e
-from recordledger.domain.access import Role
+from recordledger.domain.admin.access import Role
+from recordledger.domain.admin.webhook import WebhookFilter
 from recordledger.domain.errors import ImpossibleHistory, UnknownEvent, UnreadableEvent
-from recordledger.domain.events import Event
-from recordledger.domain.policies import Policies
-from recordledger.domain.propagation import Action
-from recordledger.domain.record import Record
-from recordledger.domain.status import Status
+from recordledger.domain.records import events as e
+from recordledger.domain.records.events import Event
+from recordledger.domain.records.policies import Policies
+from recordledger.domain.records.propagation import Action
+from recordledger.domain.records.record import Record
+from recordledger.domain.records.status import Status
 from recordledger.domain.streams import Stream, stream_uuid
-from recordledger.domain.webhook import WebhookFilter
 from recordledger.projections import records, webhook_edits
 from recordledger.projections.bulk import AT_ONCE_MAX
 from recordledger.projections.bulk import order as bulk_order

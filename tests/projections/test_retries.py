@@ -8,11 +8,11 @@ from typing import Final
 
 import pytest
 
-from recordledger.domain import events as e
-from recordledger.domain.propagation import Action
-from recordledger.domain.record import RETRY_POLICY, fold
-from recordledger.domain.retries import Retry
-from recordledger.domain.status import Status
+from recordledger.domain.records import events as e
+from recordledger.domain.records.propagation import Action
+from recordledger.domain.records.record import RETRY_POLICY, fold
+from recordledger.domain.records.retries import Retry
+from recordledger.domain.records.status import Status
 from recordledger.projections.policies import end_retry_pauses
 
 from .stage import Held, Stage, bad, together

@@ -7,12 +7,12 @@ from typing import Final
 
 import pytest
 
-from recordledger.domain import events as e
-from recordledger.domain.attempts import attempts
 from recordledger.domain.errors import ManagerNotFound, NotYourManager
-from recordledger.domain.events import Event
-from recordledger.domain.record import RETRY_POLICY
-from recordledger.domain.status import Status
+from recordledger.domain.records import events as e
+from recordledger.domain.records.attempts import attempts
+from recordledger.domain.records.events import Event
+from recordledger.domain.records.record import RETRY_POLICY
+from recordledger.domain.records.status import Status
 from recordledger.projections.dispatch import (
     ReturnAnswer,
     ReturnedResult,

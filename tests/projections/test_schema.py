@@ -14,12 +14,12 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from recordledger.domain.access import Role
+from recordledger.domain.admin.access import Role
+from recordledger.domain.admin.webhook import WebhookState
 from recordledger.domain.errors import SchemaMismatch, StoreUnavailable
-from recordledger.domain.events import Kind
-from recordledger.domain.manager import ManagerState
-from recordledger.domain.status import Status
-from recordledger.domain.webhook import WebhookState
+from recordledger.domain.records.events import Kind
+from recordledger.domain.records.status import Status
+from recordledger.domain.routing.manager import ManagerState
 from recordledger.projections import schema, timeline
 from recordledger.projections.database import DEFAULT_SCHEMA, connect
 from recordledger.projections.embedded import EmbeddedPostgres

@@ -11,10 +11,10 @@ import psycopg
 import pytest
 
 from recordledger.domain.errors import InvalidInput, SealBroken, SealKeyRefused, StoreUnavailable
-from recordledger.domain.merkle import leaf_hash, require_consistent
-from recordledger.domain.notes import SigningKey
-from recordledger.domain.propagation import Action
-from recordledger.domain.seals import Checkpoint, leaf_of, origin_of
+from recordledger.domain.proof.merkle import leaf_hash, require_consistent
+from recordledger.domain.proof.notes import SigningKey
+from recordledger.domain.proof.seals import Checkpoint, leaf_of, origin_of
+from recordledger.domain.records.propagation import Action
 from recordledger.projections import seals
 from recordledger.projections.audit import audit
 from recordledger.projections.queries import ledger_id

@@ -12,17 +12,11 @@ from typing import Final, LiteralString, NamedTuple
 import pytest
 from psycopg.sql import SQL, Identifier
 
-from recordledger.domain import events as e
-from recordledger.domain.propagation import Action
-from recordledger.domain.status import Status
+from recordledger.domain.records import events as e
+from recordledger.domain.records.propagation import Action
+from recordledger.domain.records.status import Status
 from recordledger.domain.streams import Stream
-from recordledger.projections import (
-    block_audit,
-    divergences,
-    event_log,
-    self_audit,
-    user_blocks,
-)
+from recordledger.projections import block_audit, divergences, event_log, self_audit, user_blocks
 from recordledger.projections.bulk import AT_ONCE_MAX
 from recordledger.projections.bulk import order as bulk_order
 from recordledger.projections.counted import COUNTED

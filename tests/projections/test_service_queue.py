@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from recordledger.domain import events as e
 from recordledger.domain.errors import Superseded
-from recordledger.domain.events import Kind, Priority
-from recordledger.domain.propagation import Action
-from recordledger.domain.service_rules import Fault, Limits
-from recordledger.domain.status import Status
+from recordledger.domain.records import events as e
+from recordledger.domain.records.events import Kind, Priority
+from recordledger.domain.records.propagation import Action
+from recordledger.domain.records.status import Status
+from recordledger.domain.specs.service_rules import Fault, Limits
 from recordledger.projections import service_queue, service_steps
 from recordledger.projections.service_steps import Iteration, NewChild, Place
 from recordledger.projections.submission import NewRecord, create_records

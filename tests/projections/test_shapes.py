@@ -19,9 +19,9 @@ import msgpack
 import pytest
 from pydantic import AwareDatetime, BaseModel
 
-from recordledger.domain import events as e
 from recordledger.domain.errors import UnknownEvent
-from recordledger.domain.events import Event, Priority
+from recordledger.domain.records import events as e
+from recordledger.domain.records.events import Event, Priority
 from recordledger.projections.mapper import EVENT_TYPES, VERSION_KEY
 from recordledger.projections.upcasters import UPCASTERS, Shape
 

@@ -9,10 +9,10 @@ from typing import Final
 
 import pytest
 
-from recordledger.domain import events as e
-from recordledger.domain.events import Event, Priority
-from recordledger.domain.record import fold
-from recordledger.domain.status import Status
+from recordledger.domain.records import events as e
+from recordledger.domain.records.events import Event, Priority
+from recordledger.domain.records.record import fold
+from recordledger.domain.records.status import Status
 from recordledger.projections.dispatch import return_results
 from recordledger.projections.ledger import Operation
 from recordledger.projections.payloads import payload_of, store

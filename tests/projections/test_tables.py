@@ -10,7 +10,7 @@ from typing import Any, Final
 import pytest
 
 from recordledger.domain.errors import InvalidInput, LibraryMissing
-from recordledger.domain.events import Commented
+from recordledger.domain.records.events import Commented
 from recordledger.projections import parquet, tables
 from recordledger.projections.parquet import TableWriter, schema_of
 from recordledger.projections.payloads import keep

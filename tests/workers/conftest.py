@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from recordledger.api.client import Client
 from recordledger.api.server import Server
 from recordledger.api.settings import Settings
-from recordledger.domain.access import Role
+from recordledger.domain.admin.access import Role
 from recordledger.projections.gate import issue_token
 from recordledger.projections.ledger import Ledger
 from recordledger.workers.cli import main

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from recordledger.domain.events import Kind
-from recordledger.domain.service import (
+from recordledger.domain.records.events import Kind
+from recordledger.domain.specs.service import (
     Broken,
     Child,
     Done,

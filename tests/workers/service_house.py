@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from recordledger.domain.events import Kind, Priority
-from recordledger.domain.fingerprint import specify
-from recordledger.domain.status import Status
+from recordledger.domain.records.events import Kind, Priority
+from recordledger.domain.records.status import Status
+from recordledger.domain.specs.fingerprint import specify
 from recordledger.projections import queries
 from recordledger.projections.submission import NewRecord, create_records
 from recordledger.workers.service_registry import AnyService, ServiceRegistry

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from click.testing import CliRunner, Result
 
-from recordledger.domain import events as e
+from recordledger.domain.records import events as e
 from recordledger.workers.cli import main
 from tests.projections.stage import Stage, good, staged
 from tests.projections.test_replay import damage

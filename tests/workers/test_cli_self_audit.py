@@ -10,7 +10,7 @@ import pytest
 
 from recordledger import AsyncClient, Client
 from recordledger.api.client import InvalidArgument, Refused
-from recordledger.domain.access import Role
+from recordledger.domain.admin.access import Role
 from recordledger.projections.database import connect
 from recordledger.projections.self_audit import SelfAudit
 from tests.api.service import Service, Visit, is_problem, task

@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from recordledger.domain.errors import SealBroken, SealKeyRefused
-from recordledger.domain.notes import SigningKey, VerifierKey
-from recordledger.domain.seals import Checkpoint
+from recordledger.domain.proof.notes import SigningKey, VerifierKey
+from recordledger.domain.proof.seals import Checkpoint
 from recordledger.projections.receipts import make_receipt
 from recordledger.projections.seals import newest_checkpoint, newest_seal
 from recordledger.workers.cli import main

@@ -20,11 +20,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from recordledger.domain import events as e
 from recordledger.domain.errors import OperationNotFound, Superseded
-from recordledger.domain.events import Kind
-from recordledger.domain.propagation import Action
-from recordledger.domain.status import Status
+from recordledger.domain.records import events as e
+from recordledger.domain.records.events import Kind
+from recordledger.domain.records.propagation import Action
+from recordledger.domain.records.status import Status
 from recordledger.projections.queries import get_records
 from tests.postgres import new_database
 from tests.projections.invariants import violations

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from recordledger.domain import events as e
 from recordledger.domain.errors import Superseded
-from recordledger.domain.events import Priority
-from recordledger.domain.propagation import Action
-from recordledger.domain.service_rules import Limits
-from recordledger.domain.status import Status
+from recordledger.domain.records import events as e
+from recordledger.domain.records.events import Priority
+from recordledger.domain.records.propagation import Action
+from recordledger.domain.records.status import Status
+from recordledger.domain.specs.service_rules import Limits
 from tests.postgres import new_database
 from tests.projections.stage import ALICE, Stage, empty, staged
 

@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from recordledger.api.client import Client, NotFound, Refused
-from recordledger.domain.access import Role
+from recordledger.domain.admin.access import Role
 from tests.api.service import Service, Visit, is_problem
 from tests.projections.stage import Stage
 

@@ -18,9 +18,9 @@ from pydantic_core import from_json, to_json
 
 from recordledger.api.rendering import log_out
 from recordledger.api.webhook_sender import Sender, shown_secret
-from recordledger.domain.addresses import parse_allowed
-from recordledger.domain.propagation import Action
-from recordledger.domain.webhook import WebhookFilter
+from recordledger.domain.admin.addresses import parse_allowed
+from recordledger.domain.admin.webhook import WebhookFilter
+from recordledger.domain.records.propagation import Action
 from recordledger.projections import event_log, webhook_edits, webhook_queue
 from recordledger.projections.webhook_edits import Seen
 from recordledger.workers import webhooks

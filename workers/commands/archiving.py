@@ -11,7 +11,7 @@ from uuid import UUID
 
 import click
 
-from recordledger.domain.status import Status
+from recordledger.domain.records.status import Status
 
 from .databases import DATABASE_SCHEMA, DATABASE_URL, HOME, open_ledger, running_database
 from .selecting import RECORD_ID

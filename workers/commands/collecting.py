@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import click
 
-from recordledger.domain.status import Status
+from recordledger.domain.records.status import Status
 
 from .terminal import JSON, json_object, print_json, print_table, says_what_is_wrong
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import click
 
-from recordledger.domain.status import Status
+from recordledger.domain.records.status import Status
 
 from .terminal import JSON, print_json, print_table, says_what_is_wrong
 

@@ -22,7 +22,7 @@ from .selecting import RECORD_ID
 from .terminal import JSON, print_json, says_what_is_wrong
 
 if TYPE_CHECKING:
-    from recordledger.domain.notes import VerifierKey
+    from recordledger.domain.proof.notes import VerifierKey
     from recordledger.projections.verification import Verification
 
 _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -153,7 +153,7 @@ def verify(
 
     Exit status is 0 when everything is as it was sealed, and 1 when it is not.
     """
-    from recordledger.domain.notes import VerifierKey
+    from recordledger.domain.proof.notes import VerifierKey
 
     if receipt is not None and (checkpoints or consistency):
         raise click.UsageError("a receipt is verified by itself")
@@ -201,8 +201,8 @@ def _verify_receipt(path: Path, keys: tuple[str, ...], result: Path | None, as_j
 def _verify_consistency(old: Path, new: Path, keys: list[VerifierKey]) -> None:
     from recordledger.api.client import Client
     from recordledger.domain.errors import ProofBroken
-    from recordledger.domain.merkle import require_consistent
-    from recordledger.domain.seals import Checkpoint
+    from recordledger.domain.proof.merkle import require_consistent
+    from recordledger.domain.proof.seals import Checkpoint
 
     from ..sealing import read_note
 

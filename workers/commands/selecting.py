@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from recordledger.domain.status import Status
+from recordledger.domain.records.status import Status
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from recordledger.domain.status import Status
+from recordledger.domain.records.status import Status
 
 from .selecting import RECORD_ID
 from .terminal import JSON, json_object, print_json, says_what_is_wrong

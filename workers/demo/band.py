@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from recordledger.api.client import Client, ClientError
-from recordledger.domain.status import Status
+from recordledger.domain.records.status import Status
 
 from ..commands.services import follow
 from .functions import available_engine

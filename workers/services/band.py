@@ -20,7 +20,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from recordledger.domain.service import Broken, Child, Done, Ended, Now, Service, Step, Wait
+from recordledger.domain.specs.service import Broken, Child, Done, Ended, Now, Service, Step, Wait
 
 from .coordinates import Coordinates, Vector, dot, flatten, largest, like, minus, norm, plus, times
 from .coordinates import shape as shape_of

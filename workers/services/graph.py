@@ -15,9 +15,18 @@ from typing import Annotated, Any, ClassVar, Final, Self, cast
 
 from pydantic import AwareDatetime, BaseModel, Field, model_validator
 
-from recordledger.domain.events import Payload
-from recordledger.domain.service import Broken, Done, Ended, Now, Reference, Service, Step, Wait
-from recordledger.domain.status import Status
+from recordledger.domain.records.events import Payload
+from recordledger.domain.records.status import Status
+from recordledger.domain.specs.service import (
+    Broken,
+    Done,
+    Ended,
+    Now,
+    Reference,
+    Service,
+    Step,
+    Wait,
+)
 
 from .task import Kept, Name, ResultUnusable, Specified, Task, result_of, short, shown
 from .task import Step as PathStep

@@ -19,7 +19,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from recordledger.domain.service import Broken, Done, Now, Service, Step, Wait
+from recordledger.domain.specs.service import Broken, Done, Now, Service, Step, Wait
 
 from .coordinates import Coordinates, flatten, largest, like
 from .task import Computed, GradientTask, Kept, ResultUnusable, Specified, closeness

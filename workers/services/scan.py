@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from recordledger.domain.service import Broken, Done, Ended, Now, Service, Step, Wait
+from recordledger.domain.specs.service import Broken, Done, Ended, Now, Service, Step, Wait
 
 from .task import Kept, ResultUnusable, Specified, Task, found_at, result_of, short, shown
 from .task import Step as PathStep

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from recordledger.domain.events import Kind, Priority
-from recordledger.domain.fingerprint import FUNCTION_CHARACTERS_MAX, FUNCTION_PATTERN
-from recordledger.domain.service import Broken, Child, Ended
+from recordledger.domain.records.events import Kind, Priority
+from recordledger.domain.specs.fingerprint import FUNCTION_CHARACTERS_MAX, FUNCTION_PATTERN
+from recordledger.domain.specs.service import Broken, Child, Ended
 
 from .coordinates import Coordinates, flatten
 

@@ -17,9 +17,18 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, cast
 
-from recordledger.domain.events import Kind, Payload
-from recordledger.domain.service import Broken, Child, Done, Ended, Now, Reference, Service, Wait
-from recordledger.domain.status import Status
+from recordledger.domain.records.events import Kind, Payload
+from recordledger.domain.records.status import Status
+from recordledger.domain.specs.service import (
+    Broken,
+    Child,
+    Done,
+    Ended,
+    Now,
+    Reference,
+    Service,
+    Wait,
+)
 
 ROOT: Final = Path(__file__).resolve().parents[3]
 BEGIN: Final = datetime(2026, 3, 1, 12, tzinfo=UTC)

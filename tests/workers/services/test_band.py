@@ -9,8 +9,8 @@ from typing import Any, Final
 import pytest
 from pydantic import ValidationError
 
-from recordledger.domain.service import Ended, Now, Wait
-from recordledger.domain.status import Status
+from recordledger.domain.records.status import Status
+from recordledger.domain.specs.service import Ended, Now, Wait
 from recordledger.workers.demo.gradients import mueller_brown
 from recordledger.workers.services.band import (
     BandSpec,

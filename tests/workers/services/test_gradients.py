@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import pytest
 
-from recordledger.domain.service import Service
+from recordledger.domain.specs.service import Service
 from recordledger.workers.demo.band import SERVICE, draw_band, neb_specification
 from recordledger.workers.demo.gradients import harmonic_well, mueller_brown, rosenbrock
 from recordledger.workers.services.band import BandSpec

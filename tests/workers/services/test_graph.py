@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from recordledger.domain.service import Reference
+from recordledger.domain.specs.service import Reference
 from recordledger.workers.services.graph import GraphSpec
 
 from .driver import Driver, Ran

@@ -9,7 +9,7 @@ from typing import Any, Final
 import pytest
 from pydantic import ValidationError
 
-from recordledger.domain.events import Priority
+from recordledger.domain.records.events import Priority
 from recordledger.workers.services.scan import ScanSpec
 
 from .driver import ChildError, Driver

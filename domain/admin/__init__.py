@@ -1,0 +1,1 @@
+"""What administrators see to: tokens, jobs, webhooks, and divergences of the tables."""

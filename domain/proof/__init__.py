@@ -1,0 +1,1 @@
+"""Proof that nobody rewrote the past: Merkle trees, signed notes, seals."""

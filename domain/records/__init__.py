@@ -1,0 +1,1 @@
+"""What may happen to a record: its statuses, events, commands, decisions and their propagation."""

@@ -1,0 +1,1 @@
+"""Which manager gets which task, and why a record waits."""

@@ -1,0 +1,1 @@
+"""What is to be computed: specifications, their fingerprints, references, and services."""
