@@ -13,7 +13,7 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 
 from recordledger.domain.admin.access import PERMISSIONS, Permission, Role
-from recordledger.projections.gate import authenticate, token_hash
+from recordledger.projections.actions.tokens import authenticate, token_hash
 from recordledger.projections.ledger import Ledger
 
 from .errors import Forbidden, Unauthenticated

@@ -14,8 +14,7 @@ from recordledger.domain.errors import InvalidInput
 from recordledger.domain.records.events import Outcome
 from recordledger.domain.specs.fingerprint import canonical_json
 from recordledger.domain.specs.references import MARK_BYTES, ReferenceBroken, references_in, resolve
-from recordledger.projections import queries
-from recordledger.projections.dispatch import (
+from recordledger.projections.actions.managing import (
     ClaimAnswer,
     ClaimedTask,
     ReturnedResult,
@@ -24,7 +23,8 @@ from recordledger.projections.dispatch import (
     return_results,
 )
 from recordledger.projections.ledger import Ledger
-from recordledger.projections.payloads import payload_of
+from recordledger.projections.reading import queries
+from recordledger.projections.tables.payloads import payload_of
 
 from .desk import Call
 from .schemas import ClaimRequest

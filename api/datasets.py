@@ -20,13 +20,14 @@ from recordledger.domain.records.retries import parse_retry
 from recordledger.domain.records.status import Status
 from recordledger.domain.routing.lanes import parse_requirements, parse_tag
 from recordledger.domain.specs.fingerprint import canonical_json, specify
-from recordledger.projections import as_of, datasets, payloads
-from recordledger.projections.as_of import Moment
-from recordledger.projections.database import Db
-from recordledger.projections.dataset_edits import NewEntry, Selection
-from recordledger.projections.datasets import Content, Entry
+from recordledger.projections.actions.dataset_edits import NewEntry, Selection
 from recordledger.projections.ledger import Ledger
-from recordledger.projections.queries import DatasetCells
+from recordledger.projections.reading import as_of
+from recordledger.projections.reading.as_of import Moment
+from recordledger.projections.reading.queries import DatasetCells
+from recordledger.projections.store.database import Db
+from recordledger.projections.tables import datasets, payloads
+from recordledger.projections.tables.datasets import Content, Entry
 
 from .errors import refusal_of
 from .schemas import EntryIn, RecordQuery, SpecificationIn, WhichCells

@@ -20,9 +20,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from recordledger.domain.errors import InvalidInput, SchemaMismatch, StoreUnavailable
-from recordledger.projections import queries, schema
-from recordledger.projections.idempotency import RequestKey
 from recordledger.projections.ledger import Ledger
+from recordledger.projections.reading import queries
+from recordledger.projections.tables import schema
+from recordledger.projections.tables.idempotency import RequestKey
 
 from .auth import Doorkeeper, Visitor
 from .errors import refusal_of

@@ -27,10 +27,10 @@ from starlette.types import Receive, Scope, Send
 from recordledger.domain.errors import LedgerError, StoreUnavailable
 from recordledger.domain.records.events import Erased
 from recordledger.domain.streams import Stream
-from recordledger.projections import event_log, queries
-from recordledger.projections.event_log import Bell, EventFilter, Labels
 from recordledger.projections.ledger import Ledger, Placed
-from recordledger.projections.mapper import Recorded
+from recordledger.projections.log.mapper import Recorded
+from recordledger.projections.reading import event_log, queries
+from recordledger.projections.reading.event_log import Bell, EventFilter, Labels
 
 from .errors import TooManyFollowers
 from .rendering import log_out

@@ -11,7 +11,7 @@ from fastapi import Depends, Query
 from pydantic import AwareDatetime
 
 from recordledger.domain.errors import InvalidInput
-from recordledger.projections import event_log
+from recordledger.projections.reading import event_log
 
 from .schemas import ShortText
 

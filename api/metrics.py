@@ -11,10 +11,11 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from recordledger.domain.errors import LedgerError
-from recordledger.projections import queries, self_audit
 from recordledger.projections.ledger import Ledger
-from recordledger.projections.replay import PROJECTIONS
-from recordledger.projections.self_audit import SelfAuditState
+from recordledger.projections.reading import queries
+from recordledger.projections.replay.replay import PROJECTIONS
+from recordledger.projections.self_audit import self_audit
+from recordledger.projections.self_audit.self_audit import SelfAuditState
 
 log = logging.getLogger(__name__)
 

@@ -16,10 +16,10 @@ from recordledger.domain.records.attempts import Attempt, attempts
 from recordledger.domain.records.events import Commented, Erased, Event, Outcome, Payload
 from recordledger.domain.records.record import Record
 from recordledger.domain.streams import Stream
-from recordledger.projections import event_log, queries
+from recordledger.projections.actions.service_steps import output_of
 from recordledger.projections.ledger import Ledger, Placed
-from recordledger.projections.payloads import said
-from recordledger.projections.service_steps import output_of
+from recordledger.projections.reading import event_log, queries
+from recordledger.projections.tables.payloads import said
 
 from .schemas import AttemptInclude, Include
 

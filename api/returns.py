@@ -14,8 +14,8 @@ from pydantic_core import from_json, to_json
 from recordledger.domain.errors import InvalidInput, TooLarge
 from recordledger.domain.records.events import Outcome, Payload
 from recordledger.domain.specs.fingerprint import NESTING_MAX, canonical_json
-from recordledger.projections.dispatch import ReturnedResult, return_results
-from recordledger.projections.payloads import payload_of
+from recordledger.projections.actions.managing import ReturnedResult, return_results
+from recordledger.projections.tables.payloads import payload_of
 
 from .desk import Call
 from .errors import plain, refusal_of

@@ -13,7 +13,7 @@ from typing import Final
 import uvicorn
 
 from recordledger.domain.errors import StoreUnavailable
-from recordledger.projections import schema
+from recordledger.projections.tables import schema
 
 from .app import create_app
 from .desk import Desk

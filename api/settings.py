@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from recordledger.domain.admin.addresses import Allowed, parse_allowed
 from recordledger.domain.records.policies import Policies
 from recordledger.domain.routing.breaker import INPUT_ERRORS, Breaker
-from recordledger.projections.database import DEFAULT_SCHEMA
+from recordledger.projections.store.database import DEFAULT_SCHEMA
 
 ENV_PREFIX: Final = "RECORDLEDGER_"
 _MIB: Final = 1024 * 1024

@@ -11,7 +11,7 @@ from recordledger.domain.records.events import Kind, Priority
 from recordledger.domain.records.retries import parse_retry
 from recordledger.domain.routing.lanes import parse_requirements, parse_tag
 from recordledger.domain.specs.fingerprint import specify
-from recordledger.projections.submission import NewRecord, Submitted, create_records
+from recordledger.projections.actions.submission import NewRecord, Submitted, create_records
 
 from .desk import Call
 from .errors import plain, refusal_of

@@ -17,7 +17,7 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 
 from recordledger.domain.errors import InvalidInput, TooLarge
-from recordledger.projections.payloads import decompress
+from recordledger.projections.tables.payloads import decompress
 
 from .errors import MalformedBody, NotAcceptable, UnsupportedMediaType
 

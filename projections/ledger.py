@@ -32,7 +32,12 @@ from recordledger.domain.routing.lanes import Lane
 from recordledger.domain.routing.manager import Manager, evolve_manager
 from recordledger.domain.streams import Stream, stream_number, stream_uuid
 
-from . import (
+from .log.mapper import EventMapper, MsgpackTranscoder, Recorded
+from .log.recorder import LedgerRecorder, append
+from .log.user_blocks import runs_of
+from .store.database import DEFAULT_SCHEMA, Db, LedgerDatastore
+from .store.statements import statements
+from .tables import (
     claim_queue,
     comments,
     datasets,
@@ -40,28 +45,23 @@ from . import (
     families,
     idempotency,
     jobs,
+    late_results,
     managers,
     operations,
     origins,
     payloads,
     records,
-    rescues,
     service_queue,
     status_counts,
     tokens,
     webhooks,
 )
-from .database import DEFAULT_SCHEMA, Db, LedgerDatastore
-from .idempotency import RequestKey
-from .lanes import LaneRegistry, UnknownLanes
-from .mapper import EventMapper, MsgpackTranscoder, Recorded
-from .recorder import LedgerRecorder, append
-from .statements import statements
-from .user_blocks import runs_of
+from .tables.idempotency import RequestKey
+from .tables.lanes import LaneRegistry, UnknownLanes
 
 Answer = TypeVar("Answer")
 
-_SQL: Final = statements("ledger_events")
+_SQL: Final = statements("log.ledger_events")
 
 
 class Placed(NamedTuple):
@@ -457,7 +457,7 @@ def write_projections(
         service_queue.write(db, changes, happened)
         comments.write(db, changes, happened, texts)
         operations.write(db, happened)
-        rescues.write(db, happened)
+        late_results.write(db, happened)
     datasets.write(db, changes, changed_datasets, happened)
     divergences.write(db, happened)
     origins.write(db, happened)

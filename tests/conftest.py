@@ -27,7 +27,7 @@ def postgres_server_url() -> Iterator[str]:
 def migrated_template(postgres_server_url: str) -> Iterator[str]:
     """The name of a database with the ledger's schema and no rows, to copy from."""
     # Imported late, so that tests that need no schema do not need this module either.
-    from recordledger.projections.schema import migrate
+    from recordledger.projections.tables.schema import migrate
 
     with new_template(postgres_server_url, migrate) as name:
         yield name

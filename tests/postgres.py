@@ -20,7 +20,7 @@ import psycopg
 from psycopg import sql
 from psycopg.errors import InsufficientPrivilege, ObjectInUse
 
-from recordledger.projections.embedded import EmbeddedPostgres
+from recordledger.projections.store.embedded import EmbeddedPostgres
 
 DROP_TIMEOUT_S = 30.0
 URL_VARIABLE = "RECORDLEDGER_TEST_DATABASE_URL"

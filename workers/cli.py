@@ -635,7 +635,7 @@ def slurm_script(
 @says_what_is_wrong
 def migrate(database_url: str | None, database_schema: str) -> None:
     """Bring the database's schema up to date. Forward only; run it before `serve`."""
-    from recordledger.projections.schema import migrate as migrate_schema
+    from recordledger.projections.tables.schema import migrate as migrate_schema
 
     version = migrate_schema(given_url(database_url), database_schema)
     click.echo(f"The schema is version {version}.")
@@ -726,8 +726,8 @@ def past(home: Path | None, database_url: str | None, database_schema: str, rebu
     """
     from rich.progress import Progress
 
-    from recordledger.projections.queries import head
-    from recordledger.projections.timeline import advance, forget, how_far
+    from recordledger.projections.reading.queries import head
+    from recordledger.projections.reading.timeline import advance, forget, how_far
 
     ledger = open_ledger(running_database(home, database_url), database_schema)
     try:
@@ -782,7 +782,7 @@ def audit(
     from rich.console import Console
     from rich.progress import Progress
 
-    from recordledger.projections.audit import audit as audit_ledger
+    from recordledger.projections.proof.audit import audit as audit_ledger
 
     ledger = open_ledger(running_database(home, database_url), database_schema)
     try:

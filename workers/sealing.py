@@ -18,8 +18,7 @@ from recordledger.domain.errors import LedgerError, NoteBroken, SealBroken, Seal
 from recordledger.domain.proof.notes import SigningKey, VerifierKey
 from recordledger.domain.proof.seals import Checkpoint, origin_of
 from recordledger.projections.ledger import Ledger
-from recordledger.projections.queries import ledger_id
-from recordledger.projections.seals import (
+from recordledger.projections.proof.seals import (
     SEAL_EVENTS_MAX,
     Seal,
     change_key,
@@ -27,6 +26,7 @@ from recordledger.projections.seals import (
     newest_seal,
     seal_next,
 )
+from recordledger.projections.reading.queries import ledger_id
 
 SEAL_S: Final = 10.0
 CHECKPOINT_SUFFIX: Final = ".checkpoint"

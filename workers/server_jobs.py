@@ -15,10 +15,12 @@ from time import monotonic
 from typing import Final
 
 from recordledger.domain.errors import LedgerError
-from recordledger.projections import bulk, dispatch, idempotency, policies, timeline
-from recordledger.projections.election import Election
+from recordledger.projections.actions import bulk, managing, policies
 from recordledger.projections.ledger import Ledger
-from recordledger.projections.self_audit import EVERY_S, SHARE, SelfAudit
+from recordledger.projections.reading import timeline
+from recordledger.projections.self_audit.self_audit import EVERY_S, SHARE, SelfAudit
+from recordledger.projections.store.election import Election
+from recordledger.projections.tables import idempotency
 
 from .sealing import SEAL_S, Sealer
 
@@ -50,7 +52,7 @@ class Job:
 
 def reap_leases(ledger: Ledger) -> str | None:
     """Give back the tasks of managers whose lease ran out: they wait again, at their old place."""
-    lost = dispatch.lose_silent_managers(ledger)
+    lost = managing.lose_silent_managers(ledger)
     if not lost:
         return None
     n_records = sum(map(len, lost.values()))

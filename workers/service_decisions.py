@@ -28,8 +28,8 @@ from recordledger.domain.specs.service_rules import (
     require_version,
     standing_of,
 )
-from recordledger.projections.service_steps import Iteration, NewChild, Situation
-from recordledger.projections.submission import NewRecord
+from recordledger.projections.actions.service_steps import Iteration, NewChild, Situation
+from recordledger.projections.actions.submission import NewRecord
 
 from .capture import readable
 from .service_registry import AnyService

@@ -24,10 +24,12 @@ from recordledger.domain.errors import LedgerError, Superseded
 from recordledger.domain.records.events import Outcome
 from recordledger.domain.specs.service import Broken, Done, Step, Wait
 from recordledger.domain.specs.service_rules import Fault, Limits
-from recordledger.projections import queries, service_queue, service_steps
+from recordledger.projections.actions import service_steps
+from recordledger.projections.actions.service_steps import Situation
 from recordledger.projections.ledger import Ledger
-from recordledger.projections.payloads import payload_of
-from recordledger.projections.service_steps import Situation
+from recordledger.projections.reading import queries
+from recordledger.projections.tables import service_queue
+from recordledger.projections.tables.payloads import payload_of
 
 from .capture import abridge, readable
 from .running import ERROR_TYPE_CHARACTERS_MAX, Report, describe, encode_result

@@ -34,11 +34,11 @@ from recordledger.api.client import NotConnected
 from recordledger.api.client.connection import read_connection, write_connection
 from recordledger.domain.admin.access import Role
 from recordledger.domain.errors import LedgerError
-from recordledger.projections import gate
-from recordledger.projections.database import DEFAULT_SCHEMA
-from recordledger.projections.embedded import EmbeddedPostgres
+from recordledger.projections.actions import tokens
 from recordledger.projections.ledger import Ledger
-from recordledger.projections.schema import migrate
+from recordledger.projections.store.database import DEFAULT_SCHEMA
+from recordledger.projections.store.embedded import EmbeddedPostgres
+from recordledger.projections.tables.schema import migrate
 
 log = logging.getLogger(__name__)
 
@@ -213,8 +213,8 @@ class Supervisor:
             log.warning("%s", error)
             kept = None
         token = kept.token if kept else None
-        if token is None or gate.authenticate(ledger, token) is None:
-            token = gate.issue_token(ledger, user, role).secret
+        if token is None or tokens.authenticate(ledger, token) is None:
+            token = tokens.issue_token(ledger, user, role).secret
         write_connection(folder, self.url, token)
         return token
 

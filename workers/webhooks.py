@@ -22,9 +22,10 @@ from pydantic_core import to_json
 from recordledger.api.rendering import log_out
 from recordledger.api.webhook_sender import EVENTS_TYPE, Result, Sender, message, new_message_id
 from recordledger.domain.errors import LedgerError, WebhookNotFound
-from recordledger.projections import event_log, webhook_edits, webhook_queue
+from recordledger.projections.actions import deliveries, webhooks
+from recordledger.projections.actions.deliveries import Task
 from recordledger.projections.ledger import Ledger
-from recordledger.projections.webhook_queue import Task
+from recordledger.projections.reading import event_log
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +94,7 @@ class Deliverer:
         Raises:
             StoreUnavailable: the database does not answer.
         """
-        for webhook_id in webhook_queue.due(ledger):
+        for webhook_id in deliveries.due(ledger):
             with self._lock:
                 if webhook_id in self._busy:
                     continue
@@ -131,12 +132,12 @@ class Deliverer:
         """Tell a webhook everything that there is, until something goes wrong."""
         settings, worker = self._settings, self._worker
         while not self._stop.is_set():
-            task = webhook_queue.take(ledger, webhook_id, worker, settings.lease_s)
+            task = deliveries.take(ledger, webhook_id, worker, settings.lease_s)
             if task is None:
                 return
             if not self._step(ledger, task):
                 return
-        webhook_queue.release(ledger, webhook_id, worker)
+        deliveries.release(ledger, webhook_id, worker)
 
     def _step(self, ledger: Ledger, task: Task) -> bool:
         """Send the next message; return whether to go on."""
@@ -144,14 +145,14 @@ class Deliverer:
         found = next_message(ledger, task)
         if not found.n_events:
             if found.upto > task.position:
-                return webhook_queue.pass_over(ledger, task, worker, found.upto)
-            webhook_queue.release(ledger, task.webhook_id, worker)
+                return deliveries.pass_over(ledger, task, worker, found.upto)
+            deliveries.release(ledger, task.webhook_id, worker)
             return False
         message_id = task.message_id or new_message_id()
-        if not webhook_queue.set_out(ledger, task, worker, message_id, found.upto):
+        if not deliveries.set_out(ledger, task, worker, message_id, found.upto):
             return False
         result = self._settings.sender.send(task.url, task.secret, message_id, found.body)
-        webhook_queue.note_attempt(
+        deliveries.note_attempt(
             ledger,
             task,
             message_id,
@@ -162,7 +163,7 @@ class Deliverer:
             error=result.error,
         )
         if result.has_arrived:
-            return webhook_queue.delivered(ledger, task, worker, message_id)
+            return deliveries.delivered(ledger, task, worker, message_id)
         self._failed(ledger, task, message_id, result)
         return False
 
@@ -171,14 +172,14 @@ class Deliverer:
         planned_s = settings.schedule_s[min(task.n_failures, len(settings.schedule_s) - 1)]
         pause_s = planned_s * random.uniform(1, 1 + _JITTER)  # noqa: S311 - not for secrets
         pause_s = max(pause_s, result.retry_after_s)
-        failing = webhook_queue.failed(ledger, task, self._worker, message_id, pause_s)
+        failing = deliveries.failed(ledger, task, self._worker, message_id, pause_s)
         if failing is None:
             return
         log.info("webhook %d: %s; again in %.0f s", task.webhook_id, result.error, pause_s)
         if not result.is_gone and failing.seconds < settings.failing_s:
             return
         try:
-            if webhook_edits.give_up(
+            if webhooks.give_up(
                 ledger, task.webhook_id, failing_since=failing.since, error=str(result.error)
             ):
                 log.warning("webhook %d is disabled: %s", task.webhook_id, result.error)

@@ -18,8 +18,8 @@ from .exchange import Operation, Session
 class Receipt:
     """All that has happened to a record, with the proof of it, as text of which every byte counts.
 
-    `recordledger verify` checks it, and so does `recordledger.projections.receipts.verify_receipt`:
-    neither needs a server.
+    `recordledger verify` checks it, and so does `verify_receipt` of the module
+    `recordledger.projections.proof.receipts`: neither needs a server.
     """
 
     record_id: int

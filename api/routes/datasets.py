@@ -14,10 +14,12 @@ from recordledger.domain.errors import InvalidInput, TooLarge
 from recordledger.domain.records.events import Priority
 from recordledger.domain.routing.lanes import parse_tag
 from recordledger.domain.streams import ID_MAX, Stream
-from recordledger.projections import dataset_edits, dataset_jobs, datasets, histories
-from recordledger.projections.dataset_edits import Edited, NewEntry, Who
-from recordledger.projections.dataset_jobs import Filled, Terms
+from recordledger.projections.actions import dataset_edits, dataset_filling
+from recordledger.projections.actions.dataset_edits import Edited, NewEntry, Who
+from recordledger.projections.actions.dataset_filling import Filled, Terms
 from recordledger.projections.ledger import Placed
+from recordledger.projections.reading import histories
+from recordledger.projections.tables import datasets
 
 from ..auth import Visitor, allowed
 from ..cursors import Listing, cursor_of, last_id_of, last_pair_of, pair_cursor_of
@@ -388,7 +390,7 @@ async def submit_dataset(request: Request, visitor: Submitter, dataset_id: Datas
             tag=None if asked.tag is None else parse_tag(asked.tag),
             priority=None if asked.priority is None else Priority[asked.priority],
         )
-        filled = dataset_jobs.submit(
+        filled = dataset_filling.submit(
             call.desk.ledger, dataset_id, selection_of(asked), terms, _who(call, asked.reason)
         )
         return _filled(filled, is_new=False)
@@ -490,7 +492,7 @@ async def clone_dataset(request: Request, visitor: Submitter, dataset_id: Datase
 
     def work(call: Call) -> Reply:
         asked = call.parse(CloneRequest)
-        filled = dataset_jobs.clone(
+        filled = dataset_filling.clone(
             call.desk.ledger,
             dataset_id,
             asked.name,

@@ -12,8 +12,8 @@ from starlette.responses import Response
 from recordledger.domain.admin.access import Permission
 from recordledger.domain.errors import InvalidInput
 from recordledger.domain.records.status import Status
-from recordledger.projections import diff
-from recordledger.projections.diff import Between, Change, ChangeFilter, Place
+from recordledger.projections.reading import diff
+from recordledger.projections.reading.diff import Between, Change, ChangeFilter, Place
 
 from ..auth import Visitor, allowed
 from ..cursors import diff_cursor_of, last_changed_id_of

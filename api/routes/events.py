@@ -12,8 +12,8 @@ from starlette.responses import Response
 from recordledger.domain.admin.access import Permission
 from recordledger.domain.errors import InvalidInput, StoreUnavailable
 from recordledger.domain.streams import ID_MAX
-from recordledger.projections import event_log
-from recordledger.projections.event_log import EventFilter
+from recordledger.projections.reading import event_log
+from recordledger.projections.reading.event_log import EventFilter
 
 from ..auth import Visitor, allowed, secret_of
 from ..desk import Call, desk_of

@@ -14,9 +14,11 @@ from recordledger.domain.errors import InvalidInput, RecordNotFound, TooLarge
 from recordledger.domain.records.events import Priority
 from recordledger.domain.records.propagation import Action
 from recordledger.domain.routing.lanes import parse_tag
-from recordledger.projections import bulk, comments, families, queries
-from recordledger.projections.bulk import Ordered
-from recordledger.projections.management import Order
+from recordledger.projections.actions import bulk
+from recordledger.projections.actions.bulk import Ordered
+from recordledger.projections.actions.operations import Order
+from recordledger.projections.reading import queries
+from recordledger.projections.tables import comments, families
 
 from ..auth import Visitor, allowed
 from ..cursors import Listing, cursor_of, last_id_of

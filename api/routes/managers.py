@@ -15,8 +15,10 @@ from recordledger.domain.routing.lanes import parse_programs, parse_tag
 from recordledger.domain.routing.manager import ManagerState
 from recordledger.domain.routing.matching import Seen
 from recordledger.domain.streams import ID_MAX, Stream
-from recordledger.projections import dispatch, managers, queries
-from recordledger.projections.dispatch import Registration
+from recordledger.projections.actions import managing
+from recordledger.projections.actions.managing import Registration
+from recordledger.projections.reading import queries
+from recordledger.projections.tables import managers
 
 from ..auth import Visitor, allowed
 from ..claims import give
@@ -99,7 +101,7 @@ async def heartbeat(request: Request, visitor: Computer, manager_id: ManagerIdIn
 
     def work(call: Call) -> Reply:
         held = {each.record_id: each.attempt for each in call.parse(HeartbeatRequest).held}
-        beaten = dispatch.heartbeat(call.desk.ledger, manager_id, held, user=visitor.actor)
+        beaten = managing.heartbeat(call.desk.ledger, manager_id, held, user=visitor.actor)
         stale = [
             {"record_id": record_id, "attempt": attempt} for record_id, attempt in beaten["stale"]
         ]
@@ -142,7 +144,7 @@ async def relinquish(request: Request, visitor: Computer, manager_id: ManagerIdI
 
     def work(call: Call) -> Reply:
         asked = call.parse(RelinquishRequest)
-        waiting = dispatch.relinquish(
+        waiting = managing.relinquish(
             call.desk.ledger,
             manager_id,
             {each.record_id: each.attempt for each in asked.attempts},
@@ -164,7 +166,7 @@ async def deactivate(request: Request, visitor: Computer, manager_id: ManagerIdI
     """End a manager; what it has waits again. Administrators can end anybody's."""
 
     def work(call: Call) -> Reply:
-        waiting = dispatch.deactivate_manager(
+        waiting = managing.deactivate_manager(
             call.desk.ledger,
             manager_id,
             actor=visitor.actor,
@@ -186,7 +188,7 @@ async def drain(request: Request, visitor: Computer, manager_id: ManagerIdInPath
     """Give a manager nothing more to do. Administrators can drain anybody's."""
 
     def work(call: Call) -> Reply:
-        state = dispatch.drain_manager(
+        state = managing.drain_manager(
             call.desk.ledger,
             manager_id,
             actor=visitor.actor,
@@ -208,7 +210,7 @@ async def programs(request: Request, visitor: Computer, manager_id: ManagerIdInP
     """Say what a manager has now; from then on it gets the tasks that these can run."""
 
     def work(call: Call) -> Reply:
-        changed = dispatch.report_programs(
+        changed = managing.report_programs(
             call.desk.ledger,
             manager_id,
             parse_programs(call.parse(ProgramsRequest).programs),
@@ -300,7 +302,7 @@ def _register(call: Call) -> Reply:
             f"heartbeat_s is {heartbeat_s:g} and lease_s is {lease_s:g}: the lease would run out "
             "between two signs of life; make heartbeat_s a quarter of lease_s"
         )
-    manager_id = dispatch.register_manager(
+    manager_id = managing.register_manager(
         call.desk.ledger,
         Registration(
             name=asked.name,

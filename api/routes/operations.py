@@ -15,8 +15,10 @@ from recordledger.domain.errors import InvalidInput, OperationNotFound
 from recordledger.domain.records.policies import ADOPT_LATE_RESULTS, AUTO_RESET, FAILED_AFTER
 from recordledger.domain.records.propagation import Action
 from recordledger.domain.streams import ID_MAX, Stream
-from recordledger.projections import bulk, histories, jobs, operations
-from recordledger.projections.operations import OperationRow
+from recordledger.projections.actions import bulk
+from recordledger.projections.reading import histories
+from recordledger.projections.tables import jobs, operations
+from recordledger.projections.tables.operations import OperationRow
 
 from ..auth import Visitor, allowed
 from ..cursors import (

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from recordledger.domain.admin.access import Permission
 from recordledger.domain.streams import ID_MAX, Stream
-from recordledger.projections import origins
+from recordledger.projections.tables import origins
 
 from ..auth import Visitor, allowed
 from ..cursors import Listing, last_pair_of, pair_cursor_of

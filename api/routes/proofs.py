@@ -12,8 +12,8 @@ from starlette.responses import Response
 
 from recordledger.domain.errors import NothingSealed
 from recordledger.domain.streams import ID_MAX
-from recordledger.projections import receipts, seals
 from recordledger.projections.ledger import Ledger
+from recordledger.projections.proof import receipts, seals
 
 from ..desk import Call, desk_of
 from ..schemas import ConsistencyAnswer

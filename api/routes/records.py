@@ -16,11 +16,11 @@ from recordledger.domain.errors import RecordNotFound
 from recordledger.domain.records.record import Record
 from recordledger.domain.records.timeline import periods
 from recordledger.domain.streams import ID_MAX, Stream
-from recordledger.projections import as_of as past
-from recordledger.projections import queries
-from recordledger.projections.as_of import Moment
 from recordledger.projections.ledger import Ledger
-from recordledger.projections.queries import RecordFilter
+from recordledger.projections.reading import as_of as past
+from recordledger.projections.reading import queries
+from recordledger.projections.reading.as_of import Moment
+from recordledger.projections.reading.queries import RecordFilter
 
 from ..auth import Visitor, allowed
 from ..cursors import cursor_of, last_id_of, last_past_id_of, past_cursor_of

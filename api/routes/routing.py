@@ -10,8 +10,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from recordledger.domain.routing.lanes import parse_tag
-from recordledger.projections import routing
-from recordledger.projections.routing import QueuedLane
+from recordledger.projections.reading import waiting
+from recordledger.projections.reading.waiting import QueuedLane
 
 from ..desk import Call, desk_of
 from ..schemas import PAGE_MAX, QueueAnswer, Text, WhyAnswer
@@ -29,7 +29,7 @@ async def why(request: Request, visitor: Reader, record_id: RecordIdInPath) -> R
     """
 
     def work(call: Call) -> Reply:
-        found = asdict(routing.why(call.desk.ledger, record_id))
+        found = asdict(waiting.why(call.desk.ledger, record_id))
         operation_id = found["operation_id"]
         found["operation_id"] = None if operation_id is None else str(operation_id)
         return found
@@ -51,7 +51,7 @@ async def get_queue(
 
     def work(call: Call) -> Reply:
         tags = None if tag is None else {parse_tag(each) for each in tag}
-        found = routing.queue(call.desk.ledger, limit, tags)
+        found = waiting.queue(call.desk.ledger, limit, tags)
         return {
             "lanes": [_lane_out(each) for each in found.lanes],
             "n_lanes": found.n_lanes,

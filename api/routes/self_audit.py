@@ -11,10 +11,10 @@ from starlette.responses import Response
 from recordledger.domain.admin.access import Permission
 from recordledger.domain.admin.divergence import Divergence
 from recordledger.domain.errors import InvalidInput
-from recordledger.projections import divergences
-from recordledger.projections.repair import repair
-from recordledger.projections.replay import PROJECTIONS
-from recordledger.projections.self_audit import state
+from recordledger.projections.replay.replay import PROJECTIONS
+from recordledger.projections.self_audit.repair import repair
+from recordledger.projections.self_audit.self_audit import state
+from recordledger.projections.tables import divergences
 
 from ..auth import Visitor, allowed
 from ..desk import Call, desk_of

@@ -15,8 +15,10 @@ from recordledger.domain.errors import RecordNotFound, TooLarge
 from recordledger.domain.records.events import Outcome
 from recordledger.domain.specs.fingerprint import canonical_json
 from recordledger.domain.streams import ID_MAX
-from recordledger.projections import queries, service_views, services
-from recordledger.projections.payloads import payload_of
+from recordledger.projections.actions import services
+from recordledger.projections.reading import queries
+from recordledger.projections.reading import services as service_views
+from recordledger.projections.tables.payloads import payload_of
 
 from ..auth import Visitor, allowed
 from ..desk import Call, desk_of

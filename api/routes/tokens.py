@@ -10,8 +10,8 @@ from starlette.responses import Response
 
 from recordledger.domain.admin.access import Permission, Token
 from recordledger.domain.streams import ID_MAX, Stream
-from recordledger.projections import tokens
-from recordledger.projections.gate import issue_token, revoke_token
+from recordledger.projections.actions.tokens import issue_token, revoke_token
+from recordledger.projections.tables import tokens
 
 from ..auth import Visitor, allowed
 from ..cursors import cursor_of, last_id_of

@@ -13,9 +13,10 @@ from starlette.responses import Response
 from recordledger.domain.admin.access import Permission
 from recordledger.domain.admin.webhook import WebhookFilter
 from recordledger.domain.streams import ID_MAX
-from recordledger.projections import queries, webhook_edits, webhook_queue
-from recordledger.projections.webhook_edits import Seen
-from recordledger.projections.webhook_queue import ATTEMPTS_KEPT
+from recordledger.projections.actions import deliveries, webhooks
+from recordledger.projections.actions.deliveries import ATTEMPTS_KEPT
+from recordledger.projections.actions.webhooks import Seen
+from recordledger.projections.reading import queries
 
 from ..auth import Visitor, allowed
 from ..desk import Call, desk_of
@@ -64,7 +65,7 @@ async def list_webhooks(request: Request, visitor: Administrator) -> Response:
     """Get all webhooks, oldest first, without their secrets."""
 
     def work(call: Call) -> Reply:
-        return {"webhooks": [_webhook_out(each) for each in webhook_edits.seen(call.desk.ledger)]}
+        return {"webhooks": [_webhook_out(each) for each in webhooks.seen(call.desk.ledger)]}
 
     return await desk_of(request).answer(request, visitor, work)
 
@@ -97,7 +98,7 @@ async def change_webhook(
             new = _filter(asked).model_dump(include=set(given))
             return before.model_copy(update=new)
 
-        webhook_edits.modify(
+        webhooks.modify(
             call.desk.ledger,
             webhook_id,
             url=asked.url,
@@ -122,7 +123,7 @@ async def remove_webhook(
     """Remove a webhook: nothing is sent to it any more, and its secret is destroyed."""
 
     def work(call: Call) -> Reply:
-        webhook_edits.remove(
+        webhooks.remove(
             call.desk.ledger,
             webhook_id,
             actor=call.visitor.actor,
@@ -144,7 +145,7 @@ async def get_deliveries(
     """Get the newest attempts to tell a webhook something, newest first; 100 are kept."""
 
     def work(call: Call) -> Reply:
-        found = webhook_queue.attempts(call.desk.ledger, webhook_id, limit)
+        found = deliveries.attempts(call.desk.ledger, webhook_id, limit)
         return {"webhook_id": webhook_id, "attempts": [each._asdict() for each in found]}
 
     return await desk_of(request).answer(request, visitor, work)
@@ -164,13 +165,11 @@ async def test_webhook(
     def work(call: Call) -> Reply:
         call.parse(WebhookTestRequest)
         ledger = call.desk.ledger
-        found = webhook_edits.get(ledger, webhook_id).webhook
+        found = webhooks.get(ledger, webhook_id).webhook
         body = message(TEST_TYPE, datetime.now(UTC), {"webhook_id": webhook_id})
         message_id = new_message_id()
         sender = replace(_sender(call), timeout_s=_TEST_TIMEOUT_S)
-        result = sender.send(
-            found.url, webhook_edits.secret_of(ledger, webhook_id), message_id, body
-        )
+        result = sender.send(found.url, webhooks.secret_of(ledger, webhook_id), message_id, body)
         return {
             "message_id": message_id,
             "has_arrived": result.has_arrived,
@@ -189,7 +188,7 @@ def _add(call: Call) -> Reply:
     head = queries.head(desk.ledger)
     if asked.after is not None and asked.after > head:
         raise BeyondHead(asked.after, head)
-    new = webhook_edits.add(
+    new = webhooks.add(
         desk.ledger,
         asked.url,
         _filter(asked),
@@ -198,7 +197,7 @@ def _add(call: Call) -> Reply:
         actor=call.visitor.actor,
         reason=asked.reason,
     )
-    webhook = _webhook_out(webhook_edits.get(desk.ledger, new.webhook.id))
+    webhook = _webhook_out(webhooks.get(desk.ledger, new.webhook.id))
     return {"webhook": webhook, "secret": shown_secret(new.secret)}
 
 
@@ -217,8 +216,8 @@ def _filter(asked: WebhookRequest | ChangeWebhookRequest) -> WebhookFilter:
 
 def _one(call: Call, webhook_id: int) -> Reply:
     ledger = call.desk.ledger
-    found = webhook_edits.get(ledger, webhook_id)
-    events = events_out(ledger, webhook_edits.history(ledger, webhook_id))
+    found = webhooks.get(ledger, webhook_id)
+    events = events_out(ledger, webhooks.history(ledger, webhook_id))
     return _webhook_out(found) | {"events": events}
 
 

@@ -25,9 +25,9 @@ from typing import Any, Final
 
 from recordledger import Client
 from recordledger.domain.records.status import Status
-from recordledger.projections.audit import AuditReport, audit
 from recordledger.projections.ledger import Ledger
-from recordledger.projections.replay import ReplayReport, check_replay
+from recordledger.projections.proof.audit import AuditReport, audit
+from recordledger.projections.replay.replay import ReplayReport, check_replay
 from recordledger.workers.demo.band import SERVICE, neb_specification
 from recordledger.workers.supervisor import Plan, Supervisor
 

@@ -26,8 +26,8 @@ from threading import Event, Thread
 from time import monotonic
 
 from recordledger import Client
-from recordledger.projections.audit import AuditReport, audit
 from recordledger.projections.ledger import Ledger
+from recordledger.projections.proof.audit import AuditReport, audit
 from recordledger.workers.supervisor import Plan, Supervisor
 
 VICTIMS = ("postgres", "serve", "manager")

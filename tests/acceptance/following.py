@@ -28,10 +28,10 @@ from typing import Final
 
 from recordledger import Client
 from recordledger.domain.admin.access import Role
-from recordledger.projections.event_log import HIDDEN
-from recordledger.projections.gate import issue_token
-from recordledger.projections.queries import head
-from recordledger.projections.schema import migrate
+from recordledger.projections.actions.tokens import issue_token
+from recordledger.projections.reading.event_log import HIDDEN
+from recordledger.projections.reading.queries import head
+from recordledger.projections.tables.schema import migrate
 from tests.postgres import new_database, running_server
 
 from .installation import CLI, ROOT, Installation

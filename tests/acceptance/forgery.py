@@ -25,9 +25,9 @@ from time import perf_counter
 from typing import Final
 
 from recordledger.domain.records.propagation import Action
-from recordledger.projections.receipts import make_receipt, verify_receipt
-from recordledger.projections.schema import migrate
-from recordledger.projections.verification import verify_log
+from recordledger.projections.proof.receipts import make_receipt, verify_receipt
+from recordledger.projections.proof.verification import verify_log
+from recordledger.projections.tables.schema import migrate
 from recordledger.workers.sealing import Sealer, read_checkpoints
 from tests import independent
 from tests.postgres import new_database, running_server

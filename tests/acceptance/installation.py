@@ -19,9 +19,9 @@ import psutil
 
 from recordledger import Client
 from recordledger.domain.admin.access import Role
-from recordledger.projections.audit import audit
-from recordledger.projections.gate import issue_token
+from recordledger.projections.actions.tokens import issue_token
 from recordledger.projections.ledger import Ledger
+from recordledger.projections.proof.audit import audit
 
 from .proxy import LOOPBACK
 

@@ -18,10 +18,11 @@ from psycopg import Connection
 
 from recordledger.domain.admin.job import Job, JobState
 from recordledger.domain.records.propagation import Action
-from recordledger.projections import bulk, jobs
-from recordledger.projections.bulk import SLICE
-from recordledger.projections.management import Order
-from recordledger.projections.recorder import LOG_LOCK
+from recordledger.projections.actions import bulk
+from recordledger.projections.actions.bulk import SLICE
+from recordledger.projections.actions.operations import Order
+from recordledger.projections.log.recorder import LOG_LOCK
+from recordledger.projections.tables import jobs
 from tests.projections.stage import ALICE, Stage, staged, until
 
 N_RECORDS: Final = 12_000

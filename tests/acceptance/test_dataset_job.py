@@ -9,8 +9,8 @@ from typing import Final
 import pytest
 
 from recordledger.domain.admin.job import JobState
-from recordledger.projections.bulk import advance_jobs
-from recordledger.projections.dataset_jobs import SLICE
+from recordledger.projections.actions.bulk import advance_jobs
+from recordledger.projections.actions.dataset_filling import SLICE
 from tests.projections.collection import Collection
 from tests.projections.stage import Stage, staged, until
 

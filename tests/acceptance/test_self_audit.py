@@ -12,9 +12,9 @@ from typing import Final
 
 import pytest
 
-from recordledger.projections.divergences import open_now
-from recordledger.projections.repair import repair
-from recordledger.projections.self_audit import state
+from recordledger.projections.self_audit.repair import repair
+from recordledger.projections.self_audit.self_audit import state
+from recordledger.projections.tables.divergences import open_now
 from tests.projections.stage import Stage, staged
 
 EVERY_S: Final = 0.3

@@ -12,7 +12,7 @@ from typing import Final
 import pytest
 
 from recordledger.domain.records.status import Status
-from recordledger.projections.queries import counts
+from recordledger.projections.reading.queries import counts
 from tests.installed import install_services
 from tests.projections.stage import Stage, staged
 from tests.workers.service_house import House

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from recordledger.domain.admin.access import Role
-from recordledger.projections.gate import issue_token
+from recordledger.projections.actions.tokens import issue_token
 from tests.postgres import new_database
 
 from .installation import CLI, ROOT, TASKS, Installation, Site

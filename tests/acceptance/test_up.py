@@ -17,7 +17,7 @@ import psycopg
 import pytest
 
 from recordledger import Client
-from recordledger.projections.embedded import EmbeddedPostgres
+from recordledger.projections.store.embedded import EmbeddedPostgres
 from recordledger.workers.supervisor import Plan, Supervisor
 
 README = Path(__file__).parents[2] / "README.md"

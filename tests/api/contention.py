@@ -16,7 +16,7 @@ from typing import Any, Final
 from uuid import UUID, uuid4
 
 from recordledger.domain.records.propagation import Action
-from recordledger.projections.management import Order
+from recordledger.projections.actions.operations import Order
 from tests.projections.contention import Entrance, Hands, main
 from tests.projections.judging import Said
 from tests.projections.stage import Held, Stage

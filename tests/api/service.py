@@ -16,7 +16,7 @@ import msgpack
 from recordledger.api.server import Server
 from recordledger.api.settings import Settings
 from recordledger.domain.admin.access import Role
-from recordledger.projections.gate import issue_token
+from recordledger.projections.actions.tokens import issue_token
 from recordledger.projections.ledger import Ledger
 
 MSGPACK: Final = "application/msgpack"

@@ -32,9 +32,9 @@ from recordledger.api.settings import Settings
 from recordledger.domain import errors as domain_errors
 from recordledger.domain.admin.access import Role
 from recordledger.domain.errors import ImpossibleHistory, LedgerError, SchemaMismatch
-from recordledger.projections import families, jobs
-from recordledger.projections import operations as past_operations
 from recordledger.projections.ledger import Ledger
+from recordledger.projections.tables import families, jobs
+from recordledger.projections.tables import operations as past_operations
 
 from .service import Service, Visit, is_problem, serving, task
 

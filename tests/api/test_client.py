@@ -41,7 +41,7 @@ from recordledger.api.client import (
 from recordledger.api.schemas import AttemptRef, ClaimAnswer, ResultIn
 from recordledger.domain.admin.access import Role
 from recordledger.domain.records.status import Status
-from recordledger.projections.gate import issue_token
+from recordledger.projections.actions.tokens import issue_token
 from tests.acceptance.proxy import Fault
 from tests.acceptance.proxy import Proxy as TcpProxy
 from tests.postgres import new_database

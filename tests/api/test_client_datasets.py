@@ -28,7 +28,7 @@ from recordledger.api.client.errors import ClientError
 from recordledger.api.schemas import ResultIn
 from recordledger.domain.admin.access import Role
 from recordledger.domain.records.status import Status
-from recordledger.projections import dataset_jobs
+from recordledger.projections.actions import dataset_filling
 from recordledger.workers.server_jobs import advance_bulk_operations
 from tests.postgres import new_database
 
@@ -283,8 +283,8 @@ def test_clones_and_locked_versions(client: Client) -> None:
 def test_a_large_submission_is_waited_for(
     client: Client, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dataset_jobs, "AT_ONCE_MAX", 3)
-    monkeypatch.setattr(dataset_jobs, "SLICE", 2)
+    monkeypatch.setattr(dataset_filling, "AT_ONCE_MAX", 3)
+    monkeypatch.setattr(dataset_filling, "SLICE", 2)
     dataset, tag = made(client, 5, "hf")
     begun = dataset.submit(wait=False)
     assert (begun.n_selected, begun.n_linked, begun.is_done) == (5, 0, False)

@@ -14,7 +14,7 @@ from recordledger.api.client import InvalidArgument, NotFound, Refused, UpdateMe
 from recordledger.api.schemas import ResultIn
 from recordledger.domain.admin.access import Role
 from recordledger.domain.records.status import Status
-from recordledger.projections import bulk
+from recordledger.projections.actions import bulk
 from recordledger.workers.server_jobs import advance_bulk_operations
 from tests.postgres import new_database
 

@@ -8,8 +8,8 @@ from uuid import uuid4
 import pytest
 
 from recordledger.domain.admin.access import Role
-from recordledger.projections import dataset_jobs
-from recordledger.projections.bulk import advance_jobs
+from recordledger.projections.actions import dataset_filling
+from recordledger.projections.actions.bulk import advance_jobs
 
 from .service import Service, Visit, is_problem
 
@@ -250,8 +250,8 @@ def test_a_specification_may_be_a_service(service: Service, ann: Visit) -> None:
 def test_many_cells_are_filled_by_a_job(
     service: Service, ann: Visit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dataset_jobs, "AT_ONCE_MAX", 3)
-    monkeypatch.setattr(dataset_jobs, "SLICE", 2)
+    monkeypatch.setattr(dataset_filling, "AT_ONCE_MAX", 3)
+    monkeypatch.setattr(dataset_filling, "SLICE", 2)
     path = made(ann, 5, "hf")
     answer = ann.post(f"{path}/submit", {"reason": "all of them"})
     assert answer.status_code == 202

@@ -17,8 +17,8 @@ import pytest
 
 from recordledger import AsyncClient
 from recordledger.domain.admin.access import Role
-from recordledger.projections import event_log
-from recordledger.projections.event_log import KINDS, LogPage
+from recordledger.projections.reading import event_log
+from recordledger.projections.reading.event_log import KINDS, LogPage
 
 from .service import Service, Visit, eventually, is_problem, serving, task
 from .test_datasets import made, right

@@ -8,9 +8,9 @@ from uuid import uuid4
 
 import pytest
 
-from recordledger.projections import bulk
+from recordledger.projections.actions import bulk
 from recordledger.projections.ledger import Ledger
-from recordledger.projections.replay import check_replay
+from recordledger.projections.replay.replay import check_replay
 from tests.postgres import new_database
 
 from .service import Service, Visit, is_problem, serving, task

@@ -12,9 +12,9 @@ import pytest
 from recordledger import Client
 from recordledger.api.client import InvalidArgument, Refused
 from recordledger.domain.admin.access import Role
-from recordledger.projections.archive_export import export_archive
-from recordledger.projections.archive_import import import_archive
-from recordledger.projections.queries import ledger_id
+from recordledger.projections.archives.export import export_archive
+from recordledger.projections.archives.import_ import import_archive
+from recordledger.projections.reading.queries import ledger_id
 from tests.postgres import new_database
 from tests.projections.stage import Stage, staged
 

@@ -23,8 +23,8 @@ import psycopg
 import pytest
 from psycopg.sql import SQL, Identifier
 
-from recordledger.projections.embedded import EmbeddedPostgres
-from recordledger.projections.schema import migrate
+from recordledger.projections.store.embedded import EmbeddedPostgres
+from recordledger.projections.tables.schema import migrate
 
 from .service import Service, Visit, eventually, is_problem, serving, task
 

@@ -15,7 +15,7 @@ from recordledger.api.client import Diff, InvalidArgument, RecordsNotFound, Refu
 from recordledger.api.cursors import past_cursor_of
 from recordledger.api.schemas import moment_in
 from recordledger.domain.records.status import Status
-from recordledger.projections import timeline
+from recordledger.projections.reading import timeline
 from recordledger.workers.server_jobs import server_jobs
 
 from .service import Service, Visit, is_problem, task

@@ -23,9 +23,9 @@ from recordledger.api.client import (
 from recordledger.domain.proof.merkle import require_consistent
 from recordledger.domain.proof.notes import SigningKey
 from recordledger.domain.proof.seals import Checkpoint, origin_of
-from recordledger.projections.queries import ledger_id
-from recordledger.projections.receipts import verify_receipt
-from recordledger.projections.seals import newest_seal, seal_next
+from recordledger.projections.proof.receipts import verify_receipt
+from recordledger.projections.proof.seals import newest_seal, seal_next
+from recordledger.projections.reading.queries import ledger_id
 from recordledger.workers.cli import main
 from tests.postgres import new_database
 

@@ -17,7 +17,7 @@ from recordledger.api.client.results import HistoryEvent, LogEvent, LogEvents
 from recordledger.api.client.timelines import LOOKS, PAUSE, Axis, Period
 from recordledger.api.client.words import SENTENCES, in_words
 from recordledger.domain.records.status import Status
-from recordledger.projections.event_log import KINDS
+from recordledger.projections.reading.event_log import KINDS
 
 T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

@@ -13,7 +13,7 @@ import pytest
 from recordledger import AsyncClient, Client
 from recordledger.api.client import InvalidArgument, NotFound, Refused
 from recordledger.domain.admin.access import Role
-from recordledger.projections import webhook_edits
+from recordledger.projections.actions import webhooks
 from tests.postgres import new_database
 from tests.webhook_receiver import Receiver, verify
 
@@ -37,8 +37,8 @@ def ann(service: Service) -> Iterator[Visit]:
     """An administrator, who leaves no webhook behind."""
     visit = service.visit(Role.admin)
     yield visit
-    for each in webhook_edits.seen(service.ledger):
-        webhook_edits.remove(service.ledger, each.webhook.id, actor="user:ann")
+    for each in webhooks.seen(service.ledger):
+        webhooks.remove(service.ledger, each.webhook.id, actor="user:ann")
 
 
 @pytest.fixture

@@ -23,17 +23,17 @@ from recordledger.domain.records import events as e
 from recordledger.domain.records.events import Event, Kind, Outcome, Payload, Priority
 from recordledger.domain.records.record import Record, evolve
 from recordledger.domain.records.status import Status
-from recordledger.projections import as_of, diff, timeline
-from recordledger.projections.as_of import Moment, moment_of
-from recordledger.projections.database import Db
-from recordledger.projections.diff import Between
-from recordledger.projections.embedded import EmbeddedPostgres
 from recordledger.projections.ledger import Ledger
-from recordledger.projections.mapper import EventMapper, MsgpackTranscoder
-from recordledger.projections.queries import RecordFilter
-from recordledger.projections.replay import check_replay
-from recordledger.projections.schema import migrate
-from recordledger.projections.statements import statements
+from recordledger.projections.log.mapper import EventMapper, MsgpackTranscoder
+from recordledger.projections.reading import as_of, diff, timeline
+from recordledger.projections.reading.as_of import Moment, moment_of
+from recordledger.projections.reading.diff import Between
+from recordledger.projections.reading.queries import RecordFilter
+from recordledger.projections.replay.replay import check_replay
+from recordledger.projections.store.database import Db
+from recordledger.projections.store.embedded import EmbeddedPostgres
+from recordledger.projections.store.statements import statements
+from recordledger.projections.tables.schema import migrate
 
 from .measuring import Measurement, end_in_order
 
@@ -228,7 +228,7 @@ def fill(ledger: Ledger, say: Callable[[str], object]) -> Measurement:
 def reads(moment: Moment, n_records: int, pick: random.Random) -> dict[str, Any]:
     """Return what is asked of one moment, each as a function of the ledger."""
     newest = max(1, moment.position * n_records // (n_records * N_EVENTS))
-    states, then = statements("as_of")["states"], statements("as_of")["then"]
+    states, then = statements("reading.as_of")["states"], statements("reading.as_of")["then"]
 
     def one(ledger: Ledger) -> object:
         return as_of.get_records(ledger, [pick.randint(1, newest)], moment)
@@ -287,7 +287,7 @@ def read_all(ledger: Ledger, n_records: int, n_moments: int) -> dict[str, Measur
 
 def copy_cost(db: Db, position: int) -> tuple[float, float]:
     """Return what a copy of the status table would take: seconds, and megabytes with its key."""
-    states, then = statements("as_of")["states"], statements("as_of")["then"]
+    states, then = statements("reading.as_of")["states"], statements("reading.as_of")["then"]
     began = perf_counter()
     db.execute(
         f"CREATE TEMPORARY TABLE copied AS"  # noqa: S608

@@ -31,10 +31,10 @@ from rich.console import Console
 from rich.table import Table
 
 from recordledger.domain.records.propagation import Action
-from recordledger.projections.dispatch import relinquish
-from recordledger.projections.embedded import EmbeddedPostgres
-from recordledger.projections.management import Order, manage
-from recordledger.projections.schema import migrate
+from recordledger.projections.actions.managing import relinquish
+from recordledger.projections.actions.operations import Order, manage
+from recordledger.projections.store.embedded import EmbeddedPostgres
+from recordledger.projections.tables.schema import migrate
 from tests.projections.stage import ALICE, BOB, Stage, bad, staged
 
 from .measuring import end_in_order

@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from recordledger.domain.records.propagation import Action
-from recordledger.projections.management import Order, manage
-from recordledger.projections.schema import migrate
+from recordledger.projections.actions.operations import Order, manage
+from recordledger.projections.tables.schema import migrate
 from tests.postgres import new_database, running_server
 from tests.projections.stage import ALICE, Stage, bad, staged
 

@@ -24,11 +24,11 @@ from rich.console import Console
 from rich.table import Table
 
 from recordledger.domain.records.propagation import Action
-from recordledger.projections.dispatch import return_results
-from recordledger.projections.embedded import EmbeddedPostgres
-from recordledger.projections.rebuild import rebuild
-from recordledger.projections.replay import PROJECTIONS, check_replay
-from recordledger.projections.schema import migrate
+from recordledger.projections.actions.managing import return_results
+from recordledger.projections.replay.rebuild import rebuild
+from recordledger.projections.replay.replay import PROJECTIONS, check_replay
+from recordledger.projections.store.embedded import EmbeddedPostgres
+from recordledger.projections.tables.schema import migrate
 from tests.projections.stage import BOB, Stage, bad, good, result, staged
 
 from .measuring import PeakMemory, end_in_order
@@ -77,7 +77,7 @@ class PeakOfAll(PeakMemory):
         for process in me.children(recursive=True):
             # One that has just ended has no memory.
             with suppress(psutil.NoSuchProcess):
-                if "recordledger.projections.filling" in process.cmdline():
+                if "recordledger.projections.replay.filling" in process.cmdline():
                     found += process.memory_info().rss
         return found / 1e6
 

@@ -27,7 +27,7 @@ import psutil
 
 from recordledger import Client
 from recordledger.projections.ledger import Ledger
-from recordledger.projections.seals import newest_seal
+from recordledger.projections.proof.seals import newest_seal
 from recordledger.workers.sealing import Sealer
 from recordledger.workers.supervisor import Plan, Supervisor
 

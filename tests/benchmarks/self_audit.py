@@ -26,11 +26,11 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from recordledger.projections.embedded import EmbeddedPostgres
-from recordledger.projections.repair import repair
-from recordledger.projections.schema import migrate
-from recordledger.projections.self_audit import EVERY_S, SHARE, Lap, SelfAudit
-from recordledger.projections.submission import create_records
+from recordledger.projections.actions.submission import create_records
+from recordledger.projections.self_audit.repair import repair
+from recordledger.projections.self_audit.self_audit import EVERY_S, SHARE, Lap, SelfAudit
+from recordledger.projections.store.embedded import EmbeddedPostgres
+from recordledger.projections.tables.schema import migrate
 from tests.projections.stage import ALICE, Stage, entry, staged
 
 from .measuring import end_in_order

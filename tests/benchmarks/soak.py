@@ -40,7 +40,7 @@ from rich.table import Table
 from recordledger import AsyncClient, Client
 from recordledger.api.client import RecordSpec, Refused
 from recordledger.api.schemas import AttemptRef, ResultIn, TaskOut
-from recordledger.projections.database import connect
+from recordledger.projections.store.database import connect
 from recordledger.workers.supervisor import Plan, Supervisor
 
 from .measuring import Measurement, end_in_order

@@ -11,12 +11,19 @@ from recordledger.domain.dataset import Dataset, DatasetSpecification
 from recordledger.domain.records.events import Kind, Priority
 from recordledger.domain.records.retries import NO_RETRY, Retry
 from recordledger.domain.specs.fingerprint import canonical_json
-from recordledger.projections import dataset_edits, dataset_jobs, datasets
-from recordledger.projections.bulk import advance_jobs
-from recordledger.projections.dataset_edits import Edited, EntriesAnswer, NewEntry, Selection, Who
-from recordledger.projections.dataset_jobs import Filled, Terms
-from recordledger.projections.datasets import Cell, Content
-from recordledger.projections.payloads import payload_of
+from recordledger.projections.actions import dataset_edits, dataset_filling
+from recordledger.projections.actions.bulk import advance_jobs
+from recordledger.projections.actions.dataset_edits import (
+    Edited,
+    EntriesAnswer,
+    NewEntry,
+    Selection,
+    Who,
+)
+from recordledger.projections.actions.dataset_filling import Filled, Terms
+from recordledger.projections.tables import datasets
+from recordledger.projections.tables.datasets import Cell, Content
+from recordledger.projections.tables.payloads import payload_of
 
 from .stage import ALICE, Stage
 
@@ -86,7 +93,9 @@ class Collection:
         )
 
     def submit(self, terms: Terms = TERMS, **selection: Any) -> Filled:
-        return dataset_jobs.submit(self.stage.ledger, self.id, Selection(**selection), terms, WHO)
+        return dataset_filling.submit(
+            self.stage.ledger, self.id, Selection(**selection), terms, WHO
+        )
 
     def remove(self, *names: str, **how: Any) -> Edited:
         return dataset_edits.remove_entries(self.stage.ledger, self.id, names, WHO, **how)
@@ -105,7 +114,7 @@ class Collection:
         return edited["n_changed"]
 
     def clone(self, name: str, **how: Any) -> tuple[Collection, Filled]:
-        filled = dataset_jobs.clone(self.stage.ledger, self.id, name, WHO, **how)
+        filled = dataset_filling.clone(self.stage.ledger, self.id, name, WHO, **how)
         return Collection(self.stage, filled["dataset_id"]), filled
 
     def delete(self) -> Edited:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from recordledger.projections.embedded import EmbeddedPostgres
+from recordledger.projections.store.embedded import EmbeddedPostgres
 from tests.postgres import new_database
 
 from .stage import Stage, empty, staged

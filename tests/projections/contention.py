@@ -25,12 +25,12 @@ from recordledger.domain.errors import CommandRefused
 from recordledger.domain.records.events import Priority
 from recordledger.domain.records.propagation import Action
 from recordledger.domain.records.status import Status
-from recordledger.projections.bulk import order as do
-from recordledger.projections.bulk import undo
+from recordledger.projections.actions.bulk import order as do
+from recordledger.projections.actions.bulk import undo
+from recordledger.projections.actions.operations import Order
+from recordledger.projections.actions.services import start_service
 from recordledger.projections.ledger import Ledger
-from recordledger.projections.management import Order
-from recordledger.projections.schema import migrate
-from recordledger.projections.services import start_service
+from recordledger.projections.tables.schema import migrate
 from tests.postgres import new_database, running_server
 
 from .judging import Asked, Said, TakenBack, judge

@@ -11,9 +11,9 @@ from psycopg import Connection
 from psycopg.rows import TupleRow
 
 from recordledger.domain.proof.notes import SigningKey
-from recordledger.projections.database import connect
 from recordledger.projections.ledger import Ledger
-from recordledger.projections.seals import seal_next
+from recordledger.projections.proof.seals import seal_next
+from recordledger.projections.store.database import connect
 
 _COLUMNS: Final = "originator_id, originator_version, topic, state, notification_id"
 

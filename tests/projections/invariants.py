@@ -15,7 +15,7 @@ from recordledger.domain.records.attempts import attempts
 from recordledger.domain.records.events import Event, Kind
 from recordledger.domain.records.record import Record, fold
 from recordledger.domain.records.status import Status
-from recordledger.projections.queries import get_records
+from recordledger.projections.reading.queries import get_records
 
 from .stage import Stage
 

@@ -17,7 +17,7 @@ from recordledger.domain.records.propagation import EVENT_OF, Action
 from recordledger.domain.records.record import Record, evolve
 from recordledger.domain.records.status import remembered
 from recordledger.domain.streams import Stream, stream_number
-from recordledger.projections.management import Order
+from recordledger.projections.actions.operations import Order
 
 from .stage import Stage
 

@@ -25,11 +25,8 @@ from recordledger.domain.records.status import Status
 from recordledger.domain.routing.lanes import Lane, parse_requirements
 from recordledger.domain.routing.manager import Manager
 from recordledger.domain.specs.fingerprint import Specification, specify
-from recordledger.projections import managers
-from recordledger.projections.audit import audit
-from recordledger.projections.bulk import Undone, undo
-from recordledger.projections.database import DEFAULT_SCHEMA, connect
-from recordledger.projections.dispatch import (
+from recordledger.projections.actions.bulk import Undone, undo
+from recordledger.projections.actions.managing import (
     Registration,
     ReturnAnswer,
     ReturnedResult,
@@ -38,15 +35,18 @@ from recordledger.projections.dispatch import (
     register_manager,
     return_results,
 )
-from recordledger.projections.idempotency import RequestKey
+from recordledger.projections.actions.operations import Managed, Order, manage
+from recordledger.projections.actions.services import finish_service, iterate_service, start_service
+from recordledger.projections.actions.submission import NewRecord, create_records
 from recordledger.projections.ledger import Ledger, Operation
-from recordledger.projections.management import Managed, Order, manage
-from recordledger.projections.payloads import payload_of
-from recordledger.projections.queries import get_records, history
-from recordledger.projections.records import COLUMNS
-from recordledger.projections.replay import PROJECTIONS, check_replay
-from recordledger.projections.services import finish_service, iterate_service, start_service
-from recordledger.projections.submission import NewRecord, create_records
+from recordledger.projections.proof.audit import audit
+from recordledger.projections.reading.queries import get_records, history
+from recordledger.projections.replay.replay import PROJECTIONS, check_replay
+from recordledger.projections.store.database import DEFAULT_SCHEMA, connect
+from recordledger.projections.tables import managers
+from recordledger.projections.tables.idempotency import RequestKey
+from recordledger.projections.tables.payloads import payload_of
+from recordledger.projections.tables.records import COLUMNS
 
 ALICE: Final = "user:alice"
 BOB: Final = "user:bob"

@@ -12,14 +12,14 @@ import psycopg
 import pytest
 
 from recordledger.domain.errors import StorageFull, StoreUnavailable
-from recordledger.projections.database import as_ledger_errors
-from recordledger.projections.dispatch import claim
-from recordledger.projections.embedded import EmbeddedPostgres
+from recordledger.projections.actions.managing import claim
+from recordledger.projections.actions.submission import create_records
 from recordledger.projections.ledger import Operation
-from recordledger.projections.queries import counts, get_records, head
-from recordledger.projections.replay import check_replay
-from recordledger.projections.schema import check, migrate
-from recordledger.projections.submission import create_records
+from recordledger.projections.reading.queries import counts, get_records, head
+from recordledger.projections.replay.replay import check_replay
+from recordledger.projections.store.database import as_ledger_errors
+from recordledger.projections.store.embedded import EmbeddedPostgres
+from recordledger.projections.tables.schema import check, migrate
 from tests.postgres import new_database
 
 from .stage import ALICE, BOB, Stage, entry, key, staged

@@ -30,7 +30,7 @@ from recordledger.domain.records.record import Record
 from recordledger.domain.records.retries import Retry
 from recordledger.domain.records.status import Status
 from recordledger.domain.routing.lanes import Lane
-from recordledger.projections.dispatch import (
+from recordledger.projections.actions.managing import (
     ClaimAnswer,
     claim,
     deactivate_manager,
@@ -39,10 +39,10 @@ from recordledger.projections.dispatch import (
     relinquish,
     return_results,
 )
+from recordledger.projections.actions.submission import NewRecord, create_records
 from recordledger.projections.ledger import Operation
-from recordledger.projections.payloads import payload_of, store
-from recordledger.projections.queries import counts, get_records
-from recordledger.projections.submission import NewRecord, create_records
+from recordledger.projections.reading.queries import counts, get_records
+from recordledger.projections.tables.payloads import payload_of, store
 from tests.domain.specification import ROWS
 from tests.examples import ONE_OF_EACH
 

@@ -18,23 +18,21 @@ from recordledger.domain.records.record import Record
 from recordledger.domain.records.status import Status
 from recordledger.domain.routing.why import BEFORE_MAX
 from recordledger.domain.streams import Stream, stream_uuid
-from recordledger.projections import (
+from recordledger.projections.log import user_blocks
+from recordledger.projections.log.mapper import Recorded
+from recordledger.projections.reading import event_log, histories, waiting
+from recordledger.projections.reading.event_log import EventFilter
+from recordledger.projections.reading.queries import DatasetCells, RecordFilter, page_sql
+from recordledger.projections.store.database import Db
+from recordledger.projections.store.statements import statements
+from recordledger.projections.tables import (
     claim_queue,
     datasets,
-    event_log,
-    histories,
     managers,
     payloads,
     records,
-    routing,
     service_queue,
-    user_blocks,
 )
-from recordledger.projections.database import Db
-from recordledger.projections.event_log import EventFilter
-from recordledger.projections.mapper import Recorded
-from recordledger.projections.queries import DatasetCells, RecordFilter, page_sql
-from recordledger.projections.statements import statements
 from tests.postgres import new_database
 
 from .stage import Stage, staged
@@ -237,7 +235,7 @@ Work = Callable[[Stage, Any], object]
 
 def due_retries(stage: Stage, db: Any) -> object:
     del stage
-    return db.execute(statements("policies")["retries_due"], {"limit": 100}).fetchall()
+    return db.execute(statements("actions.policies")["retries_due"], {"limit": 100}).fetchall()
 
 
 def claim_of(*lane_ids: int, limit: int = 20) -> Work:
@@ -296,7 +294,7 @@ def write_back(stage: Stage, db: Any) -> object:
 
 
 def read_log(_: Stage, db: Any) -> object:
-    sql = statements("ledger_events")["read_log"]
+    sql = statements("log.ledger_events")["read_log"]
     return db.execute(sql, {"after": 100_000, "upto": 100_500}).fetchall()
 
 
@@ -342,12 +340,12 @@ def dataset_history(stage: Stage, db: Any) -> object:
 
 
 def read_history(_: Stage, db: Any) -> object:
-    sql = statements("ledger_events")["history"]
+    sql = statements("log.ledger_events")["history"]
     return db.execute(sql, {"id": stream_uuid(Stream.record, 411)}).fetchall()
 
 
 def waiting_lanes(_: Stage, db: Any) -> object:
-    found = routing.waiting_lanes(db)
+    found = waiting.waiting_lanes(db)
     deep = [(lane_id, 7 if lane_id in (1, 8) else 6) for lane_id in range(1, N_LANES + 1)]
     small = [(N_LANES + n, None) for n in range(1, N_SMALL_LANES + 1)]
     assert [(lane_id, n_running) for lane_id, _, n_running in found] == deep + small
@@ -355,26 +353,26 @@ def waiting_lanes(_: Stage, db: Any) -> object:
 
 
 def oldest_tasks(_: Stage, db: Any) -> object:
-    found = routing.oldest(db, list(range(1, N_LANES + 1)))
+    found = waiting.oldest(db, list(range(1, N_LANES + 1)))
     assert [len(each) for each in found.values()] == [3] * N_LANES
     return found
 
 
 def paused_tasks(_: Stage, db: Any) -> object:
-    found = routing.paused_by_lane(db)
+    found = waiting.paused_by_lane(db)
     assert sum(found.values()) == 50
     return found
 
 
 def tasks_before(_: Stage, db: Any) -> object:
     last = Record(N_ALL, priority=Priority.low)
-    found = routing.tasks_before(db, 1, last)
+    found = waiting.tasks_before(db, 1, last)
     assert found == BEFORE_MAX + 1
     return found
 
 
 def children_by_status(_: Stage, db: Any) -> object:
-    found = routing.children_by_status(db, PARENT)
+    found = waiting.children_by_status(db, PARENT)
     assert sum(found.values()) == 130
     return found
 
@@ -387,7 +385,7 @@ def alive_managers(_: Stage, db: Any) -> object:
 
 def count_in_datasets(_: Stage, db: Any) -> object:
     ids = list(range(7, N_ALL, N_ALL // 200))[:200]
-    sql = statements("datasets")["counted_in"]
+    sql = statements("tables.datasets")["counted_in"]
     found = db.execute(sql, {"record_ids": ids}, prepare=True).fetchall()
     assert len(found) > 150
     return found
@@ -445,7 +443,7 @@ def look_at_service(_: Stage, db: Any) -> object:
     assert service_queue.waits_of(db, BUSY_SERVICE) is not None
     assert len(service_queue.keys_of(db, BUSY_SERVICE, ["x=1", "x=2"])) == 2
     assert len(service_queue.children_of(db, [BUSY_SERVICE, 12], 3)) == 6
-    assert len(routing.blocking_of(db, BUSY_SERVICE)) == 3
+    assert len(waiting.blocking_of(db, BUSY_SERVICE)) == 3
     return found
 
 

@@ -19,7 +19,7 @@ from recordledger.api.client import Client
 from recordledger.api.server import Server
 from recordledger.api.settings import Settings
 from recordledger.domain.admin.access import Role
-from recordledger.projections.gate import issue_token
+from recordledger.projections.actions.tokens import issue_token
 from recordledger.projections.ledger import Ledger
 from recordledger.workers.cli import main
 from recordledger.workers.manager import Manager, ManagerConfig

@@ -9,8 +9,8 @@ from typing import Any
 from recordledger.domain.records.events import Kind, Priority
 from recordledger.domain.records.status import Status
 from recordledger.domain.specs.fingerprint import specify
-from recordledger.projections import queries
-from recordledger.projections.submission import NewRecord, create_records
+from recordledger.projections.actions.submission import NewRecord, create_records
+from recordledger.projections.reading import queries
 from recordledger.workers.service_registry import AnyService, ServiceRegistry
 from recordledger.workers.service_runner import RunnerSettings, ServiceRunner
 from tests.projections.stage import ALICE, Stage, bad, good

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from recordledger.domain.records.propagation import Action
-from recordledger.projections.embedded import EmbeddedPostgres
+from recordledger.projections.store.embedded import EmbeddedPostgres
 from recordledger.workers.cli import main
 from tests.projections.collection import Collection
 from tests.projections.stage import Stage, good, staged

@@ -10,8 +10,8 @@ from click.testing import CliRunner, Result
 
 from recordledger.domain.records import events as e
 from recordledger.workers.cli import main
+from tests.projections.replay.test_replay import damage
 from tests.projections.stage import Stage, good, staged
-from tests.projections.test_replay import damage
 
 
 @pytest.fixture

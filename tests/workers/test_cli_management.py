@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from recordledger.projections import bulk
+from recordledger.projections.actions import bulk
 from tests.api.service import Service, Visit, task
 from tests.api.test_management import made, own_tag, statuses
 

@@ -11,8 +11,8 @@ import pytest
 from recordledger import AsyncClient, Client
 from recordledger.api.client import InvalidArgument, Refused
 from recordledger.domain.admin.access import Role
-from recordledger.projections.database import connect
-from recordledger.projections.self_audit import SelfAudit
+from recordledger.projections.self_audit.self_audit import SelfAudit
+from recordledger.projections.store.database import connect
 from tests.api.service import Service, Visit, is_problem, task
 
 from .conftest import Cli, printed

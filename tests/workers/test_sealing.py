@@ -14,8 +14,8 @@ from click.testing import CliRunner, Result
 from recordledger.domain.errors import SealBroken, SealKeyRefused
 from recordledger.domain.proof.notes import SigningKey, VerifierKey
 from recordledger.domain.proof.seals import Checkpoint
-from recordledger.projections.receipts import make_receipt
-from recordledger.projections.seals import newest_checkpoint, newest_seal
+from recordledger.projections.proof.receipts import make_receipt
+from recordledger.projections.proof.seals import newest_checkpoint, newest_seal
 from recordledger.workers.cli import main
 from recordledger.workers.sealing import Sealer, SealFileFault, read_checkpoints, read_note
 from recordledger.workers.server_jobs import Job, run_jobs, seal_the_log, server_jobs

@@ -25,7 +25,7 @@ from recordledger.domain.records import events as e
 from recordledger.domain.records.events import Kind
 from recordledger.domain.records.propagation import Action
 from recordledger.domain.records.status import Status
-from recordledger.projections.queries import get_records
+from recordledger.projections.reading.queries import get_records
 from tests.postgres import new_database
 from tests.projections.invariants import violations
 from tests.projections.stage import Stage, bad, empty, good, staged

@@ -21,8 +21,10 @@ from recordledger.api.webhook_sender import Sender, shown_secret
 from recordledger.domain.admin.addresses import parse_allowed
 from recordledger.domain.admin.webhook import WebhookFilter
 from recordledger.domain.records.propagation import Action
-from recordledger.projections import event_log, webhook_edits, webhook_queue
-from recordledger.projections.webhook_edits import Seen
+from recordledger.projections.actions import deliveries
+from recordledger.projections.actions import webhooks as webhook_edits
+from recordledger.projections.actions.webhooks import Seen
+from recordledger.projections.reading import event_log
 from recordledger.workers import webhooks
 from recordledger.workers.server_jobs import Job, run_jobs
 from recordledger.workers.webhooks import Deliverer, DeliverySettings
@@ -149,7 +151,7 @@ def test_what_fails_is_sent_again_under_the_same_id_and_nothing_overtakes(house:
     assert ids == sorted(ids, key=ids.index), "a message goes on until it has arrived"
     assert len(set(ids)) == len(receiver.arrived)
     eventually(lambda: house.seen(webhook_id).n_failures == 0)
-    attempts = webhook_queue.attempts(house.ledger, webhook_id, 100)
+    attempts = deliveries.attempts(house.ledger, webhook_id, 100)
     assert len(attempts) == min(100, len(receiver.received))
     assert {each.status_code for each in attempts} >= {200, 500}
     assert any("RemoteDisconnected" in (each.error or "") for each in attempts)

@@ -18,9 +18,9 @@ from .selecting import RECORD_ID
 from .terminal import JSON, print_json, print_table, says_what_is_wrong
 
 if TYPE_CHECKING:
-    from recordledger.projections.archive_check import Contents
-    from recordledger.projections.archive_export import Selection
-    from recordledger.projections.archive_import import ImportReport
+    from recordledger.projections.archives.check import Contents
+    from recordledger.projections.archives.export import Selection
+    from recordledger.projections.archives.import_ import ImportReport
     from recordledger.projections.ledger import Ledger
 
 _PATH = click.Path(path_type=Path)
@@ -95,7 +95,7 @@ def export(
         elif archive is not None:
             _write_archive(ledger, archive, _selection(ledger, which))
         elif ro_crate is not None:
-            from recordledger.projections.ro_crate import export_ro_crate
+            from recordledger.projections.archives.ro_crate import export_ro_crate
 
             n_records = export_ro_crate(
                 ledger,
@@ -109,7 +109,7 @@ def export(
 
 
 def _write_tables(ledger: Ledger, path: Path, tables: tuple[str, ...]) -> None:
-    from recordledger.projections.tables import export_tables
+    from recordledger.projections.archives.analysis import export_tables
 
     with _progress() as say:
         written = export_tables(ledger, path, tables, progress=lambda name, n: say(name, n, None))
@@ -118,7 +118,7 @@ def _write_tables(ledger: Ledger, path: Path, tables: tuple[str, ...]) -> None:
 
 
 def _write_archive(ledger: Ledger, path: Path, selection: Selection) -> None:
-    from recordledger.projections.archive_export import export_archive
+    from recordledger.projections.archives.export import export_archive
 
     with _progress() as say:
         manifest = export_archive(
@@ -136,8 +136,8 @@ def _write_archive(ledger: Ledger, path: Path, selection: Selection) -> None:
 
 
 def _selection(ledger: Ledger, which: dict[str, Any]) -> Selection:
-    from recordledger.projections.archive_export import EVERYTHING, Selection
-    from recordledger.projections.queries import RecordFilter, select_ids
+    from recordledger.projections.archives.export import EVERYTHING, Selection
+    from recordledger.projections.reading.queries import RecordFilter, select_ids
 
     filters: dict[str, Any] = {name: which[name] for name in _FILTERS if which[name]}
     if sum(map(bool, (which["records"], which["dataset"], filters))) > 1:
@@ -195,12 +195,12 @@ def import_(
     Exit status is 0 when it was imported, or passed the check, and 1 when it is damaged.
     """
     if check:
-        from recordledger.projections.archive_check import check_archive
+        from recordledger.projections.archives.check import check_archive
 
         with _progress() as say:
             _print_contents(check_archive(archive, progress=say), as_json=as_json)
         return
-    from recordledger.projections.archive_import import import_archive
+    from recordledger.projections.archives.import_ import import_archive
 
     url = running_database(home, database_url)
     with closing(open_ledger(url, database_schema)) as ledger, _progress() as say:
@@ -281,7 +281,7 @@ def origins(
 ) -> None:
     """Print where imported records, managers or datasets came from, and what they are here."""
     from recordledger.domain.streams import Stream
-    from recordledger.projections import origins as table
+    from recordledger.projections.tables import origins as table
 
     url = running_database(home, database_url)
     with (

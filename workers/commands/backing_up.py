@@ -29,7 +29,7 @@ def backup(home: Path | None, database_url: str | None, database_schema: str, fo
 
     Exit status is 0 when the backup is complete.
     """
-    from recordledger.projections.backup import backup as back_up
+    from recordledger.projections.archives.backup import backup as back_up
 
     made = back_up(running_database(home, database_url), database_schema, folder)
     click.echo(
@@ -53,8 +53,8 @@ def restore(home: Path | None, database_url: str | None, folder: Path, verify_on
 
     Exit status is 0 when the restored ledger is the one of the backup, and verifies.
     """
-    from recordledger.projections.backup import check_backup
-    from recordledger.projections.backup import restore as restore_into
+    from recordledger.projections.archives.backup import check_backup
+    from recordledger.projections.archives.backup import restore as restore_into
 
     if verify_only:
         manifest = check_backup(folder)
@@ -79,7 +79,7 @@ def _database(home: Path | None, database_url: str | None) -> Generator[str]:
         yield database_url
         return
     from recordledger.api.client.connection import home_folder
-    from recordledger.projections.embedded import EmbeddedPostgres, NotRunning
+    from recordledger.projections.store.embedded import EmbeddedPostgres, NotRunning
 
     postgres = EmbeddedPostgres(home or home_folder())
     try:

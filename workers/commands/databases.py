@@ -56,7 +56,7 @@ def running_database(home: Path | None, database_url: str | None) -> str:
     if database_url:
         return database_url
     from recordledger.api.client.connection import home_folder
-    from recordledger.projections.embedded import EmbeddedPostgres
+    from recordledger.projections.store.embedded import EmbeddedPostgres
 
     return EmbeddedPostgres(home or home_folder()).attach()
 
@@ -64,7 +64,7 @@ def running_database(home: Path | None, database_url: str | None) -> str:
 def open_ledger(database_url: str | None, schema: str, *, pool_size: int = 2) -> Ledger:
     """Return the ledger of a database, whose schema must be up to date."""
     from recordledger.projections.ledger import Ledger
-    from recordledger.projections.schema import check
+    from recordledger.projections.tables.schema import check
 
     url = given_url(database_url)
     check(url, schema)

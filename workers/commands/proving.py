@@ -23,7 +23,7 @@ from .terminal import JSON, print_json, says_what_is_wrong
 
 if TYPE_CHECKING:
     from recordledger.domain.proof.notes import VerifierKey
-    from recordledger.projections.verification import Verification
+    from recordledger.projections.proof.verification import Verification
 
 _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 _RECEIPT_BYTES_MAX: Final = 256 * 1024 * 1024
@@ -53,7 +53,7 @@ def seal(
     Give the public key to those who shall be able to verify: it is what they trust.
     """
     from recordledger.api.client.connection import home_folder
-    from recordledger.projections.seals import newest_checkpoint
+    from recordledger.projections.proof.seals import newest_checkpoint
 
     from ..sealing import Sealer
 
@@ -178,7 +178,7 @@ def verify(
 
 
 def _verify_receipt(path: Path, keys: tuple[str, ...], result: Path | None, as_json: bool) -> None:
-    from recordledger.projections.receipts import verify_receipt
+    from recordledger.projections.proof.receipts import verify_receipt
 
     if len(keys) > 1:
         raise click.UsageError("a receipt is signed with one key")
@@ -240,7 +240,7 @@ def _verify_log(
     from rich.progress import Progress
 
     from recordledger.api.client.connection import home_folder
-    from recordledger.projections.verification import verify_log
+    from recordledger.projections.proof.verification import verify_log
 
     from ..sealing import Sealer, read_note
 

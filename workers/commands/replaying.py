@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from recordledger.projections.ledger import Ledger
-    from recordledger.projections.replay import Progress, ReplayReport
+    from recordledger.projections.replay.replay import Progress, ReplayReport
 
 
 def check(ledger: Ledger, jobs: int | None, differences: int, *, past: bool) -> None:
     """Compare the tables with the log, print what differs, and exit with 1 if anything does."""
-    from recordledger.projections.replay import check_replay
+    from recordledger.projections.replay.replay import check_replay
 
     with shown() as (progress, rate):
         report = check_replay(
@@ -46,7 +46,7 @@ def _print_differences(report: ReplayReport) -> None:
 
 def rebuild(ledger: Ledger, jobs: int | None, only: tuple[str, ...]) -> None:
     """Put new tables into the places of the live ones."""
-    from recordledger.projections.rebuild import rebuild as rebuild_tables
+    from recordledger.projections.replay.rebuild import rebuild as rebuild_tables
 
     with shown() as (progress, rate):
         done = rebuild_tables(ledger, only=only or None, progress=progress, jobs=jobs)
@@ -57,9 +57,9 @@ def rebuild(ledger: Ledger, jobs: int | None, only: tuple[str, ...]) -> None:
 
 def go_back(ledger: Ledger, jobs: int | None, as_of: int | datetime, into: str | None) -> None:
     """Keep the tables as they were in a schema, or print how many records there were."""
-    from recordledger.projections.database import cursor_of
-    from recordledger.projections.reconstruction import keep, position_of, replay_to
-    from recordledger.projections.status_counts import by_status
+    from recordledger.projections.replay.reconstruction import keep, position_of, replay_to
+    from recordledger.projections.store.database import cursor_of
+    from recordledger.projections.tables.status_counts import by_status
 
     position = position_of(ledger, as_of)
     if into is not None:

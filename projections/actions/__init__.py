@@ -1,0 +1,1 @@
+"""What changes the ledger: each function decides and appends in one operation."""

@@ -1,0 +1,205 @@
+"""How far webhooks were told: what is due, what is on its way, and what came of it.
+
+A message is noted before it is sent: a worker that dies leaves behind which one it was, and the
+next one sends the same again under the same id.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from recordledger.domain.admin.webhook import WebhookFilter
+
+from ..ledger import Ledger
+from ..reading.event_log import EventFilter
+from ..store.statements import statements
+from ..tables.webhooks import filter_of
+from . import webhooks
+
+_SQL = statements("tables.webhooks")
+
+ATTEMPTS_KEPT: Final = 100
+
+
+class Task(NamedTuple):
+    """A webhook that a worker has in hand.
+
+    `message_id` and `upto` are of the message that is on its way already, if one is: it holds the
+    events after `position` up to there.
+    """
+
+    webhook_id: int
+    url: str
+    filter: EventFilter
+    secret: bytes
+    position: int
+    message_id: str | None
+    upto: int | None
+    n_failures: int
+    failing_since: datetime | None
+
+
+class Attempt(NamedTuple):
+    """One attempt to send a message: which events, and what came of it."""
+
+    message_id: str
+    after: int
+    upto: int
+    n_events: int
+    attempted_at: datetime
+    duration_s: float
+    status_code: int | None
+    error: str | None
+
+
+class Failing(NamedTuple):
+    """Since when nothing arrives at a webhook, and for how many seconds that is."""
+
+    since: datetime
+    seconds: float
+
+
+def due(ledger: Ledger) -> list[int]:
+    """Return the webhooks that have something to be told and that no worker has in hand.
+
+    Raises:
+        StoreUnavailable: the database does not answer.
+    """
+    with ledger.datastore.reading() as db:
+        return [row[0] for row in db.execute(_SQL["due"], prepare=True)]
+
+
+def take(ledger: Ledger, webhook_id: int, worker: str, lease_s: float) -> Task | None:
+    """Have a webhook in hand for so many seconds; None if another worker has, or it is not enabled.
+
+    Whoever has it already, has it anew.
+
+    Raises:
+        StoreUnavailable: the database does not answer.
+    """
+    parameters = {"id": webhook_id, "worker": worker, "lease_s": lease_s}
+    with ledger.datastore.writing() as db:
+        row = db.execute(_SQL["take"], parameters).fetchone()
+    if row is None:
+        return None
+    url, kinds, tags, actors, dataset_id, secret, *rest = row
+    which = filter_of(kinds, tags, actors, dataset_id)
+    return Task(webhook_id, url, _events_of(which), bytes(secret), *rest)
+
+
+def set_out(ledger: Ledger, task: Task, worker: str, message_id: str, upto: int) -> bool:
+    """Note which message goes out; return whether the worker still has the webhook in hand.
+
+    Raises:
+        StoreUnavailable: the database does not answer.
+    """
+    parameters = {"worker": worker, "message_id": message_id, "upto": upto}
+    return _do(ledger, "set_out", task.webhook_id, **parameters)
+
+
+def pass_over(ledger: Ledger, task: Task, worker: str, upto: int) -> bool:
+    """Note that there is nothing for a webhook up to a position.
+
+    Raises:
+        StoreUnavailable: the database does not answer.
+    """
+    return _do(ledger, "pass_over", task.webhook_id, worker=worker, upto=upto)
+
+
+def delivered(ledger: Ledger, task: Task, worker: str, message_id: str) -> bool:
+    """Note that a message has arrived; return whether the worker still had it to do.
+
+    Raises:
+        StoreUnavailable: the database does not answer.
+    """
+    return _do(ledger, "delivered", task.webhook_id, worker=worker, message_id=message_id)
+
+
+def failed(
+    ledger: Ledger, task: Task, worker: str, message_id: str, pause_s: float
+) -> Failing | None:
+    """Note that a message has not arrived, and when to try again; let the webhook go.
+
+    Returns:
+        For how long it has been so; None if the worker had it no more.
+
+    Raises:
+        StoreUnavailable: the database does not answer.
+    """
+    parameters = {
+        "id": task.webhook_id,
+        "worker": worker,
+        "message_id": message_id,
+        "pause_s": pause_s,
+    }
+    with ledger.datastore.writing() as db:
+        row = db.execute(_SQL["failed"], parameters).fetchone()
+    return None if row is None else Failing(*row)
+
+
+def release(ledger: Ledger, webhook_id: int, worker: str) -> None:
+    """Let a webhook go: another worker may take it at once.
+
+    Raises:
+        StoreUnavailable: the database does not answer.
+    """
+    _do(ledger, "release", webhook_id, worker=worker)
+
+
+def note_attempt(
+    ledger: Ledger,
+    task: Task,
+    message_id: str,
+    upto: int,
+    n_events: int,
+    *,
+    duration_s: float,
+    status_code: int | None,
+    error: str | None,
+) -> None:
+    """Keep what came of an attempt, and the newest hundred with it.
+
+    Raises:
+        StoreUnavailable: the database does not answer.
+    """
+    parameters = {
+        "id": task.webhook_id,
+        "message_id": message_id,
+        "after": task.position,
+        "upto": upto,
+        "n_events": n_events,
+        "duration_s": duration_s,
+        "status_code": status_code,
+        "error": error,
+        "kept": ATTEMPTS_KEPT - 1,
+    }
+    with ledger.datastore.writing() as db:
+        db.execute(_SQL["note_attempt"], parameters)
+
+
+def attempts(ledger: Ledger, webhook_id: int, limit: int) -> list[Attempt]:
+    """Return the newest attempts to tell a webhook something, newest first.
+
+    Raises:
+        WebhookNotFound: there is none with this id.
+        StoreUnavailable: the database does not answer.
+    """
+    webhooks.get(ledger, webhook_id)
+    with ledger.datastore.reading() as db:
+        rows = db.execute(_SQL["attempts"], {"id": webhook_id, "limit": limit})
+        return [Attempt(*row) for row in rows]
+
+
+def _events_of(which: WebhookFilter) -> EventFilter:
+    return EventFilter(
+        kinds=frozenset(which.kinds),
+        tags=frozenset(which.tags),
+        actors=frozenset(which.actors),
+        dataset_id=which.dataset_id,
+    )
+
+
+def _do(ledger: Ledger, statement: str, webhook_id: int, **parameters: object) -> bool:
+    with ledger.datastore.writing() as db:
+        return db.execute(_SQL[statement], {"id": webhook_id, **parameters}).rowcount == 1

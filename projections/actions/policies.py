@@ -1,0 +1,70 @@
+"""What happens to records by the clock, and not because somebody asks for it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+from recordledger.domain.records.commands import Change, EndRetryPause
+from recordledger.domain.records.events import Failed
+from recordledger.domain.records.policies import FAILED_AFTER
+from recordledger.domain.records.propagation import Action
+from recordledger.domain.records.record import RETRY_POLICY, decide
+from recordledger.domain.records.status import Status
+
+from ..ledger import Intent, Ledger, Operation
+from ..store.statements import statements
+
+_SQL = statements("actions.policies")
+SLICE: Final = 2_000
+
+
+def fail_old_errors(ledger: Ledger, failed_after_s: float, limit: int = SLICE) -> int:
+    """Declare failed at most `limit` records whose error is this old; return how many.
+
+    Raises:
+        StoreUnavailable: the database does not answer.
+    """
+    parameters = {"older_than_s": failed_after_s, "limit": limit}
+    with ledger.datastore.reading() as db:
+        ids = [row[0] for row in db.execute(_SQL["old_errors"], parameters)]
+    if not ids:
+        return 0
+
+    def work(operation: Operation) -> int:
+        locked = operation.lock(ids)
+        before = operation.stamp.timestamp - timedelta(seconds=failed_after_s)
+        failed = Failed(**operation.stamp.model_dump())
+        n_failed = 0
+        for record in locked.values():
+            # It may have been reset, and may have erred anew, before it was locked.
+            if record.status is not Status.error or (record.finished_at or before) > before:
+                continue
+            operation.happen(record, decide(record, Change(event=failed)))
+            n_failed += 1
+        return n_failed
+
+    reason = f"in error for more than {failed_after_s:g} s"
+    return ledger.operate(work, actor=FAILED_AFTER, reason=reason, intent=Intent(Action.fail))
+
+
+def end_retry_pauses(ledger: Ledger, limit: int = SLICE) -> int:
+    """Let at most `limit` records be claimed whose pause before a retry is over; say how many.
+
+    Raises:
+        StoreUnavailable: the database does not answer.
+    """
+    with ledger.datastore.reading() as db:
+        ids = [row[0] for row in db.execute(_SQL["retries_due"], {"limit": limit})]
+    if not ids:
+        return 0
+
+    def work(operation: Operation) -> int:
+        locked = operation.lock(ids)
+        command = EndRetryPause(stamp=operation.stamp)
+        return sum(
+            operation.happen(record, decide(record, command)) is not record
+            for record in locked.values()
+        )
+
+    return ledger.operate(work, actor=RETRY_POLICY)

@@ -1,0 +1,1 @@
+"""Files that leave the ledger and come back: archives, tables, publications, backups."""

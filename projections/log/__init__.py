@@ -1,0 +1,1 @@
+"""The event log: rows, their encoding, and the order of positions."""

@@ -1,0 +1,1 @@
+"""Audit, seals, receipts and their verification."""

@@ -1,0 +1,348 @@
+"""Earlier moments: what the same question about records would have been answered then.
+
+A moment is a position of the log; a time stands for the longest beginning of the log in which no
+event is later. Records are folded from their events up to there; which of them meet conditions, and
+how many they were, the tables of the timeline say.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Final, LiteralString, NamedTuple
+
+from recordledger.domain.dataset import Dataset, DatasetDeleted
+from recordledger.domain.errors import BeforeTheBeginning, DatasetNotFound, FutureMoment
+from recordledger.domain.records.events import Event
+from recordledger.domain.records.record import Record, fold
+from recordledger.domain.records.status import Status
+from recordledger.domain.streams import Stream, stream_number, stream_uuid
+
+from ..ledger import Ledger
+from ..log.mapper import timestamp_of
+from ..store.database import Db
+from ..store.statements import shipped, statements
+from ..tables import datasets
+from . import timeline
+from .queries import RecordFilter, conditions_of
+
+_SQL: Final = statements("reading.as_of")
+
+AsOf = int | datetime
+"""A position of the log, or a time."""
+
+
+class Moment(NamedTuple):
+    """A position of the log that has an event, and when that happened."""
+
+    position: int
+    happened_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class PastRecord:
+    """A record as it was; `is_erased`: not any more, and its payloads are destroyed."""
+
+    record: Record
+    is_erased: bool
+
+
+def moment_of(ledger: Ledger, as_of: AsOf) -> Moment:
+    """Return the moment that somebody asks for: the last event that had happened then.
+
+    Raises:
+        FutureMoment: it has not come.
+        BeforeTheBeginning: nothing had happened.
+        TimelineBehind: when the last events happened is not known yet.
+        StoreUnavailable: the database does not answer.
+    """
+    with ledger.datastore.reading() as db:
+        row = db.execute(_SQL["bounds"], prepare=True).fetchone()
+    assert row is not None  # noqa: S101 - a SELECT without FROM returns one row
+    first, head, now = row
+    if isinstance(as_of, datetime):
+        if as_of > now:
+            raise FutureMoment(as_of, head or 0, now)
+        position = 0 if first is None else _position_at(ledger, as_of, head)
+    else:
+        if as_of > (head or 0):
+            raise FutureMoment(as_of, head or 0, now)
+        position = as_of
+    with ledger.datastore.reading() as db:
+        row = db.execute(_SQL["event_at"], {"position": position}, prepare=True).fetchone()
+    if row is None:
+        raise BeforeTheBeginning(as_of, first)
+    return Moment(row[0], timestamp_of("event", row[1]))
+
+
+def _position_at(ledger: Ledger, moment: datetime, head: int) -> int:
+    """Return the position up to which no event is later; 0 if the first one is."""
+    latest_at = timeline.how_far(ledger).latest_at
+    if latest_at is None or latest_at <= moment:
+        timeline.reach(ledger, head)
+    with ledger.datastore.reading() as db:
+        extent = timeline.extent(db)
+        if extent.latest_at is not None and extent.latest_at <= moment:
+            return extent.position
+        row = db.execute(_SQL["mark_before"], {"moment": moment}, prepare=True).fetchone()
+        position = int(row[0]) if row else 0
+        # The first mark is not at the beginning, but no farther than that.
+        parameters = {
+            "after": position,
+            "upto": extent.position,
+            "limit": timeline.MARK_EVERY + 1,
+        }
+        for after, state in db.execute(_SQL["times_after"], parameters, prepare=True):
+            if timestamp_of("event", state) > moment:
+                break
+            position = after
+    return position
+
+
+def get_records(ledger: Ledger, ids: Iterable[int], moment: Moment) -> dict[int, PastRecord]:
+    """Return the records with these ids that there were, by id.
+
+    Raises:
+        StoreUnavailable: the database does not answer.
+    """
+    found: dict[int, PastRecord] = {}
+    wanted = sorted(set(ids))
+    with ledger.datastore.reading() as db:
+        for start in range(0, len(wanted), _SLICE):
+            found |= _folded(ledger, db, wanted[start : start + _SLICE], moment.position)
+    return found
+
+
+# So many records are folded at a time.
+_SLICE: Final = 1_000
+
+
+def _folded(ledger: Ledger, db: Db, ids: Sequence[int], position: int) -> dict[int, PastRecord]:
+    histories: dict[int, list[Event]] = {}
+    erased: set[int] = set()
+    parameters = {
+        "ids": [stream_uuid(Stream.record, id_) for id_ in ids],
+        "position": position,
+    }
+    for originator_id, topic, state in db.execute(_SQL["histories"], parameters, prepare=True):
+        _, id_ = stream_number(originator_id)
+        if state is None:
+            erased.add(id_)
+        else:
+            event = ledger.event_mapper.event_of(topic, state)
+            histories.setdefault(id_, []).append(event)
+    records = (fold(id_, events) for id_, events in histories.items())
+    return {each.id: PastRecord(each, each.id in erased) for each in records if each.exists}
+
+
+def query_records(
+    ledger: Ledger,
+    which: RecordFilter,
+    limit: int,
+    moment: Moment,
+    before_id: int | None = None,
+) -> list[PastRecord]:
+    """Return at most `limit` records that met every condition then, newest first.
+
+    Raises:
+        DatasetNotFound: the dataset was not there.
+        TimelineBehind: which records these were is not known yet.
+        StoreUnavailable: the database does not answer.
+    """
+    timeline.reach(ledger, moment.position)
+    with ledger.datastore.reading() as db:
+        version = None
+        if which.cells is not None:
+            version = dataset_version(db, which.cells.dataset_id, moment)
+        row = db.execute(_SQL["newest_id"], {"position": moment.position}, prepare=True).fetchone()
+        below = None if row is None else int(row[0]) + 1
+        if before_id is not None:
+            below = before_id if below is None else min(before_id, below)
+        sql, parameters = page_sql(which, limit, moment, below, version)
+        # Planned for these values, as the pages of today.
+        ids = [row[0] for row in db.execute(sql, parameters, prepare=False)]
+    found = get_records(ledger, ids, moment)
+    return [found[id_] for id_ in ids]
+
+
+def counts(ledger: Ledger, moment: Moment) -> dict[Status, int]:
+    """Return how many records were in each status, zeros included.
+
+    Raises:
+        TimelineBehind: how many they were is not known yet.
+        StoreUnavailable: the database does not answer.
+    """
+    totals = Counter(dict.fromkeys(Status, 0))
+    for (_, status), n_records in counts_by_tag(ledger, moment).items():
+        totals[status] += n_records
+    return dict(totals)
+
+
+def counts_by_tag(ledger: Ledger, moment: Moment) -> dict[tuple[str, Status], int]:
+    """Return how many records of each tag were in each status; zeros are left out.
+
+    Raises:
+        TimelineBehind: how many they were is not known yet.
+        StoreUnavailable: the database does not answer.
+    """
+    timeline.reach(ledger, moment.position)
+    with ledger.datastore.reading() as db:
+        return timeline.counts_at(db, moment.position)
+
+
+def page_sql(
+    which: RecordFilter,
+    limit: int,
+    moment: Moment,
+    before_id: int | None,
+    dataset_version: int | None,
+) -> tuple[LiteralString, dict[str, Any]]:
+    """Return the statement of one page of a query about then, and its parameters.
+
+    With several statuses the pages of each are merged, as in a query about today. `before_id` is
+    also what keeps the page from walking over records that are newer than the moment.
+    """
+    statuses = list(dict.fromkeys(which.status or ()))
+    if len(statuses) > 1:
+        which = replace(which, status=None)
+    else:
+        statuses = []
+    conditions, parameters = conditions_of(which)
+    parameters |= {"limit": limit, "position": moment.position, "version": dataset_version}
+    if before_id is not None:
+        parameters["before_id"] = before_id
+        conditions.append("r.id < %(before_id)s")
+    states: LiteralString = _SQL["states"]
+    if any(getattr(which, name) is not None for name in _ORIGINS):
+        states = shipped(_SQL["with_origins"].format(states=states))
+    candidates = _candidates(which, parameters, chosen=bool(statuses))
+    key: LiteralString = "r.id" if candidates is None else "d.record_id"
+    then: LiteralString = _SQL["then"]
+    source: LiteralString = states + " AS r"
+    if candidates is not None:
+        source = shipped(_SQL["looked_up"].format(candidates=candidates, states=states, then=then))
+    else:
+        conditions.append(shipped(then.replace("s.", "r.")))
+
+    def page(*more: LiteralString) -> LiteralString:
+        where: LiteralString = " AND ".join([*conditions, *more]) or "true"
+        return shipped(_SQL["page"].format(source=source, where=where, key=key))
+
+    if not statuses:
+        return page(), parameters
+    pages: list[LiteralString] = []
+    for number, status in enumerate(statuses):
+        parameter = shipped(f"status_{number}")
+        parameters[parameter] = status
+        pages.append("(" + page("r.status = %(" + parameter + ")s") + ")")
+    return shipped(_SQL["merged"].format(pages=" UNION ALL ".join(pages))), parameters
+
+
+# What does not change, and is kept once for each record.
+_ORIGINS: Final = ("owner", "function", "created_after", "created_before")
+
+
+def _candidates(
+    which: RecordFilter, parameters: dict[str, Any], *, chosen: bool
+) -> LiteralString | None:
+    """Return among whom to look, newest first, each once; None to let the planner decide.
+
+    Somebody who ran on a manager at a moment had been claimed by it before; and so on.
+
+    Args:
+        which: the conditions.
+        parameters: those of the statement; what is needed here is added.
+        chosen: whether there is a status, which has an index of its own: a few of all may be in
+            it, or nearly all of them.
+    """
+    found: LiteralString | None = None
+    if which.cells is not None:
+        found = _SQL["in_cells"]
+        parameters["dataset_id"] = which.cells.dataset_id
+        if which.cells.specifications is not None:
+            parameters["specifications"] = list(which.cells.specifications)
+            found += " AND specification = ANY(%(specifications)s::integer[])"
+        if which.cells.entries is not None:
+            parameters["entries"] = list(which.cells.entries)
+            found += " AND entry = ANY(%(entries)s::integer[])"
+    elif which.ids is not None or which.status is not None or chosen:
+        return None
+    elif which.manager_id is not None:
+        found = _given("ever_run", which.manager_id, parameters)
+    elif which.owner is not None:
+        found = _given("owned", which.owner, parameters)
+    elif which.tag is not None:
+        found = _given("ever_tagged", which.tag, parameters)
+    if found is not None and "before_id" in parameters:
+        found += " AND record_id < %(before_id)s"
+    return found
+
+
+def _given(
+    name: LiteralString, values: Sequence[int | str], parameters: dict[str, Any]
+) -> LiteralString:
+    """Return candidates of these values; of a single one, an index has them in order."""
+    distinct = list(dict.fromkeys(values))
+    parameters[name] = distinct[0] if len(distinct) == 1 else distinct
+    place: LiteralString = "%(" + name + ")s"
+    given: LiteralString = "= " + place if len(distinct) == 1 else "= ANY(" + place + ")"
+    return shipped(_SQL[name].format(given=given))
+
+
+# Datasets --------------------------------------------------------------------------------------
+
+
+def dataset_version(db: Db, dataset_id: int, moment: Moment) -> int:
+    """Return the version that a dataset had.
+
+    Raises:
+        DatasetNotFound: it was not there.
+    """
+    parameters = {
+        "id": stream_uuid(Stream.dataset, dataset_id),
+        "position": moment.position,
+    }
+    row = db.execute(_SQL["dataset_version"], parameters, prepare=True).fetchone()
+    if row is None or row[0] is None:
+        raise DatasetNotFound(dataset_id)
+    return int(row[0])
+
+
+def dataset_at(ledger: Ledger, db: Db, wanted: int | str, moment: Moment) -> Dataset:
+    """Return what a dataset was called, its version and its specifications; not all of it.
+
+    Raises:
+        DatasetNotFound: there was none of this id or name.
+    """
+    ids = [wanted]
+    if isinstance(wanted, str):
+        ids = [row[0] for row in db.execute(_SQL["dataset_ids"], prepare=True)]
+    parameters = {
+        "ids": [stream_uuid(Stream.dataset, int(id_)) for id_ in ids],
+        "position": moment.position,
+    }
+    for originator_id, topic, state in db.execute(_SQL["dataset_names"], parameters, prepare=True):
+        event = ledger.event_mapper.event_of(topic, state)
+        if isinstance(event, DatasetDeleted):
+            continue
+        name: str = getattr(event, "name", "")
+        if isinstance(wanted, int) or name.lower() == wanted.lower():
+            _, id_ = stream_number(originator_id)
+            version = dataset_version(db, id_, moment)
+            had = datasets.specifications(db, id_, version)
+            return Dataset(
+                id_, version, name=name, specifications={each.name: each for each in had}
+            )
+    raise DatasetNotFound(wanted)
+
+
+def entries_named(db: Db, dataset: Dataset, names: Iterable[str]) -> dict[str, int]:
+    """Return the numbers of the entries that a dataset had under these names, by name."""
+    parameters = {
+        "id": dataset.id,
+        "names": list(dict.fromkeys(names)),
+        "version": dataset.version,
+    }
+    return dict(db.execute(_SQL["entries_named"], parameters, prepare=False).fetchall())

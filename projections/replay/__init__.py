@@ -1,0 +1,1 @@
+"""Tables made anew from the log: filled, compared, and put in place."""

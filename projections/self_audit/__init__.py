@@ -1,0 +1,1 @@
+"""Rows that are not what the log says, found and repaired while the ledger runs."""

@@ -1,0 +1,1 @@
+"""The tables derived from the events, one module and one file of SQL for each."""

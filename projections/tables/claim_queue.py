@@ -1,0 +1,88 @@
+"""The table `claim_queue`: tasks that may be claimed now, in the order of claiming."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
+
+from recordledger.domain.records.record import Record
+
+from ..store.database import Db
+from ..store.statements import statements
+from .lanes import LaneRegistry
+from .records import lock_claimable
+
+_SQL = statements("tables.claim_queue")
+_BEFORE_ALL: Final = (0, -32768, 0)
+# Who finds the first window taken by others reads larger ones, up to this.
+_WINDOW_MAX: Final = 320
+
+
+def place_of(record: Record, lane_id_of: Callable[[Record], int]) -> tuple[int, int, int] | None:
+    """Return where a record stands in the queue, as (lane, rank, id); None if it does not."""
+    if not record.claimable:
+        return None
+    return lane_id_of(record), -record.priority, record.id
+
+
+def write(
+    db: Db, changes: Sequence[tuple[Record, Record]], lane_id_of: Callable[[Record], int]
+) -> None:
+    """Take out what cannot be claimed any more, and put in what can, at its old place."""
+    moves = [
+        (place_of(before, lane_id_of), place_of(after, lane_id_of)) for before, after in changes
+    ]
+    for statement, places in (
+        ("delete", [old for old, new in moves if old is not None and old != new]),
+        ("insert", [new for old, new in moves if new is not None and old != new]),
+    ):
+        if places:
+            lane_ids, ranks, record_ids = map(list[int], zip(*places, strict=True))
+            parameters: dict[str, Any] = {
+                "lane_ids": lane_ids,
+                "ranks": ranks,
+                "record_ids": record_ids,
+            }
+            db.execute(_SQL[statement], parameters, prepare=True)
+
+
+def take(
+    db: Db, lane_ids_by_tag: Sequence[Sequence[int]], limit: int, lanes: LaneRegistry
+) -> list[Record]:
+    """Lock and return the next records for a manager: by its tags' order, priority, then age."""
+    taken: list[Record] = []
+    for ids, lane_ids in _windows(db, lane_ids_by_tag, limit):
+        taken += lock_claimable(db, ids, lane_ids, limit - len(taken), lanes)
+        if len(taken) >= limit:
+            break
+    return taken
+
+
+def _windows(
+    db: Db, lane_ids_by_tag: Sequence[Sequence[int]], limit: int
+) -> Iterator[tuple[list[int], list[int]]]:
+    """Walk down the order of claiming; a second window is read only if others had the first.
+
+    Yields:
+        The next tasks, and the lane that each is in.
+    """
+    lane_ids = [id_ for ids in lane_ids_by_tag for id_ in ids]
+    turns = [turn for turn, ids in enumerate(lane_ids_by_tag) for _ in ids]
+    turn, rank, record_id = _BEFORE_ALL
+    size = limit
+    while lane_ids and size > 0:
+        parameters = {
+            "lane_ids": lane_ids,
+            "turns": turns,
+            "after_turn": turn,
+            "after_rank": rank,
+            "after_id": record_id,
+            "limit": size,
+        }
+        window = db.execute(_SQL["candidates"], parameters, prepare=True).fetchall()
+        if window:
+            yield [row[2] for row in window], [row[3] for row in window]
+        if len(window) < size:
+            return
+        turn, rank, record_id, _ = window[-1]
+        size = min(4 * size, max(limit, _WINDOW_MAX))

@@ -1,0 +1,96 @@
+"""The table `divergences`: rows of other tables that were found not to be what the log says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from recordledger.domain.admin.divergence import (
+    Divergence,
+    DivergenceFound,
+    DivergenceGone,
+    DivergenceRepaired,
+    DivergenceState,
+    Fault,
+)
+from recordledger.domain.streams import Stream
+
+from ..log.mapper import Recorded
+from ..store.database import Db
+from ..store.statements import statements
+
+_SQL = statements("tables.divergences")
+
+OPEN_MAX: Final = 1_000
+"""So many are open at the most: the log is not for listing a table that is wrong as a whole."""
+
+
+def next_id(db: Db) -> int:
+    """Return a new id of a divergence."""
+    row = db.execute(_SQL["next_id"]).fetchone()
+    assert row is not None  # noqa: S101 - a sequence always gives one
+    return int(row[0])
+
+
+def write(db: Db, happened: Iterable[Recorded]) -> None:
+    """Add the divergences that were found, and end those that are no more."""
+    for recorded in happened:
+        if recorded.stream is not Stream.divergence:
+            continue
+        common: dict[str, Any] = {"id": recorded.number, "version": recorded.version}
+        match recorded.event:
+            case DivergenceFound() as event:
+                found = {
+                    "table": event.table,
+                    "key": list(event.key),
+                    "fault": event.fault,
+                    "columns": list(event.columns),
+                    "found_at": event.timestamp,
+                }
+                db.execute(_SQL["add"], common | found)
+            case DivergenceRepaired() | DivergenceGone() as event:
+                repaired = isinstance(event, DivergenceRepaired)
+                ended = {
+                    "state": DivergenceState.repaired if repaired else DivergenceState.gone,
+                    "ended_at": event.timestamp,
+                    "ended_by": event.actor,
+                }
+                db.execute(_SQL["end"], common | ended)
+            case _:
+                pass
+
+
+def open_now(db: Db) -> list[Divergence]:
+    """Return the divergences that are open, oldest first."""
+    rows = db.execute(_SQL["open"], {"after": 0, "limit": OPEN_MAX})
+    return [_from_row(row) for row in rows]
+
+
+def page(db: Db, limit: int, before: int) -> list[Divergence]:
+    """Return divergences, newest first, at most `limit`, with ids below `before`."""
+    return [_from_row(row) for row in db.execute(_SQL["page"], {"limit": limit, "before": before})]
+
+
+def lock(db: Db, divergence_id: int) -> Divergence | None:
+    """Lock and return a divergence; None if there is none with this id."""
+    row = db.execute(_SQL["lock"], {"id": divergence_id}).fetchone()
+    return None if row is None else _from_row(row)
+
+
+def counts(db: Db) -> dict[str, int]:
+    """Return how many divergences are open, by table; tables without one are left out."""
+    return dict(db.execute(_SQL["counts"]).fetchall())
+
+
+def _from_row(row: Sequence[Any]) -> Divergence:
+    id_, version, state, table, key, fault, columns, *times = row
+    return Divergence(
+        id_,
+        version,
+        DivergenceState(state),
+        table,
+        tuple(key),
+        Fault(fault),
+        tuple(columns),
+        *times,
+    )

@@ -1,0 +1,65 @@
+"""The table `jobs`: operations on many records, and how far each has come."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+from uuid import UUID
+
+from recordledger.domain.admin.job import Job, JobState
+from recordledger.domain.errors import JobNotFound
+from recordledger.domain.streams import ID_MAX
+
+from ..store.database import Db
+from ..store.statements import statements
+
+_SQL = statements("tables.jobs")
+
+
+def next_id(db: Db) -> int:
+    """Return a new job id."""
+    row = db.execute(_SQL["next_id"]).fetchone()
+    assert row is not None  # noqa: S101 - a sequence always gives one
+    return int(row[0])
+
+
+def write(db: Db, job: Job) -> None:
+    """Bring the row of a job to what it is now."""
+    names = (
+        "id", "version", "operation_id", "action", "state", "actor", "reason", "n_total", "n_done",
+        "n_updated", "n_relatives", "n_refused", "created_at", "modified_at",
+    )  # fmt: skip
+    db.execute(_SQL["write"], {name: getattr(job, name) for name in names})
+
+
+def get(db: Db, job_id: int, how: Literal["get", "lock"] = "get") -> Job:
+    """Return a job, and keep it from being changed if `how` is lock.
+
+    Raises:
+        JobNotFound: there is none with this id.
+    """
+    row = db.execute(_SQL[how], {"id": job_id}).fetchone()
+    if row is None:
+        raise JobNotFound(job_id)
+    return _from_row(row)
+
+
+def page(db: Db, limit: int, before: int = ID_MAX) -> list[Job]:
+    """Return jobs, newest first, at most `limit`, with ids below `before`."""
+    return [_from_row(row) for row in db.execute(_SQL["page"], {"limit": limit, "before": before})]
+
+
+def unfinished(db: Db, limit: int) -> list[int]:
+    """Return jobs that have something left to do, oldest first."""
+    return [row[0] for row in db.execute(_SQL["unfinished"], {"limit": limit})]
+
+
+def of_operation(db: Db, operation_id: UUID) -> int | None:
+    """Return the job that does an operation; None if it was done at once."""
+    row = db.execute(_SQL["of_operation"], {"operation_id": operation_id}).fetchone()
+    return None if row is None else int(row[0])
+
+
+def _from_row(row: Sequence[Any]) -> Job:
+    id_, version, operation_id, action, state, *rest = row
+    return Job(id_, version, operation_id, action, JobState(state), *rest)

@@ -1,0 +1,153 @@
+"""The tables `operations` and `operation_changes`: what was done to records, by whom, and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from recordledger.domain.errors import OperationNotFound
+from recordledger.domain.records.events import Event
+from recordledger.domain.streams import Stream
+
+from ..log.mapper import Recorded
+from ..store.database import Db
+from ..store.statements import statements
+
+_SQL = statements("tables.operations")
+
+
+class OperationRow(NamedTuple):
+    """An operation: what was asked for, by whom, why and when, and how much it changed."""
+
+    id: UUID
+    action: str
+    actor: str
+    reason: str | None
+    started_at: datetime
+    undoes: UUID | None
+    n_changes: int
+
+
+class Part(NamedTuple):
+    """What some events say of their operation, and which of them speaks for it.
+
+    That is the one of the earliest moment, and of these, which share a transaction, the last by
+    record and version: so it does not matter in which order events are looked at.
+    """
+
+    row: OperationRow
+    number: int
+    version: int
+
+
+def parts_of(happened: Iterable[Recorded]) -> tuple[list[Part], list[tuple[UUID, int, int]]]:
+    """Return the operations that these events belong to, by id, and what each of them changed.
+
+    A change is an operation, a record, and the version of it that the operation made.
+    """
+    managed = [
+        recorded
+        for recorded in happened
+        if recorded.event.action is not None and recorded.stream is Stream.record
+    ]
+    counts = Counter(recorded.event.operation_id for recorded in managed)
+    speakers: dict[UUID, Recorded] = {}
+    for recorded in managed:
+        other = speakers.setdefault(recorded.event.operation_id, recorded)
+        if _speaks_before(recorded, other):
+            speakers[recorded.event.operation_id] = recorded
+    parts = [
+        Part(_row(speakers[id_].event, counts[id_]), speakers[id_].number, speakers[id_].version)
+        for id_ in sorted(counts)
+    ]
+    changes = [
+        (recorded.event.operation_id, recorded.number, recorded.version) for recorded in managed
+    ]
+    return parts, changes
+
+
+def _speaks_before(one: Recorded, other: Recorded) -> bool:
+    if one.event.timestamp != other.event.timestamp:
+        return one.event.timestamp < other.event.timestamp
+    return (one.number, one.version) > (other.number, other.version)
+
+
+def _row(event: Event, n_changes: int) -> OperationRow:
+    assert event.action is not None  # noqa: S101 - only such events belong to operations
+    return OperationRow(
+        event.operation_id,
+        event.action,
+        event.actor,
+        event.reason,
+        event.timestamp,
+        event.undoes,
+        n_changes,
+    )
+
+
+def write(db: Db, happened: Iterable[Recorded]) -> None:
+    """Add the operations that these events belong to, and what each of them changed."""
+    parts, changes = parts_of(happened)
+    if not parts:
+        return
+    rows = map(list[Any], zip(*(part.row for part in parts), strict=True))
+    names: Sequence[str] = ("ids", "actions", "actors", "reasons", "times", "undoes", "counts")
+    db.execute(_SQL["add"], dict(zip(names, rows, strict=True)), prepare=True)
+    rows = map(list[Any], zip(*changes, strict=True))
+    names = ("operation_ids", "record_ids", "versions")
+    db.execute(_SQL["add_changes"], dict(zip(names, rows, strict=True)), prepare=True)
+
+
+def get(db: Db, operation_id: UUID) -> OperationRow:
+    """Return an operation.
+
+    Raises:
+        OperationNotFound: there is none with this id.
+    """
+    row = db.execute(_SQL["get"], {"id": operation_id}).fetchone()
+    if row is None:
+        raise OperationNotFound(operation_id)
+    return OperationRow(*row)
+
+
+def undone_by(db: Db, operation_id: UUID) -> list[UUID]:
+    """Return the operations that undid this one, oldest first."""
+    return [row[0] for row in db.execute(_SQL["undone_by"], {"id": operation_id})]
+
+
+def page(
+    db: Db,
+    limit: int,
+    *,
+    actor: str | None = None,
+    action: str | None = None,
+    before: tuple[datetime, UUID] | None = None,
+) -> list[OperationRow]:
+    """Return operations, newest first, at most `limit`, before this place in that order."""
+    before_at, before_id = before or (None, None)
+    parameters = {
+        "limit": limit,
+        "actor": actor,
+        "action": action,
+        "before_at": before_at,
+        "before_id": before_id,
+    }
+    return [OperationRow(*row) for row in db.execute(_SQL["page"], parameters)]
+
+
+def changed_records(db: Db, operation_id: UUID, after: int, limit: int) -> list[int]:
+    """Return ids above `after` of records that an operation changed, ascending."""
+    parameters = {"id": operation_id, "after": after, "limit": limit}
+    return [row[0] for row in db.execute(_SQL["changed_records"], parameters, prepare=True)]
+
+
+def versions_in(db: Db, operation_id: UUID, record_ids: Sequence[int]) -> dict[int, list[int]]:
+    """Return, by record, which of its events belong to an operation."""
+    parameters = {"id": operation_id, "record_ids": record_ids}
+    found: dict[int, list[int]] = {}
+    for record_id, version in db.execute(_SQL["of_records"], parameters, prepare=True):
+        found.setdefault(record_id, []).append(version)
+    return found

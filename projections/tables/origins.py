@@ -1,0 +1,116 @@
+"""The table `origins`: what was imported, from which ledger, and what it was called there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from recordledger.domain.records.events import Imported
+from recordledger.domain.streams import Stream
+
+from ..log.mapper import Recorded
+from ..store.database import Db
+from ..store.statements import statements
+
+_SQL = statements("tables.origins")
+
+
+class Origin(NamedTuple):
+    """Where an aggregate came from: which one it was there, and how and by whom it came here."""
+
+    ledger_id: UUID
+    stream: Stream
+    origin_id: int
+    number: int
+    archive_hash: str
+    imported_at: datetime
+    imported_by: str
+
+
+COLUMNS: Final = {
+    "origin_ledger": "uuid",
+    "stream": "smallint",
+    "origin_id": "bigint",
+    "number": "bigint",
+    "archive_hash": "text",
+    "imported_at": "timestamptz",
+    "imported_by": "text",
+}
+
+
+def rows_of(happened: Iterable[Recorded]) -> list[tuple[Any, ...]]:
+    """Return the rows of what was imported, in the order of `COLUMNS`."""
+    return [
+        (
+            recorded.event.origin_ledger,
+            int(recorded.stream),
+            recorded.event.origin_id,
+            recorded.number,
+            recorded.event.archive_digest.hex(),
+            recorded.event.timestamp,
+            recorded.event.actor,
+        )
+        for recorded in happened
+        if isinstance(recorded.event, Imported)
+    ]
+
+
+def write(db: Db, happened: Iterable[Recorded]) -> None:
+    """Add what was imported."""
+    if rows := rows_of(happened):
+        names = ("ledgers", "streams", "origin_ids", "numbers", "hashes", "times", "actors")
+        columns = map(list[Any], zip(*rows, strict=True))
+        db.execute(_SQL["add"], dict(zip(names, columns, strict=True)), prepare=True)
+
+
+def here(db: Db, ledger_id: UUID, stream: Stream, origin_ids: Sequence[int]) -> dict[int, int]:
+    """Return which of a ledger's aggregates were imported from it, and what they are here."""
+    parameters = {"ledger": ledger_id, "stream": int(stream), "origin_ids": list(origin_ids)}
+    return dict(db.execute(_SQL["here"], parameters).fetchall())
+
+
+def own(db: Db, stream: Stream, numbers: Sequence[int]) -> dict[int, int]:
+    """Return which of these aggregates this ledger has, each as itself."""
+    return dict(db.execute(_SQL[f"{stream.name}s_here"], {"ids": list(numbers)}).fetchall())
+
+
+def page(
+    db: Db,
+    stream: Stream,
+    limit: int,
+    *,
+    since: int = 0,
+    skip: int = 0,
+    number: int | None = None,
+    ledger_id: UUID | None = None,
+    origin_id: int | None = None,
+) -> list[Origin]:
+    """Return what was imported, by number here, and where it had come from before that first.
+
+    Args:
+        db: where.
+        stream: of which kind.
+        limit: origins at the most.
+        since: the number to begin with, without the first `skip` origins of it.
+        skip: how many were shown already.
+        number: only of this one.
+        ledger_id: only what came from this ledger.
+        origin_id: only what had this number there.
+    """
+    parameters = {
+        "stream": int(stream),
+        "since": since,
+        "skip": skip,
+        "limit": limit,
+        "number": number,
+        "ledger": ledger_id,
+        "origin_id": origin_id,
+    }
+    return [_origin(row) for row in db.execute(_SQL["page"], parameters)]
+
+
+def _origin(row: Sequence[Any]) -> Origin:
+    ledger_id, stream, *rest = row
+    return Origin(ledger_id, Stream(stream), *rest)

@@ -1,0 +1,261 @@
+"""The table `records`: the current state of every record, one row each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, Final, LiteralString, NamedTuple
+
+from recordledger.domain.records.events import Kind, Payload, Priority
+from recordledger.domain.records.record import Record
+from recordledger.domain.records.retries import Retry
+from recordledger.domain.records.status import Status
+
+from ..log.mapper import pack_outcome, pack_payload, unpack_outcome, unpack_payload
+from ..store.database import Db, copy_rows
+from ..store.statements import shipped, statements
+from .lanes import LaneRegistry
+from .payloads import said
+
+# The columns of `records` and their types when sent in arrays, in the order of `to_row`.
+COLUMNS: Final[dict[LiteralString, LiteralString]] = {
+    "id": "bigint",
+    "version": "integer",
+    "status": "text",
+    "prior": "text",
+    "lane_id": "integer",
+    "tag": "text",
+    "priority": "smallint",
+    "modified_at": "timestamptz",
+    "attempt": "integer",
+    "manager_id": "bigint",
+    "started_at": "timestamptz",
+    "finished_at": "timestamptz",
+    "outcome": "bytea",
+    "error_type": "text",
+    "error_message": "text",
+    "retries_used": "integer",
+    "iteration": "integer",
+    "service_state": "bytea",
+    "not_before": "timestamptz",
+    # From here on, what never changes.
+    "kind": "text",
+    "spec": "bytea",
+    "spec_size_bytes": "bigint",
+    "function": "text",
+    "owner": "text",
+    "created_at": "timestamptz",
+    "retries": "integer",
+    "retry_delay_s": "double precision",
+    "retry_on": "text",
+}
+_N_MUTABLE: Final = list(COLUMNS).index("kind")
+_LANE_ID: Final = list(COLUMNS).index("lane_id")
+_PRIOR: Final = list(COLUMNS).index("prior")
+
+
+def to_row(record: Record, lane_id: int, texts: Mapping[bytes, str]) -> tuple[Any, ...]:
+    """Return a record as its row, in the order of `COLUMNS`; what is a list is joined by commas."""
+    spec, outcome, retry = record.spec, record.outcome, record.retry
+    return (
+        record.id,
+        record.version,
+        record.status,
+        ",".join(record.prior),
+        lane_id,
+        record.tag,
+        int(record.priority),
+        record.modified_at,
+        record.attempt,
+        record.manager_id,
+        record.started_at,
+        record.finished_at,
+        None if outcome is None else pack_outcome(outcome),
+        None if outcome is None else outcome.error_type,
+        None if outcome is None else said(outcome.error_message, texts),
+        record.retries_used,
+        record.iteration,
+        None if record.service_state is None else pack_payload(record.service_state),
+        record.not_before,
+        record.kind,
+        spec and spec.digest,
+        spec and spec.size_bytes,
+        record.function,
+        record.owner,
+        record.created_at,
+        retry.retries,
+        retry.delay_s,
+        ",".join(retry.on),
+    )
+
+
+def _sql(name: str, text: LiteralString) -> LiteralString:
+    names = list(COLUMNS)[: _N_MUTABLE if name == "update" else None]
+    arrays: list[LiteralString] = ["%(" + each + ")b::" + COLUMNS[each] + "[]" for each in names]
+    selected: list[LiteralString] = ["r." + each for each in COLUMNS]
+    return shipped(
+        text.format(columns=", ".join(selected), arrays=", ".join(arrays), names=", ".join(names))
+    )
+
+
+_SQL: Final[dict[str, LiteralString]] = {
+    name: _sql(name, text) for name, text in statements("tables.records").items()
+}
+
+
+def next_ids(db: Db, n: int) -> list[int]:
+    """Return `n` new record ids, ascending."""
+    return [row[0] for row in db.execute(_SQL["next_ids"], {"n": n}, prepare=True)]
+
+
+def get(db: Db, ids: Sequence[int], lanes: LaneRegistry) -> list[Record]:
+    """Return the records with these ids that exist, in the order of ids."""
+    return _select(db, "get", {"ids": ids}, lanes)
+
+
+def lock(db: Db, ids: Sequence[int], lanes: LaneRegistry) -> list[Record]:
+    """Lock and return the records with these ids that exist, in the order of ids."""
+    return _select(db, "lock", {"ids": ids}, lanes)
+
+
+def lock_claimable(
+    db: Db, ids: Sequence[int], lane_ids: Sequence[int], limit: int, lanes: LaneRegistry
+) -> list[Record]:
+    """Lock and return the first `limit` of these candidates that still wait in their lanes."""
+    parameters = {"ids": ids, "lane_ids": lane_ids, "limit": limit}
+    return _select(db, "lock_claimable", parameters, lanes)
+
+
+def lock_of_manager(db: Db, manager_id: int, lanes: LaneRegistry) -> list[Record]:
+    """Lock and return the records that a manager is running."""
+    return _select(db, "lock_of_manager", {"manager_id": manager_id}, lanes)
+
+
+class Running(NamedTuple):
+    """An attempt that a manager has now."""
+
+    record_id: int
+    attempt: int
+    started_at: datetime
+
+
+def running_of_manager(db: Db, manager_id: int) -> list[Running]:
+    """Return the attempts that a manager has."""
+    rows = db.execute(_SQL["running_of_manager"], {"manager_id": manager_id}, prepare=True)
+    return [Running(*row) for row in rows]
+
+
+def existing(db: Db, digests: Sequence[bytes]) -> dict[tuple[bytes, Kind], int]:
+    """Return, by fingerprint and kind, the oldest record that may be given back for a new one."""
+    rows = db.execute(_SQL["existing"], {"digests": digests}, prepare=True)
+    return {(digest, Kind(kind)): id_ for digest, kind, id_ in rows}
+
+
+def texts(changes: Sequence[tuple[Record, Record]]) -> list[Payload | str]:
+    """Return the messages of the errors that changed records are in."""
+    return [
+        after.outcome.error_message
+        for _, after in changes
+        if after.outcome is not None and after.outcome.error_message is not None and after.exists
+    ]
+
+
+def write(
+    db: Db,
+    changes: Sequence[tuple[Record, Record]],
+    lane_id_of: Callable[[Record], int],
+    texts: Mapping[bytes, str],
+) -> None:
+    """Bring the rows of changed records, each given as (before, after), to what they are now.
+
+    `texts` has what the messages of their errors say, by digest.
+    """
+    new = [after for before, after in changes if not before.exists and after.exists]
+    changed = [after for before, after in changes if before.exists and after.exists]
+    gone = [after.id for before, after in changes if before.exists and not after.exists]
+    if new:
+        db.execute(_SQL["insert"], _parameters(new, lane_id_of, texts), prepare=True)
+    if changed:
+        db.execute(_SQL["update"], _parameters(changed, lane_id_of, texts), prepare=True)
+    if gone:
+        db.execute(_SQL["delete"], {"ids": gone}, prepare=True)
+
+
+def copy(
+    db: Db,
+    new: Iterable[Record],
+    lane_id_of: Callable[[Record], int],
+    texts: Mapping[bytes, str],
+) -> None:
+    """Add the rows of records, none of which the table has."""
+    rows = (to_row(record, lane_id_of(record), texts) for record in new)
+    copy_rows(
+        db,
+        "records",
+        COLUMNS | {"prior": "text[]"},
+        ((*row[:_PRIOR], _listed(row[_PRIOR]), *row[_PRIOR + 1 :]) for row in rows),
+    )
+
+
+def _listed(joined: str) -> list[str]:
+    return joined.split(",") if joined else []
+
+
+def _parameters(
+    rows: Sequence[Record], lane_id_of: Callable[[Record], int], texts: Mapping[bytes, str]
+) -> dict[str, list[Any]]:
+    """Return the rows as one array a column: what PostgreSQL takes fastest."""
+    columns = zip(*(to_row(record, lane_id_of(record), texts) for record in rows), strict=True)
+    return dict(zip(COLUMNS, map(list[Any], columns), strict=True))
+
+
+def _select(
+    db: Db, statement: str, parameters: dict[str, Any], lanes: LaneRegistry
+) -> list[Record]:
+    rows = db.execute(_SQL[statement], parameters, prepare=True).fetchall()
+    return from_rows(db, rows, lanes)
+
+
+def from_rows(db: Db, rows: Sequence[Sequence[Any]], lanes: LaneRegistry) -> list[Record]:
+    """Return the records that rows of `records` hold, their columns in the order of `COLUMNS`."""
+    lanes.learn(db, (row[_LANE_ID] for row in rows))
+    return [from_row(row, lanes) for row in rows]
+
+
+@lru_cache(maxsize=256)
+def _retry(retries: int, delay_s: float, on: str) -> Retry:
+    return Retry(retries, delay_s, tuple(on.split(",")) if on else ())
+
+
+def from_row(row: Sequence[Any], lanes: LaneRegistry) -> Record:
+    """Return the record that a row of `records` holds; its lane must have been learnt."""
+    (id_, version, status, prior, lane_id, tag, priority, modified_at, attempt, manager_id,
+     started_at, finished_at, outcome, _, _, retries_used, iteration, service_state, not_before,
+     kind, spec, spec_size_bytes, function, owner, created_at, retries, retry_delay_s,
+     retry_on) = row  # fmt: skip
+    return Record(
+        id=id_,
+        version=version,
+        status=Status(status),
+        prior=tuple(map(Status, prior)) if prior else (),
+        kind=Kind(kind),
+        spec=Payload(digest=spec, size_bytes=spec_size_bytes),
+        function=function,
+        required_programs=lanes.lane(lane_id).required_programs,
+        tag=tag,
+        priority=Priority(priority),
+        owner=owner,
+        created_at=created_at,
+        modified_at=modified_at,
+        attempt=attempt,
+        manager_id=manager_id,
+        started_at=started_at,
+        finished_at=finished_at,
+        outcome=unpack_outcome(outcome) if outcome is not None else None,
+        retry=_retry(retries, retry_delay_s, retry_on),
+        retries_used=retries_used,
+        not_before=not_before,
+        iteration=iteration,
+        service_state=None if service_state is None else unpack_payload(service_state),
+    )

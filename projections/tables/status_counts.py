@@ -1,0 +1,62 @@
+"""The table `status_counts`: how many records of each lane are in each status; never recounted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+from recordledger.domain.records.record import Record
+from recordledger.domain.records.status import Status
+
+from ..store.database import Db
+from ..store.statements import statements
+
+_SQL = statements("tables.status_counts")
+
+
+def changed(
+    changes: Sequence[tuple[Record, Record]], lane_id_of: Callable[[Record], int]
+) -> Counter[tuple[int, str]]:
+    """Return what the changes add and take away, by lane and status."""
+    deltas: Counter[tuple[int, str]] = Counter()
+    for before, after in changes:
+        if before.status is not None:
+            deltas[lane_id_of(before), before.status.value] -= 1
+        if after.status is not None:
+            deltas[lane_id_of(after), after.status.value] += 1
+    return deltas
+
+
+def write(
+    db: Db, changes: Sequence[tuple[Record, Record]], lane_id_of: Callable[[Record], int]
+) -> None:
+    """Add what the changes add and take away."""
+    deltas = changed(changes, lane_id_of)
+    keys = [key for key, delta in deltas.items() if delta]
+    if keys:
+        parameters = {
+            "lane_ids": [lane_id for lane_id, _ in keys],
+            "statuses": [status for _, status in keys],
+            "deltas": [deltas[key] for key in keys],
+        }
+        db.execute(_SQL["add"], parameters, prepare=True)
+
+
+def hold(db: Db, lane_ids: Iterable[int]) -> None:
+    """Keep others from counting in these lanes, in the order in which all count.
+
+    For whoever counts in several steps: two of them would wait for each other in a circle.
+    """
+    keys = [(lane_id, status) for lane_id in lane_ids for status in Status]
+    if keys:
+        parameters = {
+            "lane_ids": [lane_id for lane_id, _ in keys],
+            "statuses": [status for _, status in keys],
+            "deltas": [0] * len(keys),
+        }
+        db.execute(_SQL["add"], parameters, prepare=True)
+
+
+def by_status(db: Db) -> dict[Status, int]:
+    """Return how many records are in each status; statuses that nothing is in are left out."""
+    return {Status(status): n for status, n in db.execute(_SQL["by_status"], prepare=True)}

@@ -1,0 +1,69 @@
+"""The table `tokens`: who may come in, by the SHA-256 of what they show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from recordledger.domain.admin.access import Role, Token
+
+from ..store.database import Db
+from ..store.statements import statements
+
+_SQL = statements("tables.tokens")
+
+
+def next_id(db: Db) -> int:
+    """Return a new token id."""
+    row = db.execute(_SQL["next_id"]).fetchone()
+    assert row is not None  # noqa: S101 - a sequence always gives one
+    return int(row[0])
+
+
+def write(db: Db, token: Token) -> None:
+    """Bring the row of a token to what it is now."""
+    db.execute(
+        _SQL["write"],
+        {
+            "id": token.id,
+            "version": token.version,
+            "user": token.user,
+            "role": token.role,
+            "token_hash": token.token_hash,
+            "issued_at": token.issued_at,
+            "expires_at": token.expires_at,
+            "revoked_at": token.revoked_at,
+        },
+    )
+
+
+def lock(db: Db, token_id: int) -> Token:
+    """Lock and return a token; an unissued one if there is none with this id."""
+    row = db.execute(_SQL["lock"], {"id": token_id}).fetchone()
+    return from_row(row) if row else Token(token_id)
+
+
+def by_hash(db: Db, token_hash: bytes) -> Token | None:
+    """Return the token with this hash if it opens anything now."""
+    row = db.execute(_SQL["by_hash"], {"token_hash": token_hash}, prepare=True).fetchone()
+    return from_row(row) if row else None
+
+
+def page(db: Db, after: int, limit: int) -> list[Token]:
+    """Return the tokens with ids above `after`, at most `limit`."""
+    return [from_row(row) for row in db.execute(_SQL["page"], {"after": after, "limit": limit})]
+
+
+def from_row(row: Sequence[Any]) -> Token:
+    """Return the token that a row of `tokens` holds."""
+    id_, version, user, role, token_hash, issued_at, expires_at, revoked_at = row
+    return Token(
+        id=id_,
+        version=version,
+        user=user,
+        role=Role(role),
+        token_hash=token_hash,
+        issued_at=issued_at,
+        expires_at=expires_at,
+        revoked_at=revoked_at,
+    )

@@ -1,0 +1,41 @@
+"""The table `webhooks`: who is told what happens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from recordledger.domain.admin.webhook import Webhook, WebhookFilter, WebhookState
+
+from ..store.database import Db
+from ..store.statements import statements
+
+_SQL = statements("tables.webhooks")
+
+
+def write(db: Db, webhook: Webhook) -> None:
+    """Bring the row of a webhook to what it is now."""
+    names = ("id", "version", "state", "url", "owner", "why", "created_at", "modified_at")
+    parameters: dict[str, Any] = {name: getattr(webhook, name) for name in names}
+    which = webhook.filter
+    parameters |= {
+        "kinds": list(which.kinds),
+        "tags": list(which.tags),
+        "actors": list(which.actors),
+        "dataset_id": which.dataset_id,
+    }
+    db.execute(_SQL["write"], parameters)
+
+
+def filter_of(kinds: Any, tags: Any, actors: Any, dataset_id: Any) -> WebhookFilter:
+    """Return the filter that columns hold."""
+    return WebhookFilter(
+        kinds=tuple(kinds), tags=tuple(tags), actors=tuple(actors), dataset_id=dataset_id
+    )
+
+
+def from_row(row: Sequence[Any]) -> Webhook:
+    """Return the webhook that a row of `webhooks` holds."""
+    id_, version, state, url, kinds, tags, actors, dataset_id, owner, why, *times = row
+    which = filter_of(kinds, tags, actors, dataset_id)
+    return Webhook(id_, version, WebhookState(state), url, which, owner, why, *times)
