@@ -16,9 +16,10 @@ from recordledger import __version__
 from recordledger.domain.errors import StoreUnavailable
 from recordledger.projections.ledger import Ledger
 
-from . import auth, errors, openapi
-from .desk import Desk
-from .followers import STREAM_HEADER
+from .http import auth, errors, openapi
+from .http.followers import STREAM_HEADER
+from .http.request_context import Desk
+from .http.settings import Settings
 from .routes import (
     datasets,
     diff,
@@ -36,7 +37,6 @@ from .routes import (
     tokens,
     webhooks,
 )
-from .settings import Settings
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from recordledger.domain.errors import StoreUnavailable
 from recordledger.projections.tables import schema
 
 from .app import create_app
-from .desk import Desk
-from .settings import Settings
+from .http.request_context import Desk
+from .http.settings import Settings
 
 # Longer than clients keep idle connections, so that it is not the server that closes them.
 _KEEP_ALIVE_S: Final = 75

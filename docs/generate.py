@@ -316,7 +316,7 @@ def _facts(error: type[Any]) -> list[str]:
 @page("reference/settings.md")
 def settings() -> str:
     """Return every setting of the server, with its default and its bounds."""
-    from recordledger.api.settings import ENV_PREFIX, Settings
+    from recordledger.api.http.settings import ENV_PREFIX, Settings
 
     rows = [
         (f"`{ENV_PREFIX}{name.upper()}`", _default(field), _bounds(field), field.description or "")
@@ -351,9 +351,9 @@ def http() -> str:
     from fastapi.routing import APIRoute
 
     from recordledger.api.app import create_app
-    from recordledger.api.auth import permissions_of
-    from recordledger.api.errors import MEANINGS
-    from recordledger.api.settings import Settings
+    from recordledger.api.http.auth import permissions_of
+    from recordledger.api.http.errors import MEANINGS
+    from recordledger.api.http.settings import Settings
 
     app = create_app(Settings(database_url="postgresql:///nowhere"))
     parts = [

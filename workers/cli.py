@@ -144,8 +144,8 @@ def serve(
     database_url: str | None, database_schema: str, host: str | None, port: int | None
 ) -> None:
     """Serve the HTTP API. All settings can come from the environment, RECORDLEDGER_*."""
+    from recordledger.api.http.settings import Settings
     from recordledger.api.server import serve as serve_api
-    from recordledger.api.settings import Settings
 
     from .supervisor import end_with_supervisor
 
@@ -338,7 +338,7 @@ def work(
     services themselves are entry points `recordledger.services` of what is installed here.
     """
     from recordledger.api.client.connection import home_folder
-    from recordledger.api.webhook_sender import Sender
+    from recordledger.api.http.webhook_sender import Sender
     from recordledger.domain.specs.service_rules import Limits
 
     from .sealing import Sealer

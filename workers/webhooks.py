@@ -19,8 +19,14 @@ from uuid import uuid4
 
 from pydantic_core import to_json
 
-from recordledger.api.rendering import log_out
-from recordledger.api.webhook_sender import EVENTS_TYPE, Result, Sender, message, new_message_id
+from recordledger.api.http.rendering import log_out
+from recordledger.api.http.webhook_sender import (
+    EVENTS_TYPE,
+    Result,
+    Sender,
+    message,
+    new_message_id,
+)
 from recordledger.domain.errors import LedgerError, WebhookNotFound
 from recordledger.projections.actions import deliveries, webhooks
 from recordledger.projections.actions.deliveries import Task

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from .asynchronous import AsyncClient, AsyncFoundRecords
 from .blocking import Client, FoundRecords
-from .calls import RecordSpec
+from .calls.records import RecordSpec
+from .calls.seals import Receipt
 from .connection import Connection, find_connection, home_folder, read_connection, write_connection
 from .dataset_results import (
     DatasetDetails,
@@ -79,7 +80,6 @@ from .results import (
     WebhookDetails,
     Webhooks,
 )
-from .seal_calls import Receipt
 from .timelines import Timeline, Timelines
 from .wire import json_bytes
 

@@ -12,23 +12,16 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 import httpx2
 
 from ..schemas import Include
-from . import (
-    calls,
-    dataset_calls,
-    diff_calls,
-    event_calls,
-    history_calls,
-    manage_calls,
-    manager_calls,
-    operation_calls,
-    origin_calls,
-    routing_calls,
-    seal_calls,
-    self_audit_calls,
-    service_calls,
-    token_calls,
-    webhook_calls,
-)
+from .calls import datasets as dataset_calls
+from .calls import diff as diff_calls
+from .calls import events as event_calls
+from .calls import histories, management, records, routing, seals, services
+from .calls import managers as manager_calls
+from .calls import operations as operation_calls
+from .calls import origins as origin_calls
+from .calls import self_audit as self_audit_calls
+from .calls import tokens as token_calls
+from .calls import webhooks as webhook_calls
 from .datasets import AsyncDataset
 from .exchange import TIMEOUT_S, Operation, Outcome, Reply, Send, Session, Sleep, Step
 from .options import STREAM_TIMEOUT, closed, fault_of, open_session
@@ -50,7 +43,7 @@ def _awaited(
 
 
 def _querying(
-    call: Callable[Concatenate[Session, P], calls.Pages],
+    call: Callable[Concatenate[Session, P], records.Pages],
 ) -> Callable[Concatenate[AsyncClient, P], AsyncFoundRecords]:
     def method(client: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> AsyncFoundRecords:
         return client.found(lambda: call(client.session, *args, **kwargs))
@@ -122,34 +115,34 @@ class AsyncClient:
         """Give the connections back."""
         await self._http.aclose()
 
-    server = _awaited(calls.server)
-    counts = _awaited(calls.counts)
-    add_records = _awaited(calls.add_records)
-    query_records = _querying(calls.query_records)
-    history = _awaited(calls.history)
-    timeline = _awaited(history_calls.timeline)
-    operation_history = _awaited(history_calls.operation_history)
-    user_history = _awaited(history_calls.user_history)
-    attempts = _awaited(calls.attempts)
-    wait = _awaited(calls.wait)
+    server = _awaited(records.server)
+    counts = _awaited(records.counts)
+    add_records = _awaited(records.add_records)
+    query_records = _querying(records.query_records)
+    history = _awaited(records.history)
+    timeline = _awaited(histories.timeline)
+    operation_history = _awaited(histories.operation_history)
+    user_history = _awaited(histories.user_history)
+    attempts = _awaited(records.attempts)
+    wait = _awaited(records.wait)
     events = _following(event_calls.events)
     diff = _awaited(diff_calls.diff)
 
-    reset_records = _awaited(manage_calls.reset_records)
-    cancel_records = _awaited(manage_calls.cancel_records)
-    uncancel_records = _awaited(manage_calls.uncancel_records)
-    delete_records = _awaited(manage_calls.delete_records)
-    undelete_records = _awaited(manage_calls.undelete_records)
-    invalidate_records = _awaited(manage_calls.invalidate_records)
-    uninvalidate_records = _awaited(manage_calls.uninvalidate_records)
-    hold_records = _awaited(manage_calls.hold_records)
-    release_records = _awaited(manage_calls.release_records)
-    fail_records = _awaited(manage_calls.fail_records)
-    revive_records = _awaited(manage_calls.revive_records)
-    modify_records = _awaited(manage_calls.modify_records)
-    add_comment = _awaited(manage_calls.add_comment)
-    resubmit_records = _awaited(manage_calls.resubmit_records)
-    adopt_results = _awaited(manage_calls.adopt_results)
+    reset_records = _awaited(management.reset_records)
+    cancel_records = _awaited(management.cancel_records)
+    uncancel_records = _awaited(management.uncancel_records)
+    delete_records = _awaited(management.delete_records)
+    undelete_records = _awaited(management.undelete_records)
+    invalidate_records = _awaited(management.invalidate_records)
+    uninvalidate_records = _awaited(management.uninvalidate_records)
+    hold_records = _awaited(management.hold_records)
+    release_records = _awaited(management.release_records)
+    fail_records = _awaited(management.fail_records)
+    revive_records = _awaited(management.revive_records)
+    modify_records = _awaited(management.modify_records)
+    add_comment = _awaited(management.add_comment)
+    resubmit_records = _awaited(management.resubmit_records)
+    adopt_results = _awaited(management.adopt_results)
 
     undo = _awaited(operation_calls.undo)
     operations = _awaited(operation_calls.operations)
@@ -162,7 +155,7 @@ class AsyncClient:
     parents = _awaited(operation_calls.parents)
     error_groups = _awaited(operation_calls.error_groups)
     policies = _awaited(operation_calls.policies)
-    wait_for_job = _awaited(manage_calls.wait_for_job)
+    wait_for_job = _awaited(management.wait_for_job)
 
     managers = _awaited(manager_calls.managers)
     manager = _awaited(manager_calls.manager)
@@ -177,16 +170,16 @@ class AsyncClient:
     report_programs = _awaited(manager_calls.report_programs)
     rescues = _awaited(manager_calls.rescues)
 
-    add_service = _awaited(service_calls.add_service)
-    service = _awaited(service_calls.service)
-    tree = _awaited(service_calls.tree)
+    add_service = _awaited(services.add_service)
+    service = _awaited(services.service)
+    tree = _awaited(services.tree)
 
-    receipt = _awaited(seal_calls.receipt)
-    checkpoint = _awaited(seal_calls.checkpoint)
-    consistency = _awaited(seal_calls.consistency)
+    receipt = _awaited(seals.receipt)
+    checkpoint = _awaited(seals.checkpoint)
+    consistency = _awaited(seals.consistency)
 
-    why = _awaited(routing_calls.why)
-    queue = _awaited(routing_calls.queue)
+    why = _awaited(routing.why)
+    queue = _awaited(routing.queue)
 
     datasets = _awaited(dataset_calls.datasets)
 
@@ -205,7 +198,7 @@ class AsyncClient:
 
     dataset.__doc__ = documented(dataset_calls.dataset)
 
-    def found(self, ask: Callable[[], calls.Pages]) -> AsyncFoundRecords:
+    def found(self, ask: Callable[[], records.Pages]) -> AsyncFoundRecords:
         """Return what a query finds; `ask` makes its pages anew for each loop."""
         # Made once here, so that a wrong condition is refused by the call and not by the loop.
         ask()
@@ -233,7 +226,7 @@ class AsyncClient:
         include: Include | Iterable[Include] = (),
         *,
         missing_ok: Literal[False] = False,
-        as_of: calls.AsOf = None,
+        as_of: records.AsOf = None,
     ) -> Record: ...
     @overload
     async def get_records(
@@ -242,7 +235,7 @@ class AsyncClient:
         include: Include | Iterable[Include] = (),
         *,
         missing_ok: bool,
-        as_of: calls.AsOf = None,
+        as_of: records.AsOf = None,
     ) -> Record | None: ...
     @overload
     async def get_records(
@@ -251,7 +244,7 @@ class AsyncClient:
         include: Include | Iterable[Include] = (),
         *,
         missing_ok: Literal[False] = False,
-        as_of: calls.AsOf = None,
+        as_of: records.AsOf = None,
     ) -> Records[Record]: ...
     @overload
     async def get_records(
@@ -260,7 +253,7 @@ class AsyncClient:
         include: Include | Iterable[Include] = (),
         *,
         missing_ok: bool,
-        as_of: calls.AsOf = None,
+        as_of: records.AsOf = None,
     ) -> Records[Record | None]: ...
     async def get_records(
         self,
@@ -268,13 +261,13 @@ class AsyncClient:
         include: Include | Iterable[Include] = (),
         *,
         missing_ok: bool = False,
-        as_of: calls.AsOf = None,
+        as_of: records.AsOf = None,
     ) -> Any:
         """See below: the operation's own docstring is put here."""
-        call = calls.get_records(self.session, ids, include, missing_ok=missing_ok, as_of=as_of)
+        call = records.get_records(self.session, ids, include, missing_ok=missing_ok, as_of=as_of)
         return await self.run(call)
 
-    get_records.__doc__ = documented(calls.get_records)
+    get_records.__doc__ = documented(records.get_records)
 
     async def paged(self, feed: event_calls.Feed) -> AsyncGenerator[LogEvent]:
         """Iterate over the events that there are."""
@@ -338,7 +331,7 @@ class AsyncClient:
 class AsyncFoundRecords:
     """The records that a query finds. Each loop over it asks anew."""
 
-    def __init__(self, client: AsyncClient, ask: Callable[[], calls.Pages]) -> None:
+    def __init__(self, client: AsyncClient, ask: Callable[[], records.Pages]) -> None:
         self._client = client
         self._ask = ask
 

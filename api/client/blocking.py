@@ -12,23 +12,16 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 import httpx2
 
 from ..schemas import Include
-from . import (
-    calls,
-    dataset_calls,
-    diff_calls,
-    event_calls,
-    history_calls,
-    manage_calls,
-    manager_calls,
-    operation_calls,
-    origin_calls,
-    routing_calls,
-    seal_calls,
-    self_audit_calls,
-    service_calls,
-    token_calls,
-    webhook_calls,
-)
+from .calls import datasets as dataset_calls
+from .calls import diff as diff_calls
+from .calls import events as event_calls
+from .calls import histories, management, records, routing, seals, services
+from .calls import managers as manager_calls
+from .calls import operations as operation_calls
+from .calls import origins as origin_calls
+from .calls import self_audit as self_audit_calls
+from .calls import tokens as token_calls
+from .calls import webhooks as webhook_calls
 from .datasets import Dataset
 from .exchange import TIMEOUT_S, Operation, Outcome, Reply, Send, Session, Sleep, Step
 from .options import STREAM_TIMEOUT, closed, fault_of, open_session
@@ -50,7 +43,7 @@ def _blocking(
 
 
 def _querying(
-    call: Callable[Concatenate[Session, P], calls.Pages],
+    call: Callable[Concatenate[Session, P], records.Pages],
 ) -> Callable[Concatenate[Client, P], FoundRecords]:
     def method(client: Client, /, *args: P.args, **kwargs: P.kwargs) -> FoundRecords:
         return client.found(lambda: call(client.session, *args, **kwargs))
@@ -145,34 +138,34 @@ class Client:
         if is_idle:
             self._http.close()
 
-    server = _blocking(calls.server)
-    counts = _blocking(calls.counts)
-    add_records = _blocking(calls.add_records)
-    query_records = _querying(calls.query_records)
-    history = _blocking(calls.history)
-    timeline = _blocking(history_calls.timeline)
-    operation_history = _blocking(history_calls.operation_history)
-    user_history = _blocking(history_calls.user_history)
-    attempts = _blocking(calls.attempts)
-    wait = _blocking(calls.wait)
+    server = _blocking(records.server)
+    counts = _blocking(records.counts)
+    add_records = _blocking(records.add_records)
+    query_records = _querying(records.query_records)
+    history = _blocking(records.history)
+    timeline = _blocking(histories.timeline)
+    operation_history = _blocking(histories.operation_history)
+    user_history = _blocking(histories.user_history)
+    attempts = _blocking(records.attempts)
+    wait = _blocking(records.wait)
     events = _following(event_calls.events)
     diff = _blocking(diff_calls.diff)
 
-    reset_records = _blocking(manage_calls.reset_records)
-    cancel_records = _blocking(manage_calls.cancel_records)
-    uncancel_records = _blocking(manage_calls.uncancel_records)
-    delete_records = _blocking(manage_calls.delete_records)
-    undelete_records = _blocking(manage_calls.undelete_records)
-    invalidate_records = _blocking(manage_calls.invalidate_records)
-    uninvalidate_records = _blocking(manage_calls.uninvalidate_records)
-    hold_records = _blocking(manage_calls.hold_records)
-    release_records = _blocking(manage_calls.release_records)
-    fail_records = _blocking(manage_calls.fail_records)
-    revive_records = _blocking(manage_calls.revive_records)
-    modify_records = _blocking(manage_calls.modify_records)
-    add_comment = _blocking(manage_calls.add_comment)
-    resubmit_records = _blocking(manage_calls.resubmit_records)
-    adopt_results = _blocking(manage_calls.adopt_results)
+    reset_records = _blocking(management.reset_records)
+    cancel_records = _blocking(management.cancel_records)
+    uncancel_records = _blocking(management.uncancel_records)
+    delete_records = _blocking(management.delete_records)
+    undelete_records = _blocking(management.undelete_records)
+    invalidate_records = _blocking(management.invalidate_records)
+    uninvalidate_records = _blocking(management.uninvalidate_records)
+    hold_records = _blocking(management.hold_records)
+    release_records = _blocking(management.release_records)
+    fail_records = _blocking(management.fail_records)
+    revive_records = _blocking(management.revive_records)
+    modify_records = _blocking(management.modify_records)
+    add_comment = _blocking(management.add_comment)
+    resubmit_records = _blocking(management.resubmit_records)
+    adopt_results = _blocking(management.adopt_results)
 
     undo = _blocking(operation_calls.undo)
     operations = _blocking(operation_calls.operations)
@@ -185,7 +178,7 @@ class Client:
     parents = _blocking(operation_calls.parents)
     error_groups = _blocking(operation_calls.error_groups)
     policies = _blocking(operation_calls.policies)
-    wait_for_job = _blocking(manage_calls.wait_for_job)
+    wait_for_job = _blocking(management.wait_for_job)
 
     managers = _blocking(manager_calls.managers)
     manager = _blocking(manager_calls.manager)
@@ -200,16 +193,16 @@ class Client:
     report_programs = _blocking(manager_calls.report_programs)
     rescues = _blocking(manager_calls.rescues)
 
-    add_service = _blocking(service_calls.add_service)
-    service = _blocking(service_calls.service)
-    tree = _blocking(service_calls.tree)
+    add_service = _blocking(services.add_service)
+    service = _blocking(services.service)
+    tree = _blocking(services.tree)
 
-    receipt = _blocking(seal_calls.receipt)
-    checkpoint = _blocking(seal_calls.checkpoint)
-    consistency = _blocking(seal_calls.consistency)
+    receipt = _blocking(seals.receipt)
+    checkpoint = _blocking(seals.checkpoint)
+    consistency = _blocking(seals.consistency)
 
-    why = _blocking(routing_calls.why)
-    queue = _blocking(routing_calls.queue)
+    why = _blocking(routing.why)
+    queue = _blocking(routing.queue)
 
     datasets = _blocking(dataset_calls.datasets)
 
@@ -228,7 +221,7 @@ class Client:
 
     dataset.__doc__ = documented(dataset_calls.dataset)
 
-    def found(self, ask: Callable[[], calls.Pages]) -> FoundRecords:
+    def found(self, ask: Callable[[], records.Pages]) -> FoundRecords:
         """Return what a query finds; `ask` makes its pages anew for each loop."""
         # Made once here, so that a wrong condition is refused by the call and not by the loop.
         ask()
@@ -256,7 +249,7 @@ class Client:
         include: Include | Iterable[Include] = (),
         *,
         missing_ok: Literal[False] = False,
-        as_of: calls.AsOf = None,
+        as_of: records.AsOf = None,
     ) -> Record: ...
     @overload
     def get_records(
@@ -265,7 +258,7 @@ class Client:
         include: Include | Iterable[Include] = (),
         *,
         missing_ok: bool,
-        as_of: calls.AsOf = None,
+        as_of: records.AsOf = None,
     ) -> Record | None: ...
     @overload
     def get_records(
@@ -274,7 +267,7 @@ class Client:
         include: Include | Iterable[Include] = (),
         *,
         missing_ok: Literal[False] = False,
-        as_of: calls.AsOf = None,
+        as_of: records.AsOf = None,
     ) -> Records[Record]: ...
     @overload
     def get_records(
@@ -283,7 +276,7 @@ class Client:
         include: Include | Iterable[Include] = (),
         *,
         missing_ok: bool,
-        as_of: calls.AsOf = None,
+        as_of: records.AsOf = None,
     ) -> Records[Record | None]: ...
     def get_records(
         self,
@@ -291,13 +284,13 @@ class Client:
         include: Include | Iterable[Include] = (),
         *,
         missing_ok: bool = False,
-        as_of: calls.AsOf = None,
+        as_of: records.AsOf = None,
     ) -> Any:
         """See below: the operation's own docstring is put here."""
-        call = calls.get_records(self.session, ids, include, missing_ok=missing_ok, as_of=as_of)
+        call = records.get_records(self.session, ids, include, missing_ok=missing_ok, as_of=as_of)
         return self.run(call)
 
-    get_records.__doc__ = documented(calls.get_records)
+    get_records.__doc__ = documented(records.get_records)
 
     def paged(self, feed: event_calls.Feed) -> Iterator[LogEvent]:
         """Iterate over the events that there are."""
@@ -376,7 +369,7 @@ class Client:
 class FoundRecords:
     """The records that a query finds. Each loop over it asks anew."""
 
-    def __init__(self, client: Client, ask: Callable[[], calls.Pages]) -> None:
+    def __init__(self, client: Client, ask: Callable[[], records.Pages]) -> None:
         self._client = client
         self._ask = ask
 

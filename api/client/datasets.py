@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-from . import dataset_calls, manage_calls
-from .calls import Pages
-from .dataset_calls import Within
+from .calls import datasets, management
+from .calls.datasets import Within
+from .calls.records import Pages
 from .exchange import Operation
 from .results import UpdateMetadata
 from .signatures import documented, present
@@ -119,41 +119,41 @@ class Dataset:
         """Return which dataset this is."""
         return f"Dataset({self.id})"
 
-    info = _blocking(dataset_calls.info)
-    history = _blocking(dataset_calls.history)
-    add_entries = _blocking(dataset_calls.add_entries)
-    entries = _blocking(dataset_calls.entries)
-    rename_entries = _blocking(dataset_calls.rename_entries)
-    remove_entries = _blocking(dataset_calls.remove_entries)
-    add_specification = _blocking(dataset_calls.add_specification)
-    remove_specifications = _blocking(dataset_calls.remove_specifications)
-    submit = _blocking(dataset_calls.submit)
-    status = _blocking(dataset_calls.status)
-    wait = _blocking(dataset_calls.wait)
-    table = _blocking(dataset_calls.table)
-    results = _blocking(dataset_calls.results)
-    records = _finding(dataset_calls.records)
-    unlink_records = _blocking(dataset_calls.unlink_records)
-    lock = _blocking(dataset_calls.lock)
-    rename = _blocking(dataset_calls.rename)
-    describe = _blocking(dataset_calls.describe)
-    delete = _blocking(dataset_calls.delete)
+    info = _blocking(datasets.info)
+    history = _blocking(datasets.history)
+    add_entries = _blocking(datasets.add_entries)
+    entries = _blocking(datasets.entries)
+    rename_entries = _blocking(datasets.rename_entries)
+    remove_entries = _blocking(datasets.remove_entries)
+    add_specification = _blocking(datasets.add_specification)
+    remove_specifications = _blocking(datasets.remove_specifications)
+    submit = _blocking(datasets.submit)
+    status = _blocking(datasets.status)
+    wait = _blocking(datasets.wait)
+    table = _blocking(datasets.table)
+    results = _blocking(datasets.results)
+    records = _finding(datasets.records)
+    unlink_records = _blocking(datasets.unlink_records)
+    lock = _blocking(datasets.lock)
+    rename = _blocking(datasets.rename)
+    describe = _blocking(datasets.describe)
+    delete = _blocking(datasets.delete)
 
-    reset_records = _managing(manage_calls.reset_records)
-    cancel_records = _managing(manage_calls.cancel_records)
-    uncancel_records = _managing(manage_calls.uncancel_records)
-    delete_records = _managing(manage_calls.delete_records)
-    undelete_records = _managing(manage_calls.undelete_records)
-    invalidate_records = _managing(manage_calls.invalidate_records)
-    uninvalidate_records = _managing(manage_calls.uninvalidate_records)
-    hold_records = _managing(manage_calls.hold_records)
-    release_records = _managing(manage_calls.release_records)
-    fail_records = _managing(manage_calls.fail_records)
-    revive_records = _managing(manage_calls.revive_records)
-    modify_records = _managing(manage_calls.modify_records)
-    add_comment = _managing(manage_calls.add_comment)
-    resubmit_records = _managing(manage_calls.resubmit_records)
-    adopt_results = _managing(manage_calls.adopt_results)
+    reset_records = _managing(management.reset_records)
+    cancel_records = _managing(management.cancel_records)
+    uncancel_records = _managing(management.uncancel_records)
+    delete_records = _managing(management.delete_records)
+    undelete_records = _managing(management.undelete_records)
+    invalidate_records = _managing(management.invalidate_records)
+    uninvalidate_records = _managing(management.uninvalidate_records)
+    hold_records = _managing(management.hold_records)
+    release_records = _managing(management.release_records)
+    fail_records = _managing(management.fail_records)
+    revive_records = _managing(management.revive_records)
+    modify_records = _managing(management.modify_records)
+    add_comment = _managing(management.add_comment)
+    resubmit_records = _managing(management.resubmit_records)
+    adopt_results = _managing(management.adopt_results)
 
     def clone(
         self,
@@ -165,7 +165,7 @@ class Dataset:
         reason: str | None = None,
     ) -> Dataset:
         """See below: the operation's own docstring is put here."""
-        call = dataset_calls.clone(
+        call = datasets.clone(
             self.within,
             name,
             description,
@@ -175,7 +175,7 @@ class Dataset:
         )
         return Dataset(self.client, self.client.run(call))
 
-    clone.__doc__ = documented(dataset_calls.clone)
+    clone.__doc__ = documented(datasets.clone)
 
 
 class AsyncDataset:
@@ -195,41 +195,41 @@ class AsyncDataset:
         """Return which dataset this is."""
         return f"AsyncDataset({self.id})"
 
-    info = _awaited(dataset_calls.info)
-    history = _awaited(dataset_calls.history)
-    add_entries = _awaited(dataset_calls.add_entries)
-    entries = _awaited(dataset_calls.entries)
-    rename_entries = _awaited(dataset_calls.rename_entries)
-    remove_entries = _awaited(dataset_calls.remove_entries)
-    add_specification = _awaited(dataset_calls.add_specification)
-    remove_specifications = _awaited(dataset_calls.remove_specifications)
-    submit = _awaited(dataset_calls.submit)
-    status = _awaited(dataset_calls.status)
-    wait = _awaited(dataset_calls.wait)
-    table = _awaited(dataset_calls.table)
-    results = _awaited(dataset_calls.results)
-    records = _finding_later(dataset_calls.records)
-    unlink_records = _awaited(dataset_calls.unlink_records)
-    lock = _awaited(dataset_calls.lock)
-    rename = _awaited(dataset_calls.rename)
-    describe = _awaited(dataset_calls.describe)
-    delete = _awaited(dataset_calls.delete)
+    info = _awaited(datasets.info)
+    history = _awaited(datasets.history)
+    add_entries = _awaited(datasets.add_entries)
+    entries = _awaited(datasets.entries)
+    rename_entries = _awaited(datasets.rename_entries)
+    remove_entries = _awaited(datasets.remove_entries)
+    add_specification = _awaited(datasets.add_specification)
+    remove_specifications = _awaited(datasets.remove_specifications)
+    submit = _awaited(datasets.submit)
+    status = _awaited(datasets.status)
+    wait = _awaited(datasets.wait)
+    table = _awaited(datasets.table)
+    results = _awaited(datasets.results)
+    records = _finding_later(datasets.records)
+    unlink_records = _awaited(datasets.unlink_records)
+    lock = _awaited(datasets.lock)
+    rename = _awaited(datasets.rename)
+    describe = _awaited(datasets.describe)
+    delete = _awaited(datasets.delete)
 
-    reset_records = _managing_later(manage_calls.reset_records)
-    cancel_records = _managing_later(manage_calls.cancel_records)
-    uncancel_records = _managing_later(manage_calls.uncancel_records)
-    delete_records = _managing_later(manage_calls.delete_records)
-    undelete_records = _managing_later(manage_calls.undelete_records)
-    invalidate_records = _managing_later(manage_calls.invalidate_records)
-    uninvalidate_records = _managing_later(manage_calls.uninvalidate_records)
-    hold_records = _managing_later(manage_calls.hold_records)
-    release_records = _managing_later(manage_calls.release_records)
-    fail_records = _managing_later(manage_calls.fail_records)
-    revive_records = _managing_later(manage_calls.revive_records)
-    modify_records = _managing_later(manage_calls.modify_records)
-    add_comment = _managing_later(manage_calls.add_comment)
-    resubmit_records = _managing_later(manage_calls.resubmit_records)
-    adopt_results = _managing_later(manage_calls.adopt_results)
+    reset_records = _managing_later(management.reset_records)
+    cancel_records = _managing_later(management.cancel_records)
+    uncancel_records = _managing_later(management.uncancel_records)
+    delete_records = _managing_later(management.delete_records)
+    undelete_records = _managing_later(management.undelete_records)
+    invalidate_records = _managing_later(management.invalidate_records)
+    uninvalidate_records = _managing_later(management.uninvalidate_records)
+    hold_records = _managing_later(management.hold_records)
+    release_records = _managing_later(management.release_records)
+    fail_records = _managing_later(management.fail_records)
+    revive_records = _managing_later(management.revive_records)
+    modify_records = _managing_later(management.modify_records)
+    add_comment = _managing_later(management.add_comment)
+    resubmit_records = _managing_later(management.resubmit_records)
+    adopt_results = _managing_later(management.adopt_results)
 
     async def clone(
         self,
@@ -241,7 +241,7 @@ class AsyncDataset:
         reason: str | None = None,
     ) -> AsyncDataset:
         """See below: the operation's own docstring is put here."""
-        call = dataset_calls.clone(
+        call = datasets.clone(
             self.within,
             name,
             description,
@@ -251,4 +251,4 @@ class AsyncDataset:
         )
         return AsyncDataset(self.client, await self.client.run(call))
 
-    clone.__doc__ = documented(dataset_calls.clone)
+    clone.__doc__ = documented(datasets.clone)

@@ -21,23 +21,12 @@ from recordledger.projections.ledger import Placed
 from recordledger.projections.reading import histories
 from recordledger.projections.tables import datasets
 
-from ..auth import Visitor, allowed
-from ..cursors import Listing, cursor_of, last_id_of, last_pair_of, pair_cursor_of
-from ..datasets import (
-    dataset_answer,
-    dataset_out,
-    entries_out,
-    new_entry,
-    new_specification,
-    no_condition,
-    selection_of,
-    status_out,
-    table_out,
-)
-from ..desk import Call, desk_of
-from ..histories import Wanted
-from ..openapi import gives, takes
-from ..rendering import log_out
+from ..http.auth import Visitor, allowed
+from ..http.cursors import Listing, cursor_of, last_id_of, last_pair_of, pair_cursor_of
+from ..http.openapi import gives, takes
+from ..http.rendering import log_out
+from ..http.request_context import Call, desk_of
+from ..http.wire import Accepted, Reply
 from ..schemas import (
     PAGE_MAX,
     AddEntriesAnswer,
@@ -62,8 +51,19 @@ from ..schemas import (
     TableAnswer,
     UnlinkRequest,
 )
-from ..submissions import refused
-from ..wire import Accepted, Reply
+from .dataset_requests import (
+    dataset_answer,
+    dataset_out,
+    entries_out,
+    new_entry,
+    new_specification,
+    no_condition,
+    selection_of,
+    status_out,
+    table_out,
+)
+from .histories import Wanted
+from .submissions import refused
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 

@@ -15,11 +15,11 @@ from recordledger.domain.records.status import Status
 from recordledger.projections.reading import diff
 from recordledger.projections.reading.diff import Between, Change, ChangeFilter, Place
 
-from ..auth import Visitor, allowed
-from ..cursors import diff_cursor_of, last_changed_id_of
-from ..desk import Call, desk_of
+from ..http.auth import Visitor, allowed
+from ..http.cursors import diff_cursor_of, last_changed_id_of
+from ..http.request_context import Call, desk_of
+from ..http.wire import Reply
 from ..schemas import PAGE_MAX, AsOf, DiffAnswer, ShortText
-from ..wire import Reply
 from .records import moment_of, moment_out
 
 router = APIRouter(prefix="/v1/diff", tags=["diff"])

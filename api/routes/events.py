@@ -15,14 +15,14 @@ from recordledger.domain.streams import ID_MAX
 from recordledger.projections.reading import event_log
 from recordledger.projections.reading.event_log import EventFilter
 
-from ..auth import Visitor, allowed, secret_of
-from ..desk import Call, desk_of
-from ..errors import BeyondHead, Unauthenticated
-from ..followers import STREAM_TYPE, EventStream, Part
-from ..histories import Actors, Kinds, kinds_of
-from ..rendering import log_out
+from ..http.auth import Visitor, allowed, secret_of
+from ..http.errors import BeyondHead, Unauthenticated
+from ..http.followers import STREAM_TYPE, EventStream, Part
+from ..http.rendering import log_out
+from ..http.request_context import Call, desk_of
+from ..http.wire import Reply
 from ..schemas import PAGE_MAX, EventsAnswer, ShortText
-from ..wire import Reply
+from .histories import Actors, Kinds, kinds_of
 
 router = APIRouter(prefix="/v1/events", tags=["events"])
 

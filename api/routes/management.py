@@ -20,10 +20,11 @@ from recordledger.projections.actions.operations import Order
 from recordledger.projections.reading import queries
 from recordledger.projections.tables import comments, families
 
-from ..auth import Visitor, allowed
-from ..cursors import Listing, cursor_of, last_id_of
-from ..desk import Call, desk_of
-from ..openapi import gives, takes
+from ..http.auth import Visitor, allowed
+from ..http.cursors import Listing, cursor_of, last_id_of
+from ..http.openapi import gives, takes
+from ..http.request_context import Call, desk_of
+from ..http.wire import Accepted, Reply
 from ..schemas import (
     MANAGED_MAX,
     PAGE_MAX,
@@ -34,7 +35,6 @@ from ..schemas import (
     RecordQuery,
     RelativesAnswer,
 )
-from ..wire import Accepted, Reply
 from .records import Reader, RecordIdInPath, filter_of
 
 router = APIRouter(prefix="/v1", tags=["managing records"])

@@ -20,14 +20,12 @@ from recordledger.projections.actions.managing import Registration
 from recordledger.projections.reading import queries
 from recordledger.projections.tables import managers
 
-from ..auth import Visitor, allowed
-from ..claims import give
-from ..cursors import cursor_of, last_id_of
-from ..desk import Call, desk_of
-from ..histories import Wanted
-from ..openapi import gives, takes
-from ..rendering import events_out
-from ..returns import take
+from ..http.auth import Visitor, allowed
+from ..http.cursors import cursor_of, last_id_of
+from ..http.openapi import gives, takes
+from ..http.rendering import events_out
+from ..http.request_context import Call, desk_of
+from ..http.wire import Reply
 from ..schemas import (
     PAGE_MAX,
     ClaimAnswer,
@@ -50,7 +48,9 @@ from ..schemas import (
     ReturnAnswer,
     ReturnRequest,
 )
-from ..wire import Reply
+from .claims import give
+from .histories import Wanted
+from .returns import take
 
 router = APIRouter(prefix="/v1", tags=["managers"])
 

@@ -20,8 +20,8 @@ from recordledger.projections.reading import histories
 from recordledger.projections.tables import jobs, operations
 from recordledger.projections.tables.operations import OperationRow
 
-from ..auth import Visitor, allowed
-from ..cursors import (
+from ..http.auth import Visitor, allowed
+from ..http.cursors import (
     Listing,
     cursor_of,
     last_id_of,
@@ -30,10 +30,10 @@ from ..cursors import (
     operation_cursor_of,
     pair_cursor_of,
 )
-from ..desk import Call, desk_of
-from ..histories import Wanted
-from ..openapi import gives, takes
-from ..rendering import log_out
+from ..http.openapi import gives, takes
+from ..http.rendering import log_out
+from ..http.request_context import Call, desk_of
+from ..http.wire import Accepted, Reply
 from ..schemas import (
     PAGE_MAX,
     CancelJobRequest,
@@ -48,7 +48,7 @@ from ..schemas import (
     UndoAnswer,
     UndoRequest,
 )
-from ..wire import Accepted, Reply
+from .histories import Wanted
 
 router = APIRouter(prefix="/v1", tags=["operations"])
 

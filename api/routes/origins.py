@@ -13,11 +13,11 @@ from recordledger.domain.admin.access import Permission
 from recordledger.domain.streams import ID_MAX, Stream
 from recordledger.projections.tables import origins
 
-from ..auth import Visitor, allowed
-from ..cursors import Listing, last_pair_of, pair_cursor_of
-from ..desk import Call, desk_of
+from ..http.auth import Visitor, allowed
+from ..http.cursors import Listing, last_pair_of, pair_cursor_of
+from ..http.request_context import Call, desk_of
+from ..http.wire import Reply
 from ..schemas import PAGE_MAX, ImportedKind, OriginsAnswer
-from ..wire import Reply
 
 router = APIRouter(prefix="/v1/origins", tags=["origins"])
 

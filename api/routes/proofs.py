@@ -15,9 +15,9 @@ from recordledger.domain.streams import ID_MAX
 from recordledger.projections.ledger import Ledger
 from recordledger.projections.proof import receipts, seals
 
-from ..desk import Call, desk_of
+from ..http.request_context import Call, desk_of
+from ..http.wire import Reply
 from ..schemas import ConsistencyAnswer
-from ..wire import Reply
 from .records import Reader, RecordIdInPath
 
 router = APIRouter(prefix="/v1", tags=["proofs"])

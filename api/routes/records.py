@@ -22,13 +22,12 @@ from recordledger.projections.reading import queries
 from recordledger.projections.reading.as_of import Moment
 from recordledger.projections.reading.queries import RecordFilter
 
-from ..auth import Visitor, allowed
-from ..cursors import cursor_of, last_id_of, last_past_id_of, past_cursor_of
-from ..datasets import cells_of
-from ..desk import Call, desk_of
-from ..histories import Wanted, in_utc
-from ..openapi import gives, takes
-from ..rendering import attempts_out, events_out, fitting, rendered, require_room
+from ..http.auth import Visitor, allowed
+from ..http.cursors import cursor_of, last_id_of, last_past_id_of, past_cursor_of
+from ..http.openapi import gives, takes
+from ..http.rendering import attempts_out, events_out, fitting, rendered, require_room
+from ..http.request_context import Call, desk_of
+from ..http.wire import Reply
 from ..schemas import (
     AsOf,
     AttemptInclude,
@@ -46,8 +45,9 @@ from ..schemas import (
     RecordQuery,
     TimelineAnswer,
 )
-from ..submissions import create
-from ..wire import Reply
+from .dataset_requests import cells_of
+from .histories import Wanted, in_utc
+from .submissions import create
 
 router = APIRouter(prefix="/v1", tags=["records"])
 

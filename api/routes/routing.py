@@ -13,9 +13,9 @@ from recordledger.domain.routing.lanes import parse_tag
 from recordledger.projections.reading import waiting
 from recordledger.projections.reading.waiting import QueuedLane
 
-from ..desk import Call, desk_of
+from ..http.request_context import Call, desk_of
+from ..http.wire import Reply
 from ..schemas import PAGE_MAX, QueueAnswer, Text, WhyAnswer
-from ..wire import Reply
 from .records import Reader, RecordIdInPath
 
 router = APIRouter(prefix="/v1", tags=["routing"])

@@ -16,11 +16,11 @@ from recordledger.projections.self_audit.repair import repair
 from recordledger.projections.self_audit.self_audit import state
 from recordledger.projections.tables import divergences
 
-from ..auth import Visitor, allowed
-from ..desk import Call, desk_of
-from ..openapi import takes
+from ..http.auth import Visitor, allowed
+from ..http.openapi import takes
+from ..http.request_context import Call, desk_of
+from ..http.wire import Reply
 from ..schemas import RepairAnswer, RepairRequest, SelfAuditAnswer
-from ..wire import Reply
 
 router = APIRouter(prefix="/v1/self-audit", tags=["self-audit"])
 

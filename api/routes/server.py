@@ -12,11 +12,11 @@ from starlette.responses import Response
 from recordledger import __version__
 from recordledger.domain.admin.access import Permission
 
-from ..auth import Visitor, allowed, open_to_all
-from ..desk import Call, answer_openly, desk_of
-from ..metrics import CONTENT_TYPE
+from ..http.auth import Visitor, allowed, open_to_all
+from ..http.metrics import CONTENT_TYPE
+from ..http.request_context import Call, answer_openly, desk_of
+from ..http.wire import Reply
 from ..schemas import CLAIM_MAX, IDS_MAX, PAGE_MAX, HealthAnswer, Limits, ServerAnswer
-from ..wire import Reply
 
 router = APIRouter(tags=["server"])
 

@@ -20,12 +20,12 @@ from recordledger.projections.reading import queries
 from recordledger.projections.reading import services as service_views
 from recordledger.projections.tables.payloads import payload_of
 
-from ..auth import Visitor, allowed
-from ..desk import Call, desk_of
-from ..openapi import takes
-from ..rendering import rendered
+from ..http.auth import Visitor, allowed
+from ..http.openapi import takes
+from ..http.rendering import rendered
+from ..http.request_context import Call, desk_of
+from ..http.wire import Reply
 from ..schemas import FinishRequest, IterateRequest, RecordOut, ServiceAnswer, TreeAnswer
-from ..wire import Reply
 from .records import Reader, RecordIdInPath
 
 router = APIRouter(prefix="/v1/services", tags=["services"])

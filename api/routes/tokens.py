@@ -13,14 +13,14 @@ from recordledger.domain.streams import ID_MAX, Stream
 from recordledger.projections.actions.tokens import issue_token, revoke_token
 from recordledger.projections.tables import tokens
 
-from ..auth import Visitor, allowed
-from ..cursors import cursor_of, last_id_of
-from ..desk import Call, desk_of
-from ..errors import TokenNotFound
-from ..histories import in_utc
-from ..openapi import takes
+from ..http.auth import Visitor, allowed
+from ..http.cursors import cursor_of, last_id_of
+from ..http.errors import TokenNotFound
+from ..http.openapi import takes
+from ..http.request_context import Call, desk_of
+from ..http.wire import Reply
 from ..schemas import PAGE_MAX, NewTokenAnswer, TokenOut, TokenRequest, TokensAnswer
-from ..wire import Reply
+from .histories import in_utc
 
 router = APIRouter(prefix="/v1", tags=["tokens"])
 

@@ -18,12 +18,13 @@ from recordledger.projections.actions.deliveries import ATTEMPTS_KEPT
 from recordledger.projections.actions.webhooks import Seen
 from recordledger.projections.reading import queries
 
-from ..auth import Visitor, allowed
-from ..desk import Call, desk_of
-from ..errors import BeyondHead
-from ..histories import kinds_of
-from ..openapi import takes
-from ..rendering import events_out
+from ..http.auth import Visitor, allowed
+from ..http.errors import BeyondHead
+from ..http.openapi import takes
+from ..http.rendering import events_out
+from ..http.request_context import Call, desk_of
+from ..http.webhook_sender import TEST_TYPE, Sender, message, new_message_id, shown_secret
+from ..http.wire import Reply
 from ..schemas import (
     ChangeWebhookRequest,
     NewWebhookAnswer,
@@ -37,8 +38,7 @@ from ..schemas import (
     WebhookTested,
     WebhookTestRequest,
 )
-from ..webhook_sender import TEST_TYPE, Sender, message, new_message_id, shown_secret
-from ..wire import Reply
+from .histories import kinds_of
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
 

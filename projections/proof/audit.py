@@ -32,7 +32,7 @@ _ROWS_OF_AGGREGATES: Final = ("records", "managers", "tokens", "jobs", "datasets
 _COUNTERS: Final = ("status_counts", "rescue_counts", "dataset_counts")
 
 ELSEWHERE: Final = {
-    "idempotent": "it takes the same request twice; tests/api/test_idempotency.py does",
+    "idempotent": "it takes the same request twice; tests/api/http/test_idempotency.py does",
     "no-lost-ack": "it takes what clients were told; tests/acceptance/crash.py keeps that",
 }
 """Invariants that neither the log nor the tables show, and why not or where they are checked."""

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.api.routes.test_management import own_tag
 from tests.api.service import Service, Visit, task
-from tests.api.test_management import own_tag
 
 from .conftest import Cli, printed
 

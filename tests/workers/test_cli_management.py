@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from recordledger.projections.actions import bulk
+from tests.api.routes.test_management import made, own_tag, statuses
 from tests.api.service import Service, Visit, task
-from tests.api.test_management import made, own_tag, statuses
 
 from .conftest import Cli, printed
 

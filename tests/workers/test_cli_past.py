@@ -9,8 +9,8 @@ from click.testing import CliRunner
 
 from recordledger.workers.cli import main
 from recordledger.workers.commands.moments import moment_of
+from tests.api.routes.test_management import own_tag
 from tests.api.service import Visit, task
-from tests.api.test_management import own_tag
 from tests.projections.stage import staged
 
 from .conftest import Cli, printed

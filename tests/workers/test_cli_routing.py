@@ -7,8 +7,8 @@ from uuid import uuid4
 
 import pytest
 
+from tests.api.routes.test_management import own_tag, statuses
 from tests.api.service import Service, Visit, serving, task
-from tests.api.test_management import own_tag, statuses
 from tests.postgres import new_database
 
 from .conftest import Cli, printed

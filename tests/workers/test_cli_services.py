@@ -11,8 +11,8 @@ import pytest
 
 from recordledger.workers.service_registry import ServiceRegistry
 from recordledger.workers.service_runner import ServiceRunner
+from tests.api.routes.test_management import own_tag
 from tests.api.service import Service, Visit
-from tests.api.test_management import own_tag
 
 from .conftest import Cli, printed
 from .invented_services import SERVICES

@@ -16,8 +16,8 @@ import msgpack
 import pytest
 from pydantic_core import from_json, to_json
 
-from recordledger.api.rendering import log_out
-from recordledger.api.webhook_sender import Sender, shown_secret
+from recordledger.api.http.rendering import log_out
+from recordledger.api.http.webhook_sender import Sender, shown_secret
 from recordledger.domain.admin.addresses import parse_allowed
 from recordledger.domain.admin.webhook import WebhookFilter
 from recordledger.domain.records.propagation import Action

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import given as for_all
 from hypothesis import strategies as st
 
-from recordledger.api.rendering import events_out
+from recordledger.api.http.rendering import events_out
 from recordledger.domain.admin.access import Role, Token, TokenIssued
 from recordledger.domain.audit.origins import Ids, is_foreign, translated
 from recordledger.domain.dataset import DatasetCreated

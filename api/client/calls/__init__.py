@@ -1,0 +1,1 @@
+"""The operations of both clients, without input or output, by noun."""

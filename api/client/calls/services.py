@@ -1,0 +1,87 @@
+"""Services, as operations: adding them, where they stand, and the tree below them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+from ...schemas import PriorityName
+from .. import exchange, wire
+from ..exchange import Operation, Session
+from ..results import InsertMetadata, ServiceView, Tree
+from .records import RecordSpec, add_specs, is_one
+
+
+def add_service(
+    session: Session,
+    name: str,
+    spec: Mapping[str, Any] | Iterable[Mapping[str, Any]] | None = None,
+    *,
+    tag: str = "default",
+    priority: PriorityName = "normal",
+    find_existing: bool = True,
+    reason: str | None = None,
+) -> Operation[InsertMetadata]:
+    """Add a service, or many: workflows that the server advances, with children that managers run.
+
+    Args:
+        session: the client's.
+        name: of a service that is installed where `recordledger work` runs.
+        spec: its specification: one mapping, or a list of them for as many services.
+        tag: routing string, which its children inherit.
+        priority: "low", "normal" or "high", which its children inherit.
+        find_existing: return the service that is there already for the same specification, unless
+            it is cancelled, deleted or invalid; False always makes a new one.
+        reason: kept with the event.
+
+    Returns:
+        `ids` in the order given, which are new and which were there, and the refused by index.
+
+    Raises:
+        InvalidArgument: a value has no form in JSON, or is too large; nothing was sent.
+    """
+    given: list[Any] = [{} if spec is None else spec] if is_one(spec) else list(spec or ())
+    specs = [
+        RecordSpec(function=name, kwargs=each, tag=tag, priority=priority, kind="service")
+        for each in given
+    ]
+    return (yield from add_specs(session, specs, find_existing=find_existing, reason=reason))
+
+
+def service(
+    session: Session, record_id: int, *, iteration: int | None = None
+) -> Operation[ServiceView]:
+    """Return where a service stands: state, what it waits for, and what it has said so far.
+
+    Args:
+        session: the client's.
+        record_id: which service.
+        iteration: where it stood after this one, instead.
+
+    Raises:
+        NotFound: there is no such record.
+        Refused: it is no service, or has had no such iteration.
+    """
+    path = f"/v1/records/{wire.record_id(record_id)}/service"
+    query = "" if iteration is None else f"?{urlencode({'iteration': iteration})}"
+    return (yield from exchange.get(session, path + query, ServiceView))
+
+
+def tree(
+    session: Session, record_id: int, *, limit: int = 1_000, children_limit: int = 100
+) -> Operation[Tree]:
+    """Return a service, its children with their statuses, and theirs; it shows itself as a tree.
+
+    Args:
+        session: the client's.
+        record_id: which record.
+        limit: so many records at the most; those that are left out are counted.
+        children_limit: so many children of one service at the most.
+
+    Raises:
+        NotFound: there is no such record.
+    """
+    query = urlencode({"limit": limit, "children_limit": children_limit})
+    path = f"/v1/records/{wire.record_id(record_id)}/tree?{query}"
+    return (yield from exchange.get(session, path, Tree))

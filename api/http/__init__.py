@@ -1,0 +1,1 @@
+"""What every route uses: requests, authentication, the wire, errors, cursors, settings."""
