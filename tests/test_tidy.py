@@ -175,7 +175,7 @@ def test_a_dot_stays_inside_a_layer_and_a_full_name_leaves_it() -> None:
         ("api/client/__init__.py", "from ..schemas import X", True),
         ("api/client/__init__.py", "from ...domain import X", False),
         ("api/routes/records.py", "from ..schemas import X", True),
-        ("workers/demo/run.py", "from recordledger.workers.manager import X", False),
+        ("workers/demo/run.py", "from recordledger.workers.manager.main import X", False),
         ("recordledger/__init__.py", "from recordledger.api.client import Client", True),
         ("recordledger/__init__.py", "from .api.client import Client", False),
         ("tests/api/test_routes.py", "from api.schemas import X", False),

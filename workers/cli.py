@@ -16,19 +16,10 @@ import click
 
 from recordledger import __version__
 
-from .commands import (
-    archiving,
-    auditing,
-    backing_up,
-    collecting,
-    following,
-    looking,
-    managing,
-    moments,
-    proving,
-    replaying,
-    routing,
-)
+from .commands import archives, backup, datasets, history, management, proof, records, routing
+from .commands import audit as auditing
+from .commands import past as moments
+from .commands import replay as replaying
 from .commands import services as service_commands
 from .commands import webhooks as webhook_commands
 from .commands.databases import (
@@ -41,9 +32,9 @@ from .commands.databases import (
     open_ledger,
     running_database,
 )
-from .commands.moments import AS_OF
+from .commands.past import AS_OF
 from .commands.terminal import JSON, console, print_json, says_what_is_wrong
-from .engine_names import ENGINES, PROCESSES
+from .manager.engine_names import ENGINES, PROCESSES
 
 if TYPE_CHECKING:
     from recordledger.domain.admin.addresses import Allowed
@@ -341,12 +332,12 @@ def work(
     from recordledger.api.http.webhook_sender import Sender
     from recordledger.domain.specs.service_rules import Limits
 
-    from .sealing import Sealer
-    from .server_jobs import Job, run_jobs, server_jobs
-    from .service_registry import ServiceRegistry
-    from .service_runner import RunnerSettings, ServiceRunner
+    from .jobs.schedule import Job, run_jobs, server_jobs
+    from .jobs.sealing import Sealer
+    from .jobs.service_registry import ServiceRegistry
+    from .jobs.service_runner import RunnerSettings, ServiceRunner
+    from .jobs.webhooks import POLL_S, Deliverer, DeliverySettings
     from .supervisor import end_with_supervisor
-    from .webhooks import POLL_S, Deliverer, DeliverySettings
 
     stop = _stop_on_signals()
     end_with_supervisor()
@@ -534,9 +525,9 @@ def manager(
     """
     if context.invoked_subcommand is not None:
         return
-    from .manager import ManagerConfig, run_manager
-    from .manager_config import parse_program
-    from .programs import KNOWN_DISTRIBUTIONS, KNOWN_EXECUTABLES, parse_executable
+    from .manager.config import parse_program
+    from .manager.main import ManagerConfig, run_manager
+    from .manager.programs import KNOWN_DISTRIBUTIONS, KNOWN_EXECUTABLES, parse_executable
     from .supervisor import end_with_supervisor
 
     try:
@@ -610,7 +601,7 @@ def slurm_script(
       recordledger manager slurm-script --cores 16 --jobs 4 --setup 'module load psi4' \\
         -- --tag hpc --token-file ~/ledger.token --end-when-idle-s 300 | sbatch
     """
-    from .slurm import PilotJob, pilot_script
+    from .manager.slurm import PilotJob, pilot_script
 
     try:
         script = pilot_script(
@@ -984,18 +975,18 @@ def _stop_on_signals() -> Event:
 
 
 for _command in (
-    *looking.COMMANDS,
-    *following.COMMANDS,
+    *records.COMMANDS,
+    *history.COMMANDS,
     *moments.COMMANDS,
-    *managing.COMMANDS,
+    *management.COMMANDS,
     *routing.COMMANDS,
-    *proving.COMMANDS,
-    *collecting.COMMANDS,
+    *proof.COMMANDS,
+    *datasets.COMMANDS,
     *service_commands.COMMANDS,
     *webhook_commands.COMMANDS,
     *auditing.COMMANDS,
-    *archiving.COMMANDS,
-    *backing_up.COMMANDS,
+    *archives.COMMANDS,
+    *backup.COMMANDS,
 ):
     main.add_command(_command)
 

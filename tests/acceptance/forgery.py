@@ -28,7 +28,7 @@ from recordledger.domain.records.propagation import Action
 from recordledger.projections.proof.receipts import make_receipt, verify_receipt
 from recordledger.projections.proof.verification import verify_log
 from recordledger.projections.tables.schema import migrate
-from recordledger.workers.sealing import Sealer, read_checkpoints
+from recordledger.workers.jobs.sealing import Sealer, read_checkpoints
 from tests import independent
 from tests.postgres import new_database, running_server
 from tests.projections.forger import Forger

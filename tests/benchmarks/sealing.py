@@ -28,7 +28,7 @@ import psutil
 from recordledger import Client
 from recordledger.projections.ledger import Ledger
 from recordledger.projections.proof.seals import newest_seal
-from recordledger.workers.sealing import Sealer
+from recordledger.workers.jobs.sealing import Sealer
 from recordledger.workers.supervisor import Plan, Supervisor
 
 from . import over_http

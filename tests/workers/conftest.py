@@ -22,7 +22,7 @@ from recordledger.domain.admin.access import Role
 from recordledger.projections.actions.tokens import issue_token
 from recordledger.projections.ledger import Ledger
 from recordledger.workers.cli import main
-from recordledger.workers.manager import Manager, ManagerConfig
+from recordledger.workers.manager.main import Manager, ManagerConfig
 from tests.api.service import Service, Visit, serving
 from tests.postgres import new_database
 
@@ -35,7 +35,7 @@ from pathlib import Path
 
 logging.basicConfig(level=logging.INFO)
 from recordledger.workers.cli import main
-from recordledger.workers.manager import ManagerConfig, run_manager
+from recordledger.workers.manager.main import ManagerConfig, run_manager
 
 config = json.loads(sys.argv[1])
 config |= {name: tuple(config[name]) for name in ("tags", "allow")}

@@ -11,8 +11,8 @@ from recordledger.domain.records.status import Status
 from recordledger.domain.specs.fingerprint import specify
 from recordledger.projections.actions.submission import NewRecord, create_records
 from recordledger.projections.reading import queries
-from recordledger.workers.service_registry import AnyService, ServiceRegistry
-from recordledger.workers.service_runner import RunnerSettings, ServiceRunner
+from recordledger.workers.jobs.service_registry import AnyService, ServiceRegistry
+from recordledger.workers.jobs.service_runner import RunnerSettings, ServiceRunner
 from tests.projections.stage import ALICE, Stage, bad, good
 
 from .invented_services import SERVICES

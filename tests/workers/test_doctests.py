@@ -7,7 +7,7 @@ from importlib import import_module
 
 import pytest
 
-MODULES = ("recordledger.workers.demo.curves", "recordledger.workers.manager_config")
+MODULES = ("recordledger.workers.demo.curves", "recordledger.workers.manager.config")
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -12,7 +12,7 @@ import click
 
 from recordledger.domain.records.status import Status
 
-from .selecting import RECORD_ID
+from .selection import RECORD_ID
 from .terminal import JSON, json_object, print_json, says_what_is_wrong
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import click
 
-from .selecting import RECORD_ID
+from .selection import RECORD_ID
 from .terminal import JSON, print_json, print_table, says_what_is_wrong
 
 _REASON = click.option("--reason", help="Why; kept with the event.")

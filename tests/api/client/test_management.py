@@ -15,7 +15,7 @@ from recordledger.api.schemas import ResultIn
 from recordledger.domain.admin.access import Role
 from recordledger.domain.records.status import Status
 from recordledger.projections.actions import bulk
-from recordledger.workers.server_jobs import advance_bulk_operations
+from recordledger.workers.jobs.schedule import advance_bulk_operations
 from tests.postgres import new_database
 
 from ..service import Service, serving

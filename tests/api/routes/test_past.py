@@ -16,7 +16,7 @@ from recordledger.api.http.cursors import past_cursor_of
 from recordledger.api.schemas import moment_in
 from recordledger.domain.records.status import Status
 from recordledger.projections.reading import timeline
-from recordledger.workers.server_jobs import server_jobs
+from recordledger.workers.jobs.schedule import server_jobs
 
 from ..service import Service, Visit, is_problem, task
 from .test_management import own_tag

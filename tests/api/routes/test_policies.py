@@ -10,7 +10,7 @@ import pytest
 
 from recordledger.api.http.settings import Settings
 from recordledger.domain.records.policies import Policies
-from recordledger.workers.server_jobs import server_jobs
+from recordledger.workers.jobs.schedule import server_jobs
 from tests.postgres import new_database
 
 from ..service import Service, Visit, serving, task

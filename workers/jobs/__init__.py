@@ -1,0 +1,1 @@
+"""The server's own jobs: services, policies, seals, webhooks, and their schedule."""

@@ -1,0 +1,1 @@
+"""The manager: it claims tasks over HTTP, runs them, and returns results."""
