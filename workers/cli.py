@@ -34,7 +34,7 @@ from .commands.databases import (
 )
 from .commands.past import AS_OF
 from .commands.terminal import JSON, console, print_json, says_what_is_wrong
-from .manager.engine_names import ENGINES, PROCESSES
+from .tasks.engine_names import ENGINES, PROCESSES
 
 if TYPE_CHECKING:
     from recordledger.domain.admin.addresses import Allowed

@@ -7,8 +7,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from ..manager.engine_names import DASK, ENGINES, IPYPARALLEL, PARSL, POOL, PROCESSES
-from ..manager.running import WorkerSettings
+from ..tasks.engine_names import DASK, ENGINES, IPYPARALLEL, PARSL, POOL, PROCESSES
+from ..tasks.running import WorkerSettings
 from .cluster import Cluster
 from .engine import Engine, EngineUnavailable
 from .executor import ExecutorEngine

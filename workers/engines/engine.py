@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from ..manager.running import Report
+from ..tasks.running import Report
 
 WORKER_DIED: Final = "WorkerDied"
 

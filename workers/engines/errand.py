@@ -18,7 +18,7 @@ import msgpack
 
 from recordledger import __version__
 
-from ..manager.running import Report, run_task
+from ..tasks.running import Report, run_task
 from .process import SECRET_VARIABLES
 from .tickets import Begun, TicketFolderMissing, take
 

@@ -24,8 +24,8 @@ import msgpack
 
 from recordledger import __version__
 
-from ..manager.capture import read_remains
-from ..manager.running import Report, WorkerSettings
+from ..tasks.capture import read_remains
+from ..tasks.running import Report, WorkerSettings
 from .cluster import Cluster
 from .engine import WORKER_DIED, EngineFailed, Task
 from .errand import Introduction, Outcome, carry_out, errand, introduce

@@ -30,14 +30,14 @@ from typing import IO, Final
 
 import msgpack
 
-from ..manager.capture import read_remains
-from ..manager.running import Report, WorkerSettings
-from ..manager.worker import READY, read_frame, write_frame
+from ..tasks.capture import read_remains
+from ..tasks.running import Report, WorkerSettings
+from ..tasks.worker import READY, read_frame, write_frame
 from .engine import WORKER_DIED, EngineFailed, Task
 
 log = logging.getLogger(__name__)
 
-PROGRAM: Final = "recordledger.workers.manager.worker"
+PROGRAM: Final = "recordledger.workers.tasks.worker"
 START_S_MAX: Final = 60.0
 DEATH_S_MAX: Final = 5.0
 STARTS_MAX: Final = 3

@@ -31,7 +31,7 @@ from recordledger.domain.specs.service_rules import (
 from recordledger.projections.actions.service_steps import Iteration, NewChild, Situation
 from recordledger.projections.actions.submission import NewRecord
 
-from ..manager.capture import readable
+from ..tasks.capture import readable
 from .service_registry import AnyService
 
 # Results that are read together when the first of them is asked for.

@@ -31,8 +31,8 @@ from recordledger.projections.reading import queries
 from recordledger.projections.tables import service_queue
 from recordledger.projections.tables.payloads import payload_of
 
-from ..manager.capture import abridge, readable
-from ..manager.running import ERROR_TYPE_CHARACTERS_MAX, Report, describe, encode_result
+from ..tasks.capture import abridge, readable
+from ..tasks.running import ERROR_TYPE_CHARACTERS_MAX, Report, describe, encode_result
 from .service_decisions import iteration_of, next_step
 from .service_registry import ServiceRegistry
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from recordledger.api.client import home_folder
 
-from .engine_names import PROCESSES
+from ..tasks.engine_names import PROCESSES
 from .programs import KNOWN_DISTRIBUTIONS, KNOWN_EXECUTABLES, Wanted
 
 log = logging.getLogger(__name__)

@@ -27,12 +27,12 @@ from recordledger.api.client import Client, ClientError, Refused, Server
 from recordledger.api.schemas import AttemptRef, RegisterAnswer
 
 from ..engines import Engine, EngineFailed, EngineUnavailable, Task, engine_starter
-from .allowlist import AllowList
+from ..tasks.allowlist import AllowList
+from ..tasks.running import Report, WorkerSettings
 from .config import ManagerConfig
 from .delivery import Delivered, Delivery, size_bytes
 from .pace import Pace
 from .programs import Programs, Surveyor, survey
-from .running import Report, WorkerSettings
 from .server_threads import Claimed, Desk, Draining, NotActive, Pulse, Registered, Stale
 from .slurm import stop_reasons
 from .spool import Spool

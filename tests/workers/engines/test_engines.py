@@ -32,8 +32,8 @@ from recordledger.workers.engines import (
 )
 from recordledger.workers.engines.cluster import Errand
 from recordledger.workers.engines.sweeper import marked
-from recordledger.workers.manager.engine_names import ENGINES, POOL, PROCESSES
-from recordledger.workers.manager.running import Report, WorkerSettings
+from recordledger.workers.tasks.engine_names import ENGINES, POOL, PROCESSES
+from recordledger.workers.tasks.running import Report, WorkerSettings
 
 from ..conditions import eventually
 

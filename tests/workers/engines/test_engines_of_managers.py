@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from recordledger.workers.manager.engine_names import DASK, ENGINES, IPYPARALLEL, PARSL
 from recordledger.workers.manager.main import ManagerConfig, run_manager
+from recordledger.workers.tasks.engine_names import DASK, ENGINES, IPYPARALLEL, PARSL
 
 from ..conditions import eventually
 from ..conftest import Site

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from recordledger.workers.manager.capture import CaughtOutput, read_remains, readable
+from recordledger.workers.tasks.capture import CaughtOutput, read_remains, readable
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_long_output_keeps_both_ends_and_says_what_is_missing(fd: int) -> None:
 def test_emptying_the_file_meanwhile_makes_no_difference(
     fd: int, n_writes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recordledger.workers.manager.capture.FILE_BYTES_MAX", 0)
+    monkeypatch.setattr("recordledger.workers.tasks.capture.FILE_BYTES_MAX", 0)
     written = bytes(range(48, 108)) * 2
     caught = CaughtOutput(fd, 10)
     size = len(written) // n_writes

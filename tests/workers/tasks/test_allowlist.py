@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from recordledger.workers.demo.functions import quadratic
-from recordledger.workers.manager.allowlist import AllowList, FunctionNotAllowed, FunctionNotFound
+from recordledger.workers.tasks.allowlist import AllowList, FunctionNotAllowed, FunctionNotFound
 
 TASKS = "tests.workers.tasks"
 
