@@ -288,7 +288,7 @@ def errors() -> str:
             f"## {error.__name__}",
             described(error),
             f"Code `{error.code}`. A kind of `{error.mro()[1].__name__}`."
-            + (f" Says: {', '.join(f'`{fact}`' for fact in facts)}." if facts else ""),
+            + (f" Attributes: {', '.join(f'`{fact}`' for fact in facts)}." if facts else ""),
         ]
     return "\n\n".join(parts)
 

@@ -1,7 +1,7 @@
-"""Refusals and faults, as a tree; facts are attributes and `code` is stable. No HTTP here.
+"""The errors of the ledger, as a tree. Facts are attributes, `code` is stable. No HTTP here.
 
 LedgerError
-├── CommandRefused          the request is understood, and the rules say no
+├── CommandRefused          the rules do not allow the request
 │   ├── RecordNotFound
 │   ├── TransitionForbidden
 │   ├── WrongKind
@@ -34,30 +34,30 @@ LedgerError
 │   ├── AddressRefused
 │   ├── DatabaseNotEmpty
 │   ├── RebuildRunning
-│   └── InvalidInput        the request itself is wrong
+│   └── InvalidInput        the request is invalid
 │       ├── TooLarge
 │       ├── FutureMoment
 │       ├── BeforeTheBeginning
-│       └── ArchiveInvalid  an archive is not what it says that it is
+│       └── ArchiveInvalid  the archive is truncated, altered or inconsistent
 │           ├── ArchiveUnknown
 │           └── ArchiveFromFuture
 ├── ImpossibleHistory       the log holds what the rules do not allow
 ├── UnknownEvent            the log holds an event that this version does not know
-├── UnreadableEvent         the log holds bytes that are no event
-├── SchemaMismatch          the database is newer than the code, or is not a ledger
-├── NoteBroken              a text is no signed note, checkpoint or key, or the wrong one
-├── ProofBroken             a proof does not lead to the root
-├── ReceiptBroken           a receipt is not what a ledger has written
-├── SealBroken              the log is not what was sealed
-├── SealKeyRefused          the key for seals is not the ledger's
-├── NotSealedYet            the newest events wait for their seal
+├── UnreadableEvent         the log holds bytes that cannot be decoded
+├── SchemaMismatch          this version cannot use the database's schema
+├── NoteBroken              a note, checkpoint or key is malformed, or not signed as required
+├── ProofBroken             a proof does not lead to the root of the tree
+├── ReceiptBroken           a receipt is not valid
+├── SealBroken              the log does not match the seal
+├── SealKeyRefused          the seal key is not the one of this ledger
+├── NotSealedYet            the record's newest events are not sealed yet
 ├── NothingSealed
-├── TimelineBehind          the tables of the past do not go so far yet
+├── TimelineBehind          the tables of the past have not reached the position
 ├── LibraryMissing          an extra of the package is not installed
-├── BackupFailed            a backup could not be made, or not be restored
+├── BackupFailed            a backup could not be made or restored
 │   ├── BackupInvalid
 │   └── ToolUnusable
-└── StoreUnavailable        the database does not answer now
+└── StoreUnavailable        the database does not answer
     └── StorageFull
 """
 
@@ -73,25 +73,25 @@ _SHOWN_MAX: Final = 20
 
 
 def _some(items: Iterable[object]) -> str:
-    """Return a list as one reads it, of many the first ones only."""
+    """Return the items, comma-separated; at most `_SHOWN_MAX` of them."""
     shown = [str(item) for item in islice(items, _SHOWN_MAX + 1)]
     return ", ".join([*shown[:_SHOWN_MAX], "..."] if len(shown) > _SHOWN_MAX else shown)
 
 
 class LedgerError(Exception):
-    """Base of everything that the ledger raises on purpose."""
+    """Base class of the errors that the ledger raises on purpose."""
 
     code: ClassVar[str] = "ledger_error"
 
 
 class CommandRefused(LedgerError):
-    """The request was understood, and the rules say no. Nothing has changed."""
+    """The rules do not allow the request. Nothing was changed."""
 
     code = "refused"
 
 
 class RecordNotFound(CommandRefused):
-    """There is no record with this id, or it was hard-deleted."""
+    """The record does not exist or was hard-deleted."""
 
     code = "not_found"
 
@@ -101,14 +101,14 @@ class RecordNotFound(CommandRefused):
 
 
 class TransitionForbidden(CommandRefused):
-    """The record is in a status in which this cannot happen to it."""
+    """The record's status does not allow this event."""
 
     code = "transition_forbidden"
 
     def __init__(self, event: str, status: str, allowed: tuple[str, ...]) -> None:
         where = " or ".join(allowed) if allowed else "new"
         super().__init__(
-            f"a record that is {status} cannot be {event}: it would have to be {where}"
+            f"a record with status {status} cannot be {event}; the status must be {where}"
         )
         self.event = event
         self.status = status
@@ -116,7 +116,7 @@ class TransitionForbidden(CommandRefused):
 
 
 class WrongKind(CommandRefused):
-    """A task was treated as a service, or a service as a task."""
+    """The event applies only to the other kind of record, task or service."""
 
     code = "wrong_kind"
 
@@ -127,27 +127,25 @@ class WrongKind(CommandRefused):
 
 
 class RetryNotDue(CommandRefused):
-    """The pause before the record's next retry is not over."""
+    """The record is waiting for its retry time."""
 
     code = "retry_not_due"
 
     def __init__(self, record_id: int, not_before: datetime) -> None:
-        super().__init__(
-            f"record {record_id} is not to be tried again before {not_before.isoformat()}"
-        )
+        super().__init__(f"record {record_id} must not be retried before {not_before.isoformat()}")
         self.record_id = record_id
         self.not_before = not_before
 
 
 class NotYourAttempt(CommandRefused):
-    """The manager never had this attempt of the record."""
+    """The manager never claimed this attempt of the record."""
 
     code = "not_your_attempt"
 
     def __init__(self, record_id: int, attempt: int, manager_id: int) -> None:
         super().__init__(
-            f"manager {manager_id} never had attempt {attempt} of record {record_id}; "
-            "return only what a claim of this manager gave out"
+            f"manager {manager_id} never claimed attempt {attempt} of record {record_id}; return "
+            "only attempts that this manager has claimed"
         )
         self.record_id = record_id
         self.attempt = attempt
@@ -155,28 +153,28 @@ class NotYourAttempt(CommandRefused):
 
 
 class ManagerNotFound(CommandRefused):
-    """There is no manager with this id."""
+    """The manager does not exist."""
 
     code = "manager_not_found"
 
     def __init__(self, manager_id: int) -> None:
-        super().__init__(f"there is no manager {manager_id}; register first")
+        super().__init__(f"there is no manager {manager_id}; register it first")
         self.manager_id = manager_id
 
 
 class ManagerNotActive(CommandRefused):
-    """The manager was deactivated or declared lost; it must register anew to claim."""
+    """The manager was deactivated or declared lost. It must register again to claim."""
 
     code = "manager_not_active"
 
     def __init__(self, manager_id: int, state: str) -> None:
-        super().__init__(f"manager {manager_id} is {state}; register anew to claim again")
+        super().__init__(f"manager {manager_id} is {state}; register it again to claim tasks")
         self.manager_id = manager_id
         self.state = state
 
 
 class NotYourManager(CommandRefused):
-    """The token belongs to somebody else than the manager it speaks for."""
+    """The manager was registered with another user's token."""
 
     code = "not_your_manager"
 
@@ -186,19 +184,20 @@ class NotYourManager(CommandRefused):
 
 
 class IdempotencyConflict(CommandRefused):
-    """The idempotency key was used before, for another request."""
+    """The idempotency key was used before with a different request."""
 
     code = "idempotency_conflict"
 
     def __init__(self, key: str) -> None:
         super().__init__(
-            f"idempotency key {key!r} was used for another request; use a new key for a new request"
+            f"idempotency key {key!r} was used for a different request; use a new key for each "
+            "request"
         )
         self.key = key
 
 
 class StillReferenced(CommandRefused):
-    """Something refers to the record, so that it cannot be destroyed."""
+    """The record cannot be hard-deleted because other records or datasets refer to it."""
 
     code = "still_referenced"
 
@@ -207,7 +206,7 @@ class StillReferenced(CommandRefused):
     ) -> None:
         reasons: list[str] = []
         if parents:
-            reasons.append(f"is a child of {_some(parents)}; delete these first")
+            reasons.append(f"is a child of {_some(parents)}; delete its parents first")
         if datasets:
             reasons.append(f"is in {_some(datasets)}; remove it from there first")
         super().__init__(f"record {record_id} {', and '.join(reasons)}")
@@ -217,64 +216,67 @@ class StillReferenced(CommandRefused):
 
 
 class NothingToAdopt(CommandRefused):
-    """The record has no late result, or not of this attempt, that could become its result."""
+    """The record has no late result, or none of this attempt, that can be adopted."""
 
     code = "nothing_to_adopt"
 
     def __init__(self, record_id: int, attempt: int | None) -> None:
         of = "" if attempt is None else f" of attempt {attempt}"
-        super().__init__(f"record {record_id} has no late result{of} that could be adopted")
+        super().__init__(f"record {record_id} has no late result{of} to adopt")
         self.record_id = record_id
         self.attempt = attempt
 
 
 class ChangedSince(CommandRefused):
-    """The record has changed since the operation that is to be undone; it is left as it is."""
+    """The record has changed since the operation that is to be undone. It is left unchanged."""
 
     code = "changed_since"
 
     def __init__(self, record_id: int, event: str) -> None:
-        super().__init__(f"record {record_id} has since been {event}; it stays as it is")
+        super().__init__(f"record {record_id} has been {event} since then; it was left unchanged")
         self.record_id = record_id
         self.event = event
 
 
 class NotUndoable(CommandRefused):
-    """What the operation did to the record cannot be taken back."""
+    """The operation's effect on the record cannot be undone."""
 
     code = "not_undoable"
 
     def __init__(self, record_id: int, event: str) -> None:
-        super().__init__(f"that record {record_id} was {event} cannot be taken back")
+        super().__init__(f"record {record_id} was {event}, which cannot be undone")
         self.record_id = record_id
         self.event = event
 
 
 class CircularFamily(CommandRefused):
-    """A record would become its own ancestor."""
+    """The record would become its own ancestor."""
 
     code = "circular_family"
 
     def __init__(self, parent_id: int, child_id: int) -> None:
         super().__init__(
-            f"record {child_id} cannot be a child of {parent_id}: it is its ancestor or itself"
+            f"record {child_id} cannot be a child of {parent_id}: it is the same record or its "
+            "ancestor"
         )
         self.parent_id = parent_id
         self.child_id = child_id
 
 
 class Superseded(CommandRefused):
-    """The service has gone on, or was stopped, since this was decided about it."""
+    """The service has changed or was stopped since the decision was made."""
 
     code = "superseded"
 
     def __init__(self, record_id: int) -> None:
-        super().__init__(f"service {record_id} is not any more what it was when this was decided")
+        super().__init__(
+            f"service {record_id} has changed since this decision was made; decide again"
+        )
         self.record_id = record_id
 
 
 class OperationNotFound(CommandRefused):
-    """No operation on records has this id."""
+    """No operation that changed records has this id."""
 
     code = "operation_not_found"
 
@@ -284,7 +286,7 @@ class OperationNotFound(CommandRefused):
 
 
 class JobNotFound(CommandRefused):
-    """There is no job with this id."""
+    """The job does not exist."""
 
     code = "job_not_found"
 
@@ -294,20 +296,20 @@ class JobNotFound(CommandRefused):
 
 
 class JobNotEnded(CommandRefused):
-    """The job still goes on, so that what it does cannot be undone yet."""
+    """The job has not ended, so it cannot be undone yet."""
 
     code = "job_not_ended"
 
     def __init__(self, job_id: int, state: str) -> None:
         super().__init__(
-            f"job {job_id} is {state}: cancel it, which undoes what it has done, or wait for it"
+            f"job {job_id} is {state}; cancel it, which undoes its changes, or wait until it ends"
         )
         self.job_id = job_id
         self.state = state
 
 
 class DatasetNotFound(CommandRefused):
-    """There is no dataset of this name or id, or it was deleted."""
+    """The dataset does not exist or was deleted."""
 
     code = "dataset_not_found"
 
@@ -317,25 +319,25 @@ class DatasetNotFound(CommandRefused):
 
 
 class DatasetExists(CommandRefused):
-    """Another dataset has this name; capitals do not tell names apart."""
+    """Another dataset has this name. Names are compared without regard to case."""
 
     code = "dataset_exists"
 
     def __init__(self, name: str, dataset_id: int) -> None:
-        super().__init__(f"dataset {dataset_id} is called {name!r} already; choose another name")
+        super().__init__(f"dataset {dataset_id} already has the name {name!r}; choose another name")
         self.name = name
         self.dataset_id = dataset_id
 
 
 class DatasetChanged(CommandRefused):
-    """Somebody has changed the dataset since the version that the request was made for."""
+    """The dataset has changed since the version that the request names."""
 
     code = "dataset_changed"
 
     def __init__(self, name: str, expected: int, version: int) -> None:
         super().__init__(
-            f"dataset {name!r} is at version {version}, and the request was made for {expected}: "
-            "look at it again, and send what is still right"
+            f"dataset {name!r} is at version {version}, but the request expects {expected}; read "
+            "the dataset again and repeat the changes that still apply"
         )
         self.name = name
         self.expected = expected
@@ -343,21 +345,21 @@ class DatasetChanged(CommandRefused):
 
 
 class DatasetLocked(CommandRefused):
-    """A version of the dataset was locked, which stays readable for ever."""
+    """The dataset has locked versions, which stay readable, so it cannot be deleted."""
 
     code = "dataset_locked"
 
     def __init__(self, name: str, n_versions: int) -> None:
         super().__init__(
-            f"dataset {name!r} has {n_versions} locked versions, which stay readable: it cannot be "
-            "deleted"
+            f"dataset {name!r} cannot be deleted: it has {n_versions} locked versions, which stay "
+            "readable"
         )
         self.name = name
         self.n_versions = n_versions
 
 
 class EntryNotFound(CommandRefused):
-    """The dataset has no entries of these names."""
+    """The dataset has no entries with these names."""
 
     code = "entry_not_found"
 
@@ -368,20 +370,21 @@ class EntryNotFound(CommandRefused):
 
 
 class EntryExists(CommandRefused):
-    """The dataset has other entries of these names already, or two would have the same."""
+    """The dataset already has different entries with these names, or a name occurs twice."""
 
     code = "entry_exists"
 
     def __init__(self, dataset: str, names: tuple[str, ...]) -> None:
         super().__init__(
-            f"dataset {dataset!r} has another entry {_some(map(repr, names))}; names are unique"
+            f"dataset {dataset!r} already has a different entry {_some(map(repr, names))}; names "
+            "must be unique"
         )
         self.dataset = dataset
         self.names = names
 
 
 class SpecificationNotFound(CommandRefused):
-    """The dataset has no specifications of these names."""
+    """The dataset has no specifications with these names."""
 
     code = "specification_not_found"
 
@@ -392,21 +395,21 @@ class SpecificationNotFound(CommandRefused):
 
 
 class SpecificationExists(CommandRefused):
-    """The dataset has another specification of this name already."""
+    """The dataset already has a different specification with this name."""
 
     code = "specification_exists"
 
     def __init__(self, dataset: str, name: str) -> None:
         super().__init__(
-            f"dataset {dataset!r} has another specification {name!r}; choose another name, or "
-            "remove that one first"
+            f"dataset {dataset!r} already has a different specification {name!r}; choose another "
+            "name, or remove the existing one first"
         )
         self.dataset = dataset
         self.name = name
 
 
 class VersionNotFound(CommandRefused):
-    """No version of the dataset was locked under this number."""
+    """The dataset has no locked version with this number."""
 
     code = "version_not_found"
 
@@ -417,18 +420,18 @@ class VersionNotFound(CommandRefused):
 
 
 class InvalidInput(CommandRefused):
-    """The request itself is wrong; the message says where and what to do."""
+    """The request is invalid. The message contains the wrong value and what is accepted."""
 
     code = "invalid_input"
 
 
 class TooLarge(InvalidInput):
-    """Something is over a limit of the server, which is named with its value."""
+    """A value exceeds a limit of the server. The message names the limit's setting and value."""
 
     code = "too_large"
 
     def __init__(self, what: str, size: int, limit: int, setting: str) -> None:
-        super().__init__(f"{what} has {size}, and the limit is {limit} (setting {setting})")
+        super().__init__(f"{what} has {size}, more than the limit of {limit} (setting {setting})")
         self.what = what
         self.size = size
         self.limit = limit
@@ -447,48 +450,48 @@ class ImpossibleHistory(LedgerError):
 
 
 class UnknownEvent(LedgerError):
-    """The log holds an event, or a version of it, that this version of the code does not know."""
+    """The log holds an event, or a version of one, that this version of the code does not know."""
 
     code = "unknown_event"
 
     def __init__(self, topic: str, version: int | None = None) -> None:
         named = topic if version is None else f"{topic} in version {version}"
-        super().__init__(f"this version does not know the event {named}; upgrade recordledger")
+        super().__init__(f"unknown event {named}; upgrade recordledger")
         self.topic = topic
         self.version = version
 
 
 class UnreadableEvent(LedgerError):
-    """The log holds bytes that are not the event that they are said to be: they were damaged."""
+    """The log holds bytes that cannot be decoded as the event they are stored as."""
 
     code = "unreadable_event"
 
     def __init__(self, topic: str, why: str) -> None:
-        super().__init__(f"the log holds bytes that are no event {topic}: {why}")
+        super().__init__(f"the stored bytes are not a valid event {topic}: {why}")
         self.topic = topic
         self.why = why
 
 
 class SchemaMismatch(LedgerError):
-    """The database's schema is not one that this version of the code can use."""
+    """This version of the code cannot use the database's schema."""
 
     code = "schema_mismatch"
 
 
 class StoreUnavailable(LedgerError):
-    """The database does not answer now. Nothing was half-done; try again."""
+    """The database does not answer. Nothing was changed; try again."""
 
     code = "store_unavailable"
 
 
 class StorageFull(StoreUnavailable):
-    """The database's disk is full. Nothing was half-done; free some space."""
+    """The database's disk is full. Nothing was changed; free some space."""
 
     code = "storage_full"
 
 
 class WebhookNotFound(CommandRefused):
-    """There is no webhook with this id, or it was removed."""
+    """The webhook does not exist or was removed."""
 
     code = "webhook_not_found"
 
@@ -498,60 +501,63 @@ class WebhookNotFound(CommandRefused):
 
 
 class TooManyWebhooks(CommandRefused):
-    """There are as many webhooks as the server lets; remove one."""
+    """The limit on webhooks is reached."""
 
     code = "too_many_webhooks"
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"there are {limit} webhooks already (setting webhooks_max)")
+        super().__init__(
+            f"there are already {limit} webhooks, the maximum (setting webhooks_max); "
+            "remove one first"
+        )
         self.limit = limit
 
 
 class AddressRefused(CommandRefused):
-    """A webhook may not be at this address; the message says why."""
+    """The address is not allowed for a webhook. The message gives the reason."""
 
     code = "address_refused"
 
 
 class NoteBroken(LedgerError):
-    """A text is no signed note, checkpoint or key, or none that the right key has signed."""
+    """The text is not a valid signed note, checkpoint or key, or a signature does not verify."""
 
     code = "note_broken"
 
 
 class ProofBroken(LedgerError):
-    """A proof does not lead to the root of the tree: what it is about was changed, or it was."""
+    """The proof does not lead to the root of the tree: the data or the proof was changed."""
 
     code = "proof_broken"
 
 
 class ReceiptBroken(LedgerError):
-    """A receipt is not what a ledger has written; the message says what is wrong with it."""
+    """The receipt is not valid. The message gives the reason."""
 
     code = "receipt_broken"
 
 
 class SealBroken(LedgerError):
-    """The log, or what is kept of its hashes, is not what was sealed. Nothing more is sealed."""
+    """The log, or its stored hashes, do not match the seal. Sealing stops."""
 
     code = "seal_broken"
 
 
 class SealKeyRefused(LedgerError):
-    """The key for seals that is here is not the one that the ledger is sealed with."""
+    """The seal key is not the key that this ledger is sealed with."""
 
     code = "seal_key_refused"
 
 
 class NotSealedYet(LedgerError):
-    """The newest events of the record wait for the next seal; ask again in some seconds."""
+    """The newest events of the record are not sealed yet. Try again in a few seconds."""
 
     code = "not_sealed_yet"
 
     def __init__(self, record_id: int, position: int, sealed: int) -> None:
         super().__init__(
-            f"record {record_id} has an event at position {position}, and the log is sealed up to "
-            f"{sealed}: ask again in some seconds. `recordledger work` seals"
+            f"record {record_id} has an event at position {position}, but the log is sealed only "
+            f"up to {sealed}; try again in a few seconds (`recordledger work` seals the log)"
         )
         self.record_id = record_id
         self.position = position
@@ -559,22 +565,22 @@ class NotSealedYet(LedgerError):
 
 
 class NothingSealed(LedgerError):
-    """Nothing of the log is sealed yet."""
+    """No event of the log is sealed yet."""
 
     code = "nothing_sealed"
 
     def __init__(self) -> None:
-        super().__init__("nothing is sealed yet; `recordledger work` seals")
+        super().__init__("the log has no seal yet; `recordledger work` seals it")
 
 
 class FutureMoment(InvalidInput):
-    """The moment that was asked for has not come: the log does not go so far."""
+    """The requested moment is after the end of the log."""
 
     code = "as_of_in_future"
 
     def __init__(self, asked: int | datetime, head: int, now: datetime) -> None:
         super().__init__(
-            f"{_moment(asked)} is in the future: the log goes to position {head}, and its time is "
+            f"{_moment(asked)} is in the future: the log ends at position {head}, and the time is "
             f"{_moment(now)}"
         )
         self.asked = asked
@@ -583,55 +589,55 @@ class FutureMoment(InvalidInput):
 
 
 class BeforeTheBeginning(InvalidInput):
-    """The moment that was asked for is before the first event of the log."""
+    """The requested moment is before the first event of the log."""
 
     code = "as_of_before_beginning"
 
     def __init__(self, asked: int | datetime, first: int | None) -> None:
-        begins = "is empty" if first is None else f"begins at position {first}, later than that"
-        super().__init__(f"nothing had happened at {_moment(asked)}: the log {begins}")
+        begins = "is empty" if first is None else f"begins at position {first}"
+        super().__init__(f"{_moment(asked)} is before the first event: the log {begins}")
         self.asked = asked
         self.first = first
 
 
 class RebuildRunning(CommandRefused):
-    """Somebody else rebuilds the projections of this ledger now, and nothing was done."""
+    """Another rebuild of this ledger's projections is running. Nothing was changed."""
 
     code = "rebuild_running"
 
     def __init__(self, schema: str) -> None:
         super().__init__(
-            f"another rebuild of {schema} is running, or was killed a moment ago; wait for its end"
+            f"another rebuild of {schema} is running or was killed a moment ago; wait until it ends"
         )
         self.schema = schema
 
 
 class TimelineBehind(LedgerError):
-    """The tables of the past do not go so far yet; they are catching up with the log."""
+    """The tables of the past have not reached the requested position yet."""
 
     code = "timeline_behind"
 
     def __init__(self, position: int, wanted: int) -> None:
         super().__init__(
-            f"the past is in tables up to position {position}, and {wanted} was asked for: they "
-            "are catching up; ask again later, and see that `recordledger work` runs"
+            f"position {wanted} was requested, but the tables of the past have reached only "
+            f"{position}; try again later and check that `recordledger work` is running"
         )
         self.position = position
         self.wanted = wanted
 
 
 class LibraryMissing(LedgerError):
-    """What was asked for needs a library that is not installed; the message says how to get it."""
+    """A required library is not installed. The message contains the command that installs it."""
 
     code = "library_missing"
 
     def __init__(self, library: str, extra: str) -> None:
-        super().__init__(f"this needs {library}: pip install 'recordledger[{extra}]'")
+        super().__init__(f"{library} is required: pip install 'recordledger[{extra}]'")
         self.library = library
 
 
 class ArchiveInvalid(InvalidInput):
-    """The archive is cut short, altered, or contradicts itself; nothing of it was imported."""
+    """The archive is truncated, altered or inconsistent. Nothing was imported."""
 
     code = "archive_invalid"
 
@@ -641,46 +647,46 @@ class ArchiveInvalid(InvalidInput):
 
 
 class ArchiveUnknown(ArchiveInvalid):
-    """This is no archive of a ledger, or one that a newer version has written."""
+    """The folder is not an archive of a ledger, or a newer version wrote it."""
 
     code = "archive_unknown"
 
 
 class ArchiveFromFuture(ArchiveInvalid):
-    """By this database's clock, what is in the archive has not happened yet."""
+    """By this database's clock, the archive's newest event lies in the future."""
 
     code = "archive_from_future"
 
     def __init__(self, newest: datetime, now: datetime) -> None:
         super().__init__(
             "the archive",
-            f"its newest event is of {newest.isoformat()}, and here it is {now.isoformat()}: "
-            "wait, or set the clocks",
+            f"its newest event is dated {newest.isoformat()}, but the time here is "
+            f"{now.isoformat()}; wait, or correct the clocks",
         )
         self.newest = newest
         self.now = now
 
 
 class BackupFailed(LedgerError):
-    """PostgreSQL's own tool could not make or restore a backup; the message has its words."""
+    """A PostgreSQL tool failed to make or restore a backup. The message contains its output."""
 
     code = "backup_failed"
 
 
 class BackupInvalid(BackupFailed):
-    """The backup is cut short, altered, or what was restored is not what it holds."""
+    """The backup is truncated or altered, or the restored data does not match it."""
 
     code = "backup_invalid"
 
 
 class ToolUnusable(BackupFailed):
-    """PostgreSQL's own tool is not there, or is older than the server or the backup."""
+    """A PostgreSQL tool is missing, or older than the server or the backup."""
 
     code = "backup_tool_unusable"
 
 
 class DatabaseNotEmpty(CommandRefused):
-    """The database has a ledger with events already; a backup is restored into an empty one."""
+    """The database already contains events. A backup can only be restored into an empty ledger."""
 
     code = "database_not_empty"
 

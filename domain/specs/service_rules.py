@@ -231,7 +231,7 @@ def require_limit(what: str, n: int, limit: int, setting: str) -> None:
     if n > limit:
         raise Fault(
             LIMIT_EXCEEDED,
-            f"it asks for {n:,} {what}, and the limit is {limit:,} (setting {setting})",
+            f"it asks for {n:,} {what}, more than the limit of {limit:,} (setting {setting})",
         )
 
 

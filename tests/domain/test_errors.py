@@ -145,12 +145,13 @@ def test_every_error_says_what_it_means(error: type[LedgerError]) -> None:
         (RecordNotFound(411), "there is no record 411", {"record_id": 411}),
         (
             TransitionForbidden("claimed", "held", ("waiting",)),
-            "a record that is held cannot be claimed: it would have to be waiting",
+            "a record with status held cannot be claimed; the status must be waiting",
             {"event": "claimed", "status": "held", "allowed": ("waiting",)},
         ),
         (
             TransitionForbidden("cancelled", "complete", ("waiting", "running")),
-            "a record that is complete cannot be cancelled: it would have to be waiting or running",
+            "a record with status complete cannot be cancelled; the status must be waiting or "
+            "running",
             {"allowed": ("waiting", "running")},
         ),
         (
@@ -160,14 +161,14 @@ def test_every_error_says_what_it_means(error: type[LedgerError]) -> None:
         ),
         (
             NotYourAttempt(411, 2, 7),
-            "manager 7 never had attempt 2 of record 411; "
-            "return only what a claim of this manager gave out",
+            "manager 7 never claimed attempt 2 of record 411; return only attempts that this "
+            "manager has claimed",
             {"record_id": 411, "attempt": 2, "manager_id": 7},
         ),
-        (ManagerNotFound(7), "there is no manager 7; register first", {"manager_id": 7}),
+        (ManagerNotFound(7), "there is no manager 7; register it first", {"manager_id": 7}),
         (
             ManagerNotActive(7, "lost"),
-            "manager 7 is lost; register anew to claim again",
+            "manager 7 is lost; register it again to claim tasks",
             {"manager_id": 7, "state": "lost"},
         ),
         (
@@ -177,18 +178,18 @@ def test_every_error_says_what_it_means(error: type[LedgerError]) -> None:
         ),
         (
             IdempotencyConflict("k"),
-            "idempotency key 'k' was used for another request; use a new key for a new request",
+            "idempotency key 'k' was used for a different request; use a new key for each request",
             {"key": "k"},
         ),
         (
             StillReferenced(411, (7, 8)),
-            "record 411 is a child of 7, 8; delete these first",
+            "record 411 is a child of 7, 8; delete its parents first",
             {"record_id": 411, "parents": (7, 8)},
         ),
         (
             StillReferenced(411, tuple(range(1, 31))),
             f"record 411 is a child of {', '.join(map(str, range(1, 21)))}, ...; "
-            "delete these first",
+            "delete its parents first",
             {"parents": tuple(range(1, 31))},
         ),
         (
@@ -198,7 +199,7 @@ def test_every_error_says_what_it_means(error: type[LedgerError]) -> None:
         ),
         (
             StillReferenced(411, (7,), ("dataset 'water'",)),
-            "record 411 is a child of 7; delete these first, and is in dataset 'water'; "
+            "record 411 is a child of 7; delete its parents first, and is in dataset 'water'; "
             "remove it from there first",
             {},
         ),
@@ -206,18 +207,18 @@ def test_every_error_says_what_it_means(error: type[LedgerError]) -> None:
         (DatasetNotFound(7), "there is no dataset 7", {"dataset": 7}),
         (
             DatasetExists("ice", 7),
-            "dataset 7 is called 'ice' already; choose another name",
+            "dataset 7 already has the name 'ice'; choose another name",
             {"name": "ice", "dataset_id": 7},
         ),
         (
             DatasetChanged("ice", 3, 5),
-            "dataset 'ice' is at version 5, and the request was made for 3: look at it again, and "
-            "send what is still right",
+            "dataset 'ice' is at version 5, but the request expects 3; read the dataset again "
+            "and repeat the changes that still apply",
             {"name": "ice", "expected": 3, "version": 5},
         ),
         (
             DatasetLocked("ice", 2),
-            "dataset 'ice' has 2 locked versions, which stay readable: it cannot be deleted",
+            "dataset 'ice' cannot be deleted: it has 2 locked versions, which stay readable",
             {"n_versions": 2},
         ),
         (
@@ -227,7 +228,7 @@ def test_every_error_says_what_it_means(error: type[LedgerError]) -> None:
         ),
         (
             EntryExists("ice", ("a",)),
-            "dataset 'ice' has another entry 'a'; names are unique",
+            "dataset 'ice' already has a different entry 'a'; names must be unique",
             {"dataset": "ice", "names": ("a",)},
         ),
         (
@@ -237,8 +238,8 @@ def test_every_error_says_what_it_means(error: type[LedgerError]) -> None:
         ),
         (
             SpecificationExists("ice", "hf"),
-            "dataset 'ice' has another specification 'hf'; choose another name, or remove that "
-            "one first",
+            "dataset 'ice' already has a different specification 'hf'; choose another name, or "
+            "remove the existing one first",
             {"dataset": "ice", "name": "hf"},
         ),
         (
@@ -248,32 +249,32 @@ def test_every_error_says_what_it_means(error: type[LedgerError]) -> None:
         ),
         (
             NothingToAdopt(411, None),
-            "record 411 has no late result that could be adopted",
+            "record 411 has no late result to adopt",
             {"record_id": 411, "attempt": None},
         ),
         (
             NothingToAdopt(411, 2),
-            "record 411 has no late result of attempt 2 that could be adopted",
+            "record 411 has no late result of attempt 2 to adopt",
             {"attempt": 2},
         ),
         (
             ChangedSince(411, "claimed"),
-            "record 411 has since been claimed; it stays as it is",
+            "record 411 has been claimed since then; it was left unchanged",
             {"record_id": 411, "event": "claimed"},
         ),
         (
             NotUndoable(411, "commented"),
-            "that record 411 was commented cannot be taken back",
+            "record 411 was commented, which cannot be undone",
             {"record_id": 411, "event": "commented"},
         ),
         (
             CircularFamily(411, 7),
-            "record 7 cannot be a child of 411: it is its ancestor or itself",
+            "record 7 cannot be a child of 411: it is the same record or its ancestor",
             {"parent_id": 411, "child_id": 7},
         ),
         (
             Superseded(411),
-            "service 411 is not any more what it was when this was decided",
+            "service 411 has changed since this decision was made; decide again",
             {"record_id": 411},
         ),
         (
@@ -285,18 +286,18 @@ def test_every_error_says_what_it_means(error: type[LedgerError]) -> None:
         (WebhookNotFound(7), "there is no webhook 7", {"webhook_id": 7}),
         (
             TooManyWebhooks(5),
-            "there are 5 webhooks already (setting webhooks_max)",
+            "there are already 5 webhooks, the maximum (setting webhooks_max); remove one first",
             {"limit": 5},
         ),
         (AddressRefused("no"), "no", {}),
         (
             JobNotEnded(7, "running"),
-            "job 7 is running: cancel it, which undoes what it has done, or wait for it",
+            "job 7 is running; cancel it, which undoes its changes, or wait until it ends",
             {"job_id": 7, "state": "running"},
         ),
         (
             LibraryMissing("PyArrow", "tables"),
-            "this needs PyArrow: pip install 'recordledger[tables]'",
+            "PyArrow is required: pip install 'recordledger[tables]'",
             {"library": "PyArrow"},
         ),
         (
@@ -306,50 +307,49 @@ def test_every_error_says_what_it_means(error: type[LedgerError]) -> None:
         ),
         (
             ArchiveFromFuture(at(60), at(0)),
-            f"the archive: its newest event is of {at(60).isoformat()}, and here it is "
-            f"{at(0).isoformat()}: wait, or set the clocks",
+            f"the archive: its newest event is dated {at(60).isoformat()}, but the time here is "
+            f"{at(0).isoformat()}; wait, or correct the clocks",
             {"newest": at(60), "now": at(0)},
         ),
         (InvalidInput("a is nan"), "a is nan", {}),
         (
             NotSealedYet(411, 17, 12),
-            "record 411 has an event at position 17, and the log is sealed up to 12: ask again in "
-            "some seconds. `recordledger work` seals",
+            "record 411 has an event at position 17, but the log is sealed only up to 12; try "
+            "again in a few seconds (`recordledger work` seals the log)",
             {"record_id": 411, "position": 17, "sealed": 12},
         ),
-        (NothingSealed(), "nothing is sealed yet; `recordledger work` seals", {}),
+        (NothingSealed(), "the log has no seal yet; `recordledger work` seals it", {}),
         (
             TooLarge("the specification", 12, 10, "payload_bytes_max"),
-            "the specification has 12, and the limit is 10 (setting payload_bytes_max)",
+            "the specification has 12, more than the limit of 10 (setting payload_bytes_max)",
             {"what": "the specification", "size": 12, "limit": 10, "setting": "payload_bytes_max"},
         ),
         (
             FutureMoment(9, 7, NOON),
-            "position 9 is in the future: the log goes to position 7, and its time is "
+            "position 9 is in the future: the log ends at position 7, and the time is "
             "2026-11-21T12:00:00+00:00",
             {"asked": 9, "head": 7, "now": NOON},
         ),
         (
             BeforeTheBeginning(NOON, 3),
-            "nothing had happened at 2026-11-21T12:00:00+00:00: the log begins at position 3, "
-            "later than that",
+            "2026-11-21T12:00:00+00:00 is before the first event: the log begins at position 3",
             {"asked": NOON, "first": 3},
         ),
         (
             BeforeTheBeginning(0, None),
-            "nothing had happened at position 0: the log is empty",
+            "position 0 is before the first event: the log is empty",
             {"asked": 0, "first": None},
         ),
         (
             RebuildRunning("recordledger"),
-            "another rebuild of recordledger is running, or was killed a moment ago; wait for its "
-            "end",
+            "another rebuild of recordledger is running or was killed a moment ago; wait until "
+            "it ends",
             {"schema": "recordledger"},
         ),
         (
             TimelineBehind(7, 9),
-            "the past is in tables up to position 7, and 9 was asked for: they are catching up; "
-            "ask again later, and see that `recordledger work` runs",
+            "position 9 was requested, but the tables of the past have reached only 7; try again "
+            "later and check that `recordledger work` is running",
             {"position": 7, "wanted": 9},
         ),
         (
@@ -359,17 +359,17 @@ def test_every_error_says_what_it_means(error: type[LedgerError]) -> None:
         ),
         (
             UnknownEvent("teleported"),
-            "this version does not know the event teleported; upgrade recordledger",
+            "unknown event teleported; upgrade recordledger",
             {"topic": "teleported", "version": None},
         ),
         (
             UnknownEvent("claimed", 9),
-            "this version does not know the event claimed in version 9; upgrade recordledger",
+            "unknown event claimed in version 9; upgrade recordledger",
             {"topic": "claimed", "version": 9},
         ),
         (
             UnreadableEvent("held", "incomplete input"),
-            "the log holds bytes that are no event held: incomplete input",
+            "the stored bytes are not a valid event held: incomplete input",
             {"topic": "held", "why": "incomplete input"},
         ),
     ],

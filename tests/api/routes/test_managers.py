@@ -286,7 +286,7 @@ def test_a_manager_that_has_ended_may_return_but_not_claim(ann: Visit, cluster: 
     assert answer.json()["record_ids"] == [attempt["record_id"]]
     for action in ("claim", "heartbeat"):
         answer = cluster.post(f"/v1/managers/{manager_id}/{action}")
-        assert "register anew" in is_problem(answer, 409, "manager_not_active")
+        assert "register it again" in is_problem(answer, 409, "manager_not_active")
     assert results(cluster, manager_id, attempt)["late_idx"] == [0]
 
 

@@ -36,7 +36,7 @@ SEED: Final = b"s" * 32
 
 @pytest.fixture
 def unsealed(postgres_server_url: str, migrated_template: str) -> Iterator[Service]:
-    """A served ledger of which nothing is sealed."""
+    """A served ledger of which the log has no seal."""
     with (
         new_database(postgres_server_url, template=migrated_template) as url,
         serving(url, pool_size=4) as made,
@@ -161,7 +161,7 @@ def test_the_client_does_not_wait_for_ever(unsealed: Service) -> None:
         with pytest.raises(ServerFault) as fault:
             client.receipt(record_id)
         assert fault.value.code == "not_sealed_yet"
-        with pytest.raises(ServerFault, match="nothing is sealed"):
+        with pytest.raises(ServerFault, match="the log has no seal"):
             client.checkpoint()
 
 

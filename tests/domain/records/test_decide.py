@@ -543,7 +543,7 @@ def test_what_does_not_exist_is_not_found_whatever_people_ask_for() -> None:
 def test_a_refusal_tells_people_where_the_record_would_have_to_be() -> None:
     refusal = given_status(Status.complete).when(claim()).refusal
     assert str(refusal) == (
-        "a record that is complete cannot be claimed: it would have to be waiting"
+        "a record with status complete cannot be claimed; the status must be waiting"
     )
     refusal = given_status(Status.complete).when(create()).refusal
-    assert str(refusal) == "a record that is complete cannot be created: it would have to be new"
+    assert str(refusal) == "a record with status complete cannot be created; the status must be new"

@@ -159,7 +159,7 @@ WRONG: Any = 7
         (
             Wait(Counter(), {str(n): Child("f") for n in range(3)}),
             "ServiceLimitExceeded",
-            "it asks for 3 children of one iteration, and the limit is 2 (setting "
+            "it asks for 3 children of one iteration, more than the limit of 2 (setting "
             "service_children_per_iteration)",
         ),
     ],
@@ -172,9 +172,11 @@ def test_what_is_no_decision_is_refused(step: object, error_type: str, message: 
 
 
 def test_limits_count_what_was_decided_before() -> None:
-    with pytest.raises(Fault, match=r"4 children, and the limit is 3 \(setting service_children\)"):
+    with pytest.raises(Fault, match=r"4 children, more than the limit of 3 \(setting service_c"):
         decision(Wait(Counter(), {"a": Child("f")}), n_children=3)
-    with pytest.raises(Fault, match=r"5 iterations, and the limit is 4 \(setting service_iter"):
+    with pytest.raises(
+        Fault, match=r"5 iterations, more than the limit of 4 \(setting service_iter"
+    ):
         decision(Wait(Counter()), n_iterations=4)
 
 

@@ -73,7 +73,7 @@ def test_the_answer_is_by_index_in_the_order_of_the_caller(stage: Stage) -> None
         6: "transition_forbidden",
     }
     [message] = [text for index, _, text in managed["errors"] if index == 2]
-    assert message.startswith("a record that is complete cannot be cancelled")
+    assert message.startswith("a record with status complete cannot be cancelled")
     assert managed["n_children_updated"] == managed["n_parents_updated"] == 0
 
 
@@ -352,9 +352,9 @@ def test_a_record_that_has_changed_since_is_listed_and_left_as_it_is(stage: Stag
         (ids[0], "changed_since"),
         (ids[1], "changed_since"),
     ]
-    assert [text.split("since been ")[1] for *_, text in undone["conflicts"]] == [
-        "claimed; it stays as it is",
-        "cancelled; it stays as it is",
+    assert [text.split("has been ")[1] for *_, text in undone["conflicts"]] == [
+        "claimed since then; it was left unchanged",
+        "cancelled since then; it was left unchanged",
     ]
     assert [stage.record(id_) for id_ in ids[:2]] == before
     assert list(stage.statuses(*ids).values()) == ["running", "cancelled", "error", "error"]

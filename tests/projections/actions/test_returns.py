@@ -275,7 +275,7 @@ def test_a_result_for_an_attempt_that_a_manager_never_had_is_refused(
     other = stage.manager()
     answer = stage.hand_in(other, {record_id: attempt})
     assert outcomes(answer) == ([], [], [], [(0, "not_your_attempt")])
-    assert "return only what a claim of this manager gave out" in answer["errors"][0][2]
+    assert "return only attempts that this manager has claimed" in answer["errors"][0][2]
     assert stage.status(record_id) is Status.running
 
 

@@ -841,7 +841,7 @@ def test_what_has_not_happened_yet_is_refused(
         return contents
 
     monkeypatch.setattr(import_, "check_archive", checked)
-    with pytest.raises(ArchiveFromFuture, match="set the clocks"):
+    with pytest.raises(ArchiveFromFuture, match="correct the clocks"):
         import_archive(elsewhere.ledger, whole, actor=ROOT)
     assert elsewhere.head() == 0
 

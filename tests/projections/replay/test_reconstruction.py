@@ -111,7 +111,7 @@ def test_a_position_between_two_events_is_the_one_before(stage: Stage) -> None:
 @pytest.mark.parametrize("ahead", [1, 10**6])
 def test_a_position_that_has_not_come_is_refused(stage: Stage, ahead: int) -> None:
     stage.submit()
-    with pytest.raises(FutureMoment, match="is in the future: the log goes to position 1") as error:
+    with pytest.raises(FutureMoment, match="is in the future: the log ends at position 1") as error:
         position_of(stage.ledger, 1 + ahead)
     assert (error.value.asked, error.value.head) == (1 + ahead, 1)
 

@@ -271,7 +271,7 @@ def test_hard_deleting_is_refused_with_the_list_of_parents(stage: Stage) -> None
         (
             0,
             "still_referenced",
-            f"record {child} is a child of {parents[0]}, {parents[1]}; delete these first",
+            f"record {child} is a child of {parents[0]}, {parents[1]}; delete its parents first",
         )
     ]
     managed = stage.order(Action.erase, child, parents[0])

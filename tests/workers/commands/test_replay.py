@@ -94,9 +94,9 @@ def test_options_that_do_not_go_together_are_refused(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--as-of", "9"), "position 9 is in the future: the log goes to position 8"),
-        (("--as-of", "0"), "nothing had happened at position 0"),
-        (("--as-of", "2001-01-01"), "nothing had happened at 2001-01-01T00:00:00+00:00"),
+        (("--as-of", "9"), "position 9 is in the future: the log ends at position 8"),
+        (("--as-of", "0"), "position 0 is before the first event"),
+        (("--as-of", "2001-01-01"), "2001-01-01T00:00:00+00:00 is before the first event"),
         (("--rebuild", "--only", "payloads"), "payloads: no such projection; they are records,"),
     ],
 )

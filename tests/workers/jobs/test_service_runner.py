@@ -215,9 +215,12 @@ ODD = {
     "unknown key": ("ServiceDecisionInvalid", "there is no older child with the key 'who'"),
     "bad key": ("ServiceDecisionInvalid", "'' is no key of a child"),
     "result without a form": ("ResultNotSerializable", "cannot be stored as JSON"),
-    "spawns": ("ServiceLimitExceeded", "children, and the limit is"),
-    "turns": ("ServiceLimitExceeded", "iterations, and the limit is 12 (setting service_iter"),
-    "itself": ("CircularFamily", "it is its ancestor or itself"),
+    "spawns": ("ServiceLimitExceeded", "children, more than the limit of"),
+    "turns": (
+        "ServiceLimitExceeded",
+        "iterations, more than the limit of 12 (setting service_iter",
+    ),
+    "itself": ("CircularFamily", "it is the same record or its ancestor"),
     "gives up": ("NoConvergence", "after 3 rounds"),
 }
 
