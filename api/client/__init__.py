@@ -7,18 +7,6 @@ from .blocking import Client, FoundRecords
 from .calls.records import RecordSpec
 from .calls.seals import Receipt
 from .connection import Connection, find_connection, home_folder, read_connection, write_connection
-from .dataset_results import (
-    DatasetDetails,
-    DatasetRow,
-    Datasets,
-    DatasetStatus,
-    DatasetSummary,
-    DatasetTable,
-    Entries,
-    EntriesMetadata,
-    Results,
-    SubmitMetadata,
-)
 from .datasets import AsyncDataset, Dataset
 from .errors import (
     ClientError,
@@ -32,55 +20,43 @@ from .errors import (
     Unauthorized,
     WaitTimeout,
 )
-from .results import (
-    Attempts,
-    Comment,
-    Comments,
-    Counts,
-    Diff,
-    Divergence,
-    ErrorGroup,
-    ErrorGroups,
-    Explanation,
-    History,
-    InsertMetadata,
-    Job,
-    Jobs,
-    LogEvent,
-    LogEvents,
-    Manager,
-    ManagerHistory,
-    Managers,
-    NewToken,
+from .results.attempts import Attempts
+from .results.bulk import InsertMetadata, ReturnMetadata
+from .results.comments import Comment, Comments
+from .results.datasets import (
+    DatasetDetails,
+    DatasetRow,
+    Datasets,
+    DatasetStatus,
+    DatasetSummary,
+    DatasetTable,
+    Entries,
+    EntriesMetadata,
+    Results,
+    SubmitMetadata,
+)
+from .results.diff import Diff, RecordChange
+from .results.events import History, LogEvent, LogEvents, ManagerHistory
+from .results.jobs import Job, Jobs
+from .results.management import UpdateMetadata
+from .results.managers import Manager, Managers
+from .results.operations import OperationDetails, Operations, PastOperation, UndoMetadata
+from .results.origins import Origin, Origins
+from .results.records import Counts, ErrorGroup, ErrorGroups, Record, Records
+from .results.routing import Explanation, Queue, QueueLane
+from .results.self_audit import Divergence, RepairedRow, SelfAudit
+from .results.server import Policies, Server
+from .results.services import ServiceView, Tree
+from .results.timelines import Timeline, Timelines
+from .results.tokens import NewToken, Token, Tokens
+from .results.webhooks import (
     NewWebhook,
-    OperationDetails,
-    Operations,
-    Origin,
-    Origins,
-    PastOperation,
-    Policies,
-    Queue,
-    QueueLane,
-    Record,
-    RecordChange,
-    Records,
-    RepairedRow,
-    ReturnMetadata,
-    SelfAudit,
-    Server,
-    ServiceView,
-    Token,
-    Tokens,
-    Tree,
-    UndoMetadata,
-    UpdateMetadata,
     Webhook,
     WebhookAttempt,
     WebhookAttempts,
     WebhookDetails,
     Webhooks,
 )
-from .timelines import Timeline, Timelines
 from .wire import json_bytes
 
 __all__ = [

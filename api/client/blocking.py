@@ -11,7 +11,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
 import httpx2
 
-from ..schemas import Include
+from ..schemas.records import Include
 from .calls import datasets as dataset_calls
 from .calls import diff as diff_calls
 from .calls import events as event_calls
@@ -25,7 +25,8 @@ from .calls import webhooks as webhook_calls
 from .datasets import Dataset
 from .exchange import TIMEOUT_S, Operation, Outcome, Reply, Send, Session, Sleep, Step
 from .options import STREAM_TIMEOUT, closed, fault_of, open_session
-from .results import LogEvent, Record, Records
+from .results.events import LogEvent
+from .results.records import Record, Records
 from .signatures import documented, present
 
 P = ParamSpec("P")

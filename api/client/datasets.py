@@ -9,7 +9,7 @@ from .calls import datasets, management
 from .calls.datasets import Within
 from .calls.records import Pages
 from .exchange import Operation
-from .results import UpdateMetadata
+from .results.management import UpdateMetadata
 from .signatures import documented, present
 
 if TYPE_CHECKING:

@@ -18,10 +18,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..schemas import Problem
+from ..schemas.base import Problem
 
 if TYPE_CHECKING:
-    from .results import Record, Records
+    from .results.records import Record, Records
 
 
 class ClientError(Exception):

@@ -19,10 +19,10 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ValidationError
 
-from ..schemas import Problem
+from ..schemas.base import Problem
 from . import wire
 from .errors import ClientError, NotConnected, ServerFault, error_of
-from .results import Server
+from .results.server import Server
 
 TIMEOUT_S: Final = 30.0
 RETRIES_S: Final = 60.0

@@ -8,6 +8,7 @@ from html import escape
 from typing import Any, Final
 
 CELL_CHARACTERS_MAX: Final = 60
+LONG: Final = 2_000
 ROWS_MAX: Final = 20
 
 Row = Sequence[str]
@@ -33,6 +34,18 @@ def shown(value: Any, characters_max: int = CELL_CHARACTERS_MAX) -> str:
         case _:
             text = str(value)
     return printable(text if len(text) <= characters_max else text[: characters_max - 1] + "…")
+
+
+def few(values: Sequence[Any], n_max: int = 5) -> str:
+    """Return a list as Python writes it; of a long one its beginning and its length.
+
+    >>> few([1, 2]), few(range(1000))
+    ('[1, 2]', '[0, 1, 2, 3, 4, ... 1,000 in all]')
+    """
+    texts = [repr(value) for value in values[:n_max]]
+    if len(values) > n_max:
+        texts.append(f"... {len(values):,} in all")
+    return f"[{', '.join(texts)}]"
 
 
 def printable(text: str) -> str:

@@ -18,7 +18,7 @@ from recordledger.domain.errors import InvalidInput
 from recordledger.domain.specs.fingerprint import canonical_json
 from recordledger.domain.streams import ID_MAX
 
-from ..schemas import moment_in
+from ..schemas.moments import moment_in
 from .errors import InvalidArgument
 
 MEDIA_TYPE: Final = "application/msgpack"

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from string import Formatter
 from typing import Any, Final, cast
 
-from ..schemas import EventOut
+from ..schemas.events import EventOut
 from .tables import shown
 
 # What a line has no room for: digests, and what stands elsewhere in the row.

@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from ..schemas import Message, Problem
+from ..schemas.base import Message, Problem
 from .auth import permissions_of
 from .errors import PROBLEM_TYPE
 from .request_context import KEY_HEADER

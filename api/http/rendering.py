@@ -21,7 +21,8 @@ from recordledger.projections.ledger import Ledger, Placed
 from recordledger.projections.reading import event_log, queries
 from recordledger.projections.tables.payloads import said
 
-from ..schemas import AttemptInclude, Include
+from ..schemas.attempts import AttemptInclude
+from ..schemas.records import Include
 
 # What a record looks like whose payloads were not asked for.
 _NO_PAYLOADS: Final[dict[str, Any]] = {

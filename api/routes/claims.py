@@ -28,7 +28,7 @@ from recordledger.projections.tables.payloads import payload_of
 
 from ..http.request_context import Call
 from ..http.wire import Format, Prepared, Reply
-from ..schemas import ClaimRequest
+from ..schemas.claims import ClaimRequest
 
 
 def give(call: Call, manager_id: int) -> Reply:

@@ -30,7 +30,8 @@ from recordledger.projections.tables import datasets, payloads
 from recordledger.projections.tables.datasets import Content, Entry
 
 from ..http.errors import refusal_of
-from ..schemas import EntryIn, RecordQuery, SpecificationIn, WhichCells
+from ..schemas.dataset_edits import EntryIn, SpecificationIn, WhichCells
+from ..schemas.records import RecordQuery
 
 # A cell's arguments are made from these anew for every entry.
 KWARGS_BYTES_MAX: Final = 1 << 20

@@ -27,20 +27,14 @@ from ..http.openapi import gives, takes
 from ..http.rendering import log_out
 from ..http.request_context import Call, desk_of
 from ..http.wire import Accepted, Reply
-from ..schemas import (
-    PAGE_MAX,
+from ..schemas.dataset_edits import (
     AddEntriesAnswer,
     AddEntriesRequest,
     AddSpecificationRequest,
     CloneRequest,
     CreateDatasetRequest,
-    DatasetAnswer,
     DatasetEdited,
-    DatasetHistoryAnswer,
-    DatasetsAnswer,
-    DatasetStatusAnswer,
     EditDatasetRequest,
-    EntriesAnswer,
     LockVersionRequest,
     ModifyDatasetRequest,
     RemoveEntriesRequest,
@@ -48,9 +42,17 @@ from ..schemas import (
     RenameEntriesRequest,
     SubmitAnswer,
     SubmitRequest,
-    TableAnswer,
     UnlinkRequest,
 )
+from ..schemas.datasets import (
+    DatasetAnswer,
+    DatasetHistoryAnswer,
+    DatasetsAnswer,
+    DatasetStatusAnswer,
+    EntriesAnswer,
+    TableAnswer,
+)
+from ..schemas.fields import PAGE_MAX
 from .dataset_requests import (
     dataset_answer,
     dataset_out,

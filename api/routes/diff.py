@@ -19,7 +19,9 @@ from ..http.auth import Visitor, allowed
 from ..http.cursors import diff_cursor_of, last_changed_id_of
 from ..http.request_context import Call, desk_of
 from ..http.wire import Reply
-from ..schemas import PAGE_MAX, AsOf, DiffAnswer, ShortText
+from ..schemas.diff import DiffAnswer
+from ..schemas.fields import PAGE_MAX, ShortText
+from ..schemas.moments import AsOf
 from .records import moment_of, moment_out
 
 router = APIRouter(prefix="/v1/diff", tags=["diff"])

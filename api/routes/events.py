@@ -21,7 +21,8 @@ from ..http.followers import STREAM_TYPE, EventStream, Part
 from ..http.rendering import log_out
 from ..http.request_context import Call, desk_of
 from ..http.wire import Reply
-from ..schemas import PAGE_MAX, EventsAnswer, ShortText
+from ..schemas.events import EventsAnswer
+from ..schemas.fields import PAGE_MAX, ShortText
 from .histories import Actors, Kinds, kinds_of
 
 router = APIRouter(prefix="/v1/events", tags=["events"])

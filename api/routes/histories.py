@@ -13,7 +13,7 @@ from pydantic import AwareDatetime
 from recordledger.domain.errors import InvalidInput
 from recordledger.projections.reading import event_log
 
-from ..schemas import ShortText
+from ..schemas.fields import ShortText
 
 _MANY: Final = 100
 # Events come into the log in the order of commits: an older one can be this much later, and more.

@@ -25,16 +25,10 @@ from ..http.cursors import Listing, cursor_of, last_id_of
 from ..http.openapi import gives, takes
 from ..http.request_context import Call, desk_of
 from ..http.wire import Accepted, Reply
-from ..schemas import (
-    MANAGED_MAX,
-    PAGE_MAX,
-    CommentsAnswer,
-    ErrorsAnswer,
-    ManageAnswer,
-    ManageRequest,
-    RecordQuery,
-    RelativesAnswer,
-)
+from ..schemas.comments import CommentsAnswer
+from ..schemas.fields import MANAGED_MAX, PAGE_MAX
+from ..schemas.management import ManageAnswer, ManageRequest
+from ..schemas.records import ErrorsAnswer, RecordQuery, RelativesAnswer
 from .records import Reader, RecordIdInPath, filter_of
 
 router = APIRouter(prefix="/v1", tags=["managing records"])

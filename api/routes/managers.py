@@ -26,10 +26,9 @@ from ..http.openapi import gives, takes
 from ..http.rendering import events_out
 from ..http.request_context import Call, desk_of
 from ..http.wire import Reply
-from ..schemas import (
-    PAGE_MAX,
-    ClaimAnswer,
-    ClaimRequest,
+from ..schemas.claims import ClaimAnswer, ClaimRequest, RelinquishRequest, RequeuedAnswer
+from ..schemas.fields import PAGE_MAX
+from ..schemas.managers import (
     DeactivateRequest,
     DrainAnswer,
     DrainRequest,
@@ -42,12 +41,9 @@ from ..schemas import (
     ProgramsRequest,
     RegisterAnswer,
     RegisterRequest,
-    RelinquishRequest,
-    RequeuedAnswer,
     RescuesAnswer,
-    ReturnAnswer,
-    ReturnRequest,
 )
+from ..schemas.returns import ReturnAnswer, ReturnRequest
 from .claims import give
 from .histories import Wanted
 from .returns import take

@@ -34,20 +34,11 @@ from ..http.openapi import gives, takes
 from ..http.rendering import log_out
 from ..http.request_context import Call, desk_of
 from ..http.wire import Accepted, Reply
-from ..schemas import (
-    PAGE_MAX,
-    CancelJobRequest,
-    JobOut,
-    JobRefusalsAnswer,
-    JobsAnswer,
-    LogHistoryAnswer,
-    OperationAnswer,
-    OperationsAnswer,
-    PoliciesAnswer,
-    ShortText,
-    UndoAnswer,
-    UndoRequest,
-)
+from ..schemas.events import LogHistoryAnswer
+from ..schemas.fields import PAGE_MAX, ShortText
+from ..schemas.jobs import CancelJobRequest, JobOut, JobRefusalsAnswer, JobsAnswer
+from ..schemas.operations import OperationAnswer, OperationsAnswer, UndoAnswer, UndoRequest
+from ..schemas.policies import PoliciesAnswer
 from .histories import Wanted
 
 router = APIRouter(prefix="/v1", tags=["operations"])

@@ -17,7 +17,8 @@ from ..http.auth import Visitor, allowed
 from ..http.cursors import Listing, last_pair_of, pair_cursor_of
 from ..http.request_context import Call, desk_of
 from ..http.wire import Reply
-from ..schemas import PAGE_MAX, ImportedKind, OriginsAnswer
+from ..schemas.fields import PAGE_MAX
+from ..schemas.origins import ImportedKind, OriginsAnswer
 
 router = APIRouter(prefix="/v1/origins", tags=["origins"])
 

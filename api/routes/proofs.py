@@ -17,7 +17,7 @@ from recordledger.projections.proof import receipts, seals
 
 from ..http.request_context import Call, desk_of
 from ..http.wire import Reply
-from ..schemas import ConsistencyAnswer
+from ..schemas.proofs import ConsistencyAnswer
 from .records import Reader, RecordIdInPath
 
 router = APIRouter(prefix="/v1", tags=["proofs"])

@@ -28,23 +28,21 @@ from ..http.openapi import gives, takes
 from ..http.rendering import attempts_out, events_out, fitting, rendered, require_room
 from ..http.request_context import Call, desk_of
 from ..http.wire import Reply
-from ..schemas import (
-    AsOf,
-    AttemptInclude,
-    AttemptsAnswer,
+from ..schemas.attempts import AttemptInclude, AttemptsAnswer
+from ..schemas.events import HistoryAnswer
+from ..schemas.moments import AsOf
+from ..schemas.records import (
     CountsAnswer,
-    CreateAnswer,
-    CreateRequest,
     GetAnswer,
     GetRequest,
-    HistoryAnswer,
     Include,
     QueryAnswer,
     QueryRequest,
     RecordOut,
     RecordQuery,
-    TimelineAnswer,
 )
+from ..schemas.submissions import CreateAnswer, CreateRequest
+from ..schemas.timelines import TimelineAnswer
 from .dataset_requests import cells_of
 from .histories import Wanted, in_utc
 from .submissions import create

@@ -20,7 +20,7 @@ from recordledger.projections.tables.payloads import payload_of
 from ..http.errors import plain, refusal_of
 from ..http.request_context import Call
 from ..http.wire import is_about_surrogates
-from ..schemas import ResultIn, ReturnRequest
+from ..schemas.returns import ResultIn, ReturnRequest
 from .submissions import refused
 
 # What is kept of an error; the traceback is kept whole.

@@ -15,7 +15,8 @@ from recordledger.projections.reading.waiting import QueuedLane
 
 from ..http.request_context import Call, desk_of
 from ..http.wire import Reply
-from ..schemas import PAGE_MAX, QueueAnswer, Text, WhyAnswer
+from ..schemas.fields import PAGE_MAX, Text
+from ..schemas.routing import QueueAnswer, WhyAnswer
 from .records import Reader, RecordIdInPath
 
 router = APIRouter(prefix="/v1", tags=["routing"])

@@ -20,7 +20,7 @@ from ..http.auth import Visitor, allowed
 from ..http.openapi import takes
 from ..http.request_context import Call, desk_of
 from ..http.wire import Reply
-from ..schemas import RepairAnswer, RepairRequest, SelfAuditAnswer
+from ..schemas.self_audit import RepairAnswer, RepairRequest, SelfAuditAnswer
 
 router = APIRouter(prefix="/v1/self-audit", tags=["self-audit"])
 

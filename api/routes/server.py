@@ -16,7 +16,8 @@ from ..http.auth import Visitor, allowed, open_to_all
 from ..http.metrics import CONTENT_TYPE
 from ..http.request_context import Call, answer_openly, desk_of
 from ..http.wire import Reply
-from ..schemas import CLAIM_MAX, IDS_MAX, PAGE_MAX, HealthAnswer, Limits, ServerAnswer
+from ..schemas.fields import CLAIM_MAX, IDS_MAX, PAGE_MAX
+from ..schemas.server import HealthAnswer, Limits, ServerAnswer
 
 router = APIRouter(tags=["server"])
 

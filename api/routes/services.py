@@ -25,7 +25,8 @@ from ..http.openapi import takes
 from ..http.rendering import rendered
 from ..http.request_context import Call, desk_of
 from ..http.wire import Reply
-from ..schemas import FinishRequest, IterateRequest, RecordOut, ServiceAnswer, TreeAnswer
+from ..schemas.records import RecordOut
+from ..schemas.services import FinishRequest, IterateRequest, ServiceAnswer, TreeAnswer
 from .records import Reader, RecordIdInPath
 
 router = APIRouter(prefix="/v1/services", tags=["services"])

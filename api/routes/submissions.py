@@ -15,7 +15,7 @@ from recordledger.projections.actions.submission import NewRecord, Submitted, cr
 
 from ..http.errors import plain, refusal_of
 from ..http.request_context import Call
-from ..schemas import CreateRequest, RecordIn
+from ..schemas.submissions import CreateRequest, RecordIn
 
 MESSAGE_CHARACTERS_MAX: Final = 1_000
 

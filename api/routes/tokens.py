@@ -19,7 +19,8 @@ from ..http.errors import TokenNotFound
 from ..http.openapi import takes
 from ..http.request_context import Call, desk_of
 from ..http.wire import Reply
-from ..schemas import PAGE_MAX, NewTokenAnswer, TokenOut, TokenRequest, TokensAnswer
+from ..schemas.fields import PAGE_MAX
+from ..schemas.tokens import NewTokenAnswer, TokenOut, TokenRequest, TokensAnswer
 from .histories import in_utc
 
 router = APIRouter(prefix="/v1", tags=["tokens"])

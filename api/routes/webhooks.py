@@ -25,10 +25,10 @@ from ..http.rendering import events_out
 from ..http.request_context import Call, desk_of
 from ..http.webhook_sender import TEST_TYPE, Sender, message, new_message_id, shown_secret
 from ..http.wire import Reply
-from ..schemas import (
+from ..schemas.fields import Text
+from ..schemas.webhooks import (
     ChangeWebhookRequest,
     NewWebhookAnswer,
-    Text,
     WebhookAnswer,
     WebhookAttemptsAnswer,
     WebhookOut,

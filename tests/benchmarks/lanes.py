@@ -29,7 +29,7 @@ from rich.table import Table
 
 from recordledger import AsyncClient, Client
 from recordledger.api.client import RecordSpec
-from recordledger.api.schemas import AttemptRef
+from recordledger.api.schemas.claims import AttemptRef
 from recordledger.projections.actions.managing import relinquish
 from recordledger.workers.supervisor import Plan, Supervisor
 from tests.projections.stage import BOB, Stage, staged

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 from recordledger import Client
 from recordledger.api.client import UpdateMetadata
-from recordledger.api.schemas import AttemptRef, ResultIn, TaskOut
+from recordledger.api.schemas.claims import AttemptRef, TaskOut
+from recordledger.api.schemas.returns import ResultIn
 
 from .measuring import Measurement
 

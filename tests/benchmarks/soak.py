@@ -39,7 +39,8 @@ from rich.table import Table
 
 from recordledger import AsyncClient, Client
 from recordledger.api.client import RecordSpec, Refused
-from recordledger.api.schemas import AttemptRef, ResultIn, TaskOut
+from recordledger.api.schemas.claims import AttemptRef, TaskOut
+from recordledger.api.schemas.returns import ResultIn
 from recordledger.projections.store.database import connect
 from recordledger.workers.supervisor import Plan, Supervisor
 

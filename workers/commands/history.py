@@ -12,7 +12,7 @@ from .terminal import JSON, console, print_json, print_table, says_what_is_wrong
 
 if TYPE_CHECKING:
     from recordledger.api.client import LogEvent
-    from recordledger.api.client.results import EventSequence
+    from recordledger.api.client.results.events import EventSequence
 
 _KIND = click.option("--kind", multiple=True, help="Only these, like errored. Repeatable.")
 _ACTOR = click.option("--actor", multiple=True, help="Only by these, like user:ann. Repeatable.")

@@ -26,7 +26,7 @@ from recordledger.api.client import (
     ServerFault,
     Unauthorized,
 )
-from recordledger.api.schemas import ResultIn
+from recordledger.api.schemas.returns import ResultIn
 
 from .spool import Batch, Spool
 

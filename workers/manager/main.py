@@ -24,7 +24,8 @@ from types import FrameType
 from typing import Any, Final, TypeAlias
 
 from recordledger.api.client import Client, ClientError, Refused, Server
-from recordledger.api.schemas import AttemptRef, RegisterAnswer
+from recordledger.api.schemas.claims import AttemptRef
+from recordledger.api.schemas.managers import RegisterAnswer
 
 from ..engines import Engine, EngineFailed, EngineUnavailable, Task, engine_starter
 from ..tasks.allowlist import AllowList

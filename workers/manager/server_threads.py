@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from recordledger.api.client import Client, ClientError, Refused, Unauthorized
-from recordledger.api.schemas import AttemptRef, RegisterAnswer, TaskOut
+from recordledger.api.schemas.claims import AttemptRef, TaskOut
+from recordledger.api.schemas.managers import RegisterAnswer
 
 log = logging.getLogger(__name__)
 

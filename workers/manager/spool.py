@@ -36,8 +36,8 @@ _OWN_S_MAX: Final = 5.0
 class Batch:
     """Results that go to the server together, in the name of the manager that computed them.
 
-    Each has the fields of `schemas.ResultIn`. They are in memory, on disk, or both. What is safe
-    on disk can be dropped from memory, and is read again when it is needed. `refs` are their
+    Each has the fields of `schemas.returns.ResultIn`. They are in memory, on disk, or both. What is
+    safe on disk can be dropped from memory, and is read again when it is needed. `refs` are their
     records and attempts; none if this process has only found them.
     """
 

@@ -26,7 +26,7 @@ TRACEBACK_BYTES_MAX: Final = 64 * 1024
 
 
 class Report(TypedDict):
-    """What came of a task: the fields of `schemas.ResultIn`, but for whose result it is."""
+    """What came of a task: the fields of `schemas.returns.ResultIn`, but for whose result it is."""
 
     result: NotRequired[bytes]
     error_type: NotRequired[str]

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from recordledger.domain.admin.job import JobState
 from recordledger.domain.records.status import Status
 
-from ...schemas import (
+from ...schemas.dataset_edits import (
     AddEntriesAnswer,
     AddEntriesRequest,
     AddSpecificationRequest,
@@ -22,23 +22,24 @@ from ...schemas import (
     CloneRequest,
     CreateDatasetRequest,
     DatasetEdited,
-    DatasetsAnswer,
     EditDatasetRequest,
-    EntriesAnswer,
-    Include,
     LockVersionRequest,
     ModifyDatasetRequest,
-    PriorityName,
     RemoveEntriesRequest,
     RemoveSpecificationsRequest,
     RenameEntriesRequest,
     SubmitAnswer,
     SubmitRequest,
-    TableAnswer,
     UnlinkRequest,
 )
+from ...schemas.datasets import DatasetsAnswer, EntriesAnswer, TableAnswer
+from ...schemas.fields import PriorityName
+from ...schemas.records import Include
 from .. import exchange, wire
-from ..dataset_results import (
+from ..errors import ClientError, InvalidArgument, NotFound, WaitTimeout
+from ..exchange import AnswerT, Operation, Session, Sleep
+from ..progress import bar
+from ..results.datasets import (
     DatasetDetails,
     DatasetEntry,
     DatasetRow,
@@ -51,10 +52,7 @@ from ..dataset_results import (
     Results,
     SubmitMetadata,
 )
-from ..errors import ClientError, InvalidArgument, NotFound, WaitTimeout
-from ..exchange import AnswerT, Operation, Session, Sleep
-from ..progress import bar
-from ..results import LogEvents
+from ..results.events import LogEvents
 from .histories import log_events
 from .management import refusals_of, wait_for_job
 from .records import (

@@ -8,11 +8,13 @@ from typing import Final
 
 from recordledger.domain.records.status import Status
 
-from ...schemas import Answer, ChangeCountOut, MomentOut
+from ...schemas.base import Answer
+from ...schemas.diff import ChangeCountOut
+from ...schemas.moments import MomentOut
 from .. import exchange, wire
 from ..errors import InvalidArgument
 from ..exchange import Operation, Session
-from ..results import Diff, RecordChange
+from ..results.diff import Diff, RecordChange
 from .records import listed, query_of
 
 _PAGE: Final = 1_000

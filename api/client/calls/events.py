@@ -11,11 +11,11 @@ from pydantic import ValidationError
 
 from recordledger.domain.streams import ID_MAX
 
-from ...schemas import EventsAnswer
+from ...schemas.events import EventsAnswer
 from .. import exchange, wire
 from ..errors import InvalidArgument, ServerFault
 from ..exchange import Operation, Session, Sleep
-from ..results import LogEvent
+from ..results.events import LogEvent
 from . import datasets
 from .records import listed
 

@@ -8,11 +8,11 @@ from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
-from ...schemas import Answer
+from ...schemas.base import Answer
 from .. import exchange, wire
 from ..exchange import Operation, Session
-from ..results import LogEvent, LogEvents
-from ..timelines import Timeline
+from ..results.events import LogEvent, LogEvents
+from ..results.timelines import Timeline
 from .operations import operation_uuid
 from .records import conditions
 

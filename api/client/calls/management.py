@@ -11,12 +11,15 @@ from typing import Any, Final, TypedDict, Unpack, cast
 from recordledger.domain.admin.job import JobState
 from recordledger.domain.records.status import Status
 
-from ...schemas import JobRefusalOut, JobRefusalsAnswer, ManageAnswer, ManageRequest, PriorityName
+from ...schemas.fields import PriorityName
+from ...schemas.jobs import JobRefusalOut, JobRefusalsAnswer
+from ...schemas.management import ManageAnswer, ManageRequest
 from .. import exchange, wire
 from ..errors import InvalidArgument, Refused
 from ..exchange import Operation, Session, Sleep
 from ..progress import bar
-from ..results import Job, UpdateMetadata
+from ..results.jobs import Job
+from ..results.management import UpdateMetadata
 from .records import conditions_of
 
 _POLL_S: Final = (0.1, 2.0)

@@ -10,11 +10,15 @@ from urllib.parse import urlencode
 
 from recordledger.domain.routing.manager import ManagerState
 
-from ...schemas import (
-    Answer,
+from ...schemas.base import Answer
+from ...schemas.claims import (
     AttemptRef,
     ClaimAnswer,
     ClaimRequest,
+    RelinquishRequest,
+    RequeuedAnswer,
+)
+from ...schemas.managers import (
     DeactivateRequest,
     DrainAnswer,
     DrainRequest,
@@ -24,17 +28,16 @@ from ...schemas import (
     ProgramsRequest,
     RegisterAnswer,
     RegisterRequest,
-    RelinquishRequest,
-    RequeuedAnswer,
     RescuesAnswer,
-    ResultIn,
-    ReturnAnswer,
 )
+from ...schemas.returns import ResultIn, ReturnAnswer
 from .. import exchange, wire
 from ..errors import ClientError, InvalidArgument
 from ..exchange import Operation, Session
 from ..progress import bar
-from ..results import HistoryEvent, Manager, ManagerHistory, Managers, ReturnMetadata
+from ..results.bulk import ReturnMetadata
+from ..results.events import HistoryEvent, ManagerHistory
+from ..results.managers import Manager, Managers
 from .records import conditions, listed, moved, tell_what_was_done
 
 

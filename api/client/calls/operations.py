@@ -8,22 +8,17 @@ from uuid import UUID
 
 from recordledger.domain.admin.job import JobState
 
-from ...schemas import Answer, CancelJobRequest, Conflict, RelativesAnswer, UndoAnswer, UndoRequest
+from ...schemas.base import Answer
+from ...schemas.jobs import CancelJobRequest
+from ...schemas.operations import Conflict, UndoAnswer, UndoRequest
+from ...schemas.records import RelativesAnswer
 from .. import exchange, wire
 from ..exchange import Operation, Session
-from ..results import (
-    Comment,
-    Comments,
-    ErrorGroup,
-    ErrorGroups,
-    Job,
-    Jobs,
-    OperationDetails,
-    Operations,
-    PastOperation,
-    Policies,
-    UndoMetadata,
-)
+from ..results.comments import Comment, Comments
+from ..results.jobs import Job, Jobs
+from ..results.operations import OperationDetails, Operations, PastOperation, UndoMetadata
+from ..results.records import ErrorGroup, ErrorGroups
+from ..results.server import Policies
 from .management import refusals_of, wait_for_job
 
 _PAGE = 1_000

@@ -5,10 +5,10 @@ from __future__ import annotations
 from urllib.parse import urlencode
 from uuid import UUID
 
-from ...schemas import Answer
+from ...schemas.base import Answer
 from .. import exchange, wire
 from ..exchange import Operation, Session
-from ..results import Origin, Origins
+from ..results.origins import Origin, Origins
 
 _PAGE = 1_000
 

@@ -12,34 +12,21 @@ from urllib.parse import urlencode
 from recordledger.domain.errors import TooLarge
 from recordledger.domain.records.status import Status
 
-from ...schemas import (
-    Answer,
-    AttemptInclude,
-    AttemptOut,
-    CountsAnswer,
-    CreateAnswer,
-    CreateRequest,
-    GetRequest,
-    Include,
-    MomentOut,
-    PriorityName,
-    QueryRequest,
-    Refusal,
-)
+from ...schemas.attempts import AttemptInclude, AttemptOut
+from ...schemas.base import Answer, Refusal
+from ...schemas.fields import PriorityName
+from ...schemas.moments import MomentOut
+from ...schemas.records import CountsAnswer, GetRequest, Include, QueryRequest
+from ...schemas.submissions import CreateAnswer, CreateRequest
 from .. import exchange, wire
 from ..errors import ClientError, InvalidArgument, RecordsNotFound, Refused, WaitTimeout
 from ..exchange import Operation, Session, Sleep
 from ..progress import bar
-from ..results import (
-    Attempts,
-    Counts,
-    History,
-    HistoryEvent,
-    InsertMetadata,
-    Record,
-    Records,
-    Server,
-)
+from ..results.attempts import Attempts
+from ..results.bulk import InsertMetadata
+from ..results.events import History, HistoryEvent
+from ..results.records import Counts, Record, Records
+from ..results.server import Server
 
 # What the server takes for granted of a record to add.
 _COMMON: Final[Mapping[str, Any]] = {

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from urllib.parse import urlencode
 
-from ...schemas import QueueAnswer
+from ...schemas.routing import QueueAnswer
 from .. import exchange, wire
 from ..exchange import Operation, Session
-from ..results import Explanation, Queue, QueueLane
+from ..results.routing import Explanation, Queue, QueueLane
 from .records import listed
 
 _LANES_MAX = 1_000

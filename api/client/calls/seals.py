@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from ...schemas import ConsistencyAnswer
+from ...schemas.proofs import ConsistencyAnswer
 from .. import exchange, wire
 from ..errors import InvalidArgument, ServerFault
 from ..exchange import Operation, Session

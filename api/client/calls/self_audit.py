@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...schemas import Answer, RepairRequest
+from ...schemas.base import Answer
+from ...schemas.self_audit import RepairRequest
 from .. import exchange, wire
 from ..exchange import Operation, Session
-from ..results import RepairedRow, SelfAudit
+from ..results.self_audit import RepairedRow, SelfAudit
 
 
 class _RepairAnswer(Answer):

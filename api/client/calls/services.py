@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-from ...schemas import PriorityName
+from ...schemas.fields import PriorityName
 from .. import exchange, wire
 from ..exchange import Operation, Session
-from ..results import InsertMetadata, ServiceView, Tree
+from ..results.bulk import InsertMetadata
+from ..results.services import ServiceView, Tree
 from .records import RecordSpec, add_specs, is_one
 
 

@@ -6,10 +6,11 @@ from datetime import datetime
 
 from recordledger.domain.admin.access import Role
 
-from ...schemas import Answer, TokenRequest
+from ...schemas.base import Answer
+from ...schemas.tokens import TokenRequest
 from .. import exchange, wire
 from ..exchange import Operation, Session
-from ..results import NewToken, Token, Tokens
+from ..results.tokens import NewToken, Token, Tokens
 
 
 class _TokensAnswer(Answer):

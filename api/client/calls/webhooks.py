@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlencode
 
-from ...schemas import (
+from ...schemas.webhooks import (
     ChangeWebhookRequest,
     WebhookAttemptsAnswer,
     WebhookRemoved,
@@ -17,7 +17,14 @@ from ...schemas import (
 from .. import exchange, wire
 from ..errors import InvalidArgument
 from ..exchange import Operation, Session
-from ..results import NewWebhook, Webhook, WebhookAttempt, WebhookAttempts, WebhookDetails, Webhooks
+from ..results.webhooks import (
+    NewWebhook,
+    Webhook,
+    WebhookAttempt,
+    WebhookAttempts,
+    WebhookDetails,
+    Webhooks,
+)
 from . import datasets
 from .records import listed
 

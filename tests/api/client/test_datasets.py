@@ -23,9 +23,9 @@ from recordledger.api.client import (
     Results,
     WaitTimeout,
 )
-from recordledger.api.client.dataset_results import DatasetStatus
 from recordledger.api.client.errors import ClientError
-from recordledger.api.schemas import ResultIn
+from recordledger.api.client.results.datasets import DatasetStatus
+from recordledger.api.schemas.returns import ResultIn
 from recordledger.domain.admin.access import Role
 from recordledger.domain.records.status import Status
 from recordledger.projections.actions import dataset_filling

@@ -11,7 +11,7 @@ import pytest
 
 from recordledger import Client
 from recordledger.api.client import InvalidArgument, NotFound, Refused, UpdateMetadata
-from recordledger.api.schemas import ResultIn
+from recordledger.api.schemas.returns import ResultIn
 from recordledger.domain.admin.access import Role
 from recordledger.domain.records.status import Status
 from recordledger.projections.actions import bulk

@@ -38,7 +38,8 @@ from recordledger.api.client import (
     Unauthorized,
     WaitTimeout,
 )
-from recordledger.api.schemas import AttemptRef, ClaimAnswer, ResultIn
+from recordledger.api.schemas.claims import AttemptRef, ClaimAnswer
+from recordledger.api.schemas.returns import ResultIn
 from recordledger.domain.admin.access import Role
 from recordledger.domain.records.status import Status
 from recordledger.projections.actions.tokens import issue_token

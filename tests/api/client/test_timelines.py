@@ -13,8 +13,8 @@ import pytest
 from rich.console import Console
 
 from recordledger.api.client import Timeline, Timelines
-from recordledger.api.client.results import HistoryEvent, LogEvent, LogEvents
-from recordledger.api.client.timelines import LOOKS, PAUSE, Axis, Period
+from recordledger.api.client.results.events import HistoryEvent, LogEvent, LogEvents
+from recordledger.api.client.results.timelines import LOOKS, PAUSE, Axis, Period
 from recordledger.api.client.words import SENTENCES, in_words
 from recordledger.domain.records.status import Status
 from recordledger.projections.reading.event_log import KINDS

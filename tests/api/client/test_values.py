@@ -49,8 +49,9 @@ from recordledger.api.client import (
 from recordledger.api.client.calls import records as calls
 from recordledger.api.client.exchange import Fault, Outcome, Reply, Send, Session, Sleep, Step
 from recordledger.api.client.progress import bar
-from recordledger.api.client.results import HistoryEvent
-from recordledger.api.schemas import QueueAnswer, Refusal
+from recordledger.api.client.results.events import HistoryEvent
+from recordledger.api.schemas.base import Refusal
+from recordledger.api.schemas.routing import QueueAnswer
 from recordledger.domain.records.status import Status
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from recordledger.api.schemas import ManageAnswer
+from recordledger.api.schemas.management import ManageAnswer
 from recordledger.domain.admin.access import Role
 
 from ..service import Service, Visit, is_problem, task

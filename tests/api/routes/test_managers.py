@@ -8,7 +8,9 @@ from typing import Any
 import msgpack
 import pytest
 
-from recordledger.api.schemas import ClaimAnswer, ManagerOut, ReturnAnswer
+from recordledger.api.schemas.claims import ClaimAnswer
+from recordledger.api.schemas.managers import ManagerOut
+from recordledger.api.schemas.returns import ReturnAnswer
 from recordledger.domain.admin.access import Role
 
 from ..service import Service, Visit, is_problem, task

@@ -13,7 +13,7 @@ import pytest
 from recordledger import AsyncClient, Client
 from recordledger.api.client import Diff, InvalidArgument, RecordsNotFound, Refused
 from recordledger.api.http.cursors import past_cursor_of
-from recordledger.api.schemas import moment_in
+from recordledger.api.schemas.moments import moment_in
 from recordledger.domain.records.status import Status
 from recordledger.projections.reading import timeline
 from recordledger.workers.jobs.schedule import server_jobs

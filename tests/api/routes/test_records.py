@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from recordledger.api.schemas import GetAnswer, HistoryAnswer, QueryAnswer, RecordOut
+from recordledger.api.schemas.events import HistoryAnswer
+from recordledger.api.schemas.records import GetAnswer, QueryAnswer, RecordOut
 from recordledger.domain.admin.access import Role
 
 from ..service import Service, Visit, is_problem, task

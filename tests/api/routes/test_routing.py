@@ -7,7 +7,8 @@ from typing import Any, Final
 
 import pytest
 
-from recordledger.api.schemas import ManagerHistoryAnswer, QueueAnswer, WhyAnswer
+from recordledger.api.schemas.managers import ManagerHistoryAnswer
+from recordledger.api.schemas.routing import QueueAnswer, WhyAnswer
 from recordledger.domain.admin.access import Role
 from recordledger.domain.routing.matching import Cause
 from tests.postgres import new_database

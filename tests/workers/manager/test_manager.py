@@ -9,7 +9,8 @@ from typing import Any
 import psutil
 import pytest
 
-from recordledger.api.schemas import AttemptRef, ResultIn
+from recordledger.api.schemas.claims import AttemptRef
+from recordledger.api.schemas.returns import ResultIn
 from recordledger.workers.manager.config import parse_program
 from recordledger.workers.manager.main import ManagerConfig, run_manager
 from tests.acceptance.proxy import Fault, Proxy

@@ -8,16 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, cast
 
-from pydantic import ConfigDict
-
 from recordledger.domain.records.status import Status
 
-from ..schemas import CellOut, CellRefusal, DatasetAnswer, DatasetOut, DatasetStatusAnswer, EntryOut
-from .errors import ClientError
-from .results import BulkMetadata, Table
-from .tables import html_table, shown, text_table
+from ...schemas.dataset_edits import CellRefusal
+from ...schemas.datasets import CellOut, DatasetAnswer, DatasetOut, DatasetStatusAnswer, EntryOut
+from ..errors import ClientError
+from ..tables import html_table, shown, text_table
+from .bulk import BulkMetadata
+from .table import Table
 
-_FROZEN = ConfigDict(frozen=True)
 # What a row of results begins with.
 _FIXED: Final = ("entry", "specification", "record_id", "status")
 
@@ -25,13 +24,9 @@ _FIXED: Final = ("entry", "specification", "record_id", "status")
 class DatasetSummary(DatasetOut):
     """A dataset as a list of them has it."""
 
-    model_config = _FROZEN
-
 
 class DatasetDetails(DatasetAnswer):
     """A dataset with its specifications and locked versions, as it was when it was read."""
-
-    model_config = _FROZEN
 
 
 class Datasets(Table[DatasetSummary]):
@@ -43,8 +38,6 @@ class Datasets(Table[DatasetSummary]):
 
 class DatasetEntry(EntryOut):
     """An entry of a dataset."""
-
-    model_config = _FROZEN
 
 
 class Entries(Table[DatasetEntry]):
@@ -103,8 +96,6 @@ class SubmitMetadata:
 
 class DatasetStatus(DatasetStatusAnswer):
     """How far a dataset was when it was asked for."""
-
-    model_config = _FROZEN
 
     @property
     def n_open(self) -> int:

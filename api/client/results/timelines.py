@@ -9,12 +9,10 @@ from html import escape
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from pydantic import ConfigDict
-
 from recordledger.domain.records.status import Status
 
-from ..schemas import PeriodOut, TimelineAnswer
-from .words import duration
+from ...schemas.timelines import PeriodOut, TimelineAnswer
+from ..words import duration
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -49,8 +47,6 @@ PAUSE: Final = Look("p", "black on yellow", "#9a6700")
 
 class Period(PeriodOut):
     """A time in which a record was in one status, and in one attempt if it ran."""
-
-    model_config = ConfigDict(frozen=True)
 
     @property
     def look(self) -> Look:
@@ -108,8 +104,6 @@ class Axis(NamedTuple):
 
 class Timeline(TimelineAnswer):
     """The life of a record in periods. It shows itself as a bar, with the durations in words."""
-
-    model_config = ConfigDict(frozen=True)
 
     periods: list[Period]  # type: ignore[assignment]
 

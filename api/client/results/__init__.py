@@ -1,0 +1,1 @@
+"""What the client's calls return: typed values that show themselves well, a module a noun."""
