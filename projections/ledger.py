@@ -19,17 +19,17 @@ from eventsourcing.utils import Environment, EnvType
 from psycopg import Rollback, Transaction
 from psycopg.errors import UniqueViolation
 
-from recordledger.domain.admin.access import Token, evolve_token
-from recordledger.domain.admin.divergence import Divergence, evolve_divergence
-from recordledger.domain.admin.job import Job, evolve_job
-from recordledger.domain.admin.webhook import Webhook, evolve_webhook
-from recordledger.domain.dataset import Dataset, evolve_dataset
+from recordledger.domain.admin.access import Token
+from recordledger.domain.admin.job import Job
+from recordledger.domain.admin.webhook import Webhook
+from recordledger.domain.aggregates import State
+from recordledger.domain.dataset import Dataset
 from recordledger.domain.errors import StoreUnavailable
 from recordledger.domain.records.events import Event, Stamp
 from recordledger.domain.records.propagation import Action
-from recordledger.domain.records.record import Record, evolve
+from recordledger.domain.records.record import Record
 from recordledger.domain.routing.lanes import Lane
-from recordledger.domain.routing.manager import Manager, evolve_manager
+from recordledger.domain.routing.manager import Manager
 from recordledger.domain.streams import Stream, stream_number, stream_uuid
 
 from .log.mapper import EventMapper, MsgpackTranscoder, Recorded
@@ -56,10 +56,12 @@ from .tables import (
     tokens,
     webhooks,
 )
+from .tables.changes import Changes
 from .tables.idempotency import RequestKey
 from .tables.lanes import LaneRegistry, UnknownLanes
 
 Answer = TypeVar("Answer")
+S = TypeVar("S", bound=State)
 
 _SQL: Final = statements("log.ledger_events")
 
@@ -248,14 +250,7 @@ class Operation:
         self._actor = actor
         self._reason = reason
         self._stamp: Stamp | None = None
-        self._before: dict[int, Record] = {}
-        self._after: dict[int, Record] = {}
-        self._managers: dict[int, Manager] = {}
-        self._tokens: dict[int, Token] = {}
-        self._jobs: dict[int, Job] = {}
-        self._datasets: dict[int, Dataset] = {}
-        self._webhooks: dict[int, Webhook] = {}
-        self._happened: list[Recorded] = []
+        self._changes = Changes(ledger.lanes)
 
     @property
     def continues(self) -> bool:
@@ -285,80 +280,24 @@ class Operation:
     @property
     def has_changed(self) -> bool:
         """Whether anything has happened in this operation so far."""
-        return bool(self._happened)
+        return bool(self._changes.happened)
 
     def lock(self, record_ids: Iterable[int]) -> dict[int, Record]:
         """Lock records in the order of ids; return those that exist."""
         found = records.lock(self.db, sorted(set(record_ids)), self.ledger.lanes)
         return {record.id: record for record in found}
 
-    def happen(self, record: Record, events: Sequence[Event]) -> Record:
-        """Let events happen to a locked or new record; return what it is then."""
-        after = record
-        for event in events:
-            after = evolve(after, event)
-            self._happened.append(Recorded(Stream.record, record.id, after.version, event))
-        if events:
-            self._before.setdefault(record.id, record)
-            self._after[record.id] = after
-        return after
+    def happen(self, state: S, events: Iterable[Event]) -> S:
+        """Let events happen to a locked or new aggregate; return what it is then."""
+        return self._changes.happen(state, events)
 
     def happened_to(self, record_id: int) -> list[Event]:
         """Return what has happened to a record in this operation so far."""
         return [
             recorded.event
-            for recorded in self._happened
+            for recorded in self._changes.happened
             if recorded.stream is Stream.record and recorded.number == record_id
         ]
-
-    def happen_to_manager(self, manager: Manager, events: Sequence[Event]) -> Manager:
-        """Let events happen to a locked or new manager; return what it is then."""
-        for event in events:
-            manager = evolve_manager(manager, event)
-            self._happened.append(Recorded(Stream.manager, manager.id, manager.version, event))
-            self._managers[manager.id] = manager
-        return manager
-
-    def happen_to_job(self, job: Job, events: Sequence[Event]) -> Job:
-        """Let events happen to a locked or new job; return what it is then."""
-        for event in events:
-            job = evolve_job(job, event)
-            self._happened.append(Recorded(Stream.job, job.id, job.version, event))
-            self._jobs[job.id] = job
-        return job
-
-    def happen_to_dataset(self, dataset: Dataset, events: Sequence[Event]) -> Dataset:
-        """Let events happen to a locked or new dataset; return what it is then."""
-        for event in events:
-            dataset = evolve_dataset(dataset, event)
-            self._happened.append(Recorded(Stream.dataset, dataset.id, dataset.version, event))
-            self._datasets[dataset.id] = dataset
-        return dataset
-
-    def happen_to_webhook(self, webhook: Webhook, events: Sequence[Event]) -> Webhook:
-        """Let events happen to a locked or new webhook; return what it is then."""
-        for event in events:
-            webhook = evolve_webhook(webhook, event)
-            self._happened.append(Recorded(Stream.webhook, webhook.id, webhook.version, event))
-            self._webhooks[webhook.id] = webhook
-        return webhook
-
-    def happen_to_divergence(self, divergence: Divergence, events: Sequence[Event]) -> Divergence:
-        """Let events happen to a locked or new divergence; return what it is then."""
-        for event in events:
-            divergence = evolve_divergence(divergence, event)
-            self._happened.append(
-                Recorded(Stream.divergence, divergence.id, divergence.version, event)
-            )
-        return divergence
-
-    def happen_to_token(self, token: Token, events: Sequence[Event]) -> Token:
-        """Let events happen to a locked or new token; return what it is then."""
-        for event in events:
-            token = evolve_token(token, event)
-            self._happened.append(Recorded(Stream.token, token.id, token.version, event))
-            self._tokens[token.id] = token
-        return token
 
     @contextmanager
     def savepoint(self) -> Generator[Transaction]:
@@ -375,28 +314,19 @@ class Operation:
 
         So what can be prepared is prepared first.
         """
-        if not self._happened:
+        happened = self._changes.happened
+        if not happened:
             return
         stored = self._stored()
-        write_projections(
-            self.db,
-            self.ledger.lanes,
-            [(self._before[id_], after) for id_, after in self._after.items()],
-            self._managers.values(),
-            self._tokens.values(),
-            self._jobs.values(),
-            self._datasets.values(),
-            self._webhooks.values(),
-            self._happened,
-        )
-        append(self.db, stored, runs_of(recorded.event for recorded in self._happened))
+        write_projections(self.db, self._changes)
+        append(self.db, stored, runs_of(recorded.event for recorded in happened))
 
     def _stored(self) -> list[StoredEvent]:
         """Return the rows of the log; the bytes of an event that many records share, once."""
         mapper = self.ledger.event_mapper
         states: dict[int, bytes] = {}
         stored: list[StoredEvent] = []
-        for recorded in self._happened:
+        for recorded in self._changes.happened:
             key = id(recorded.event)
             if key not in states:
                 states[key] = mapper.state_of(recorded.event)
@@ -408,19 +338,7 @@ class Operation:
         return stored
 
 
-def write_projections(
-    db: Db,
-    lanes: LaneRegistry,
-    changes: Sequence[tuple[Record, Record]],
-    changed_managers: Iterable[Manager],
-    changed_tokens: Iterable[Token],
-    changed_jobs: Iterable[Job],
-    changed_datasets: Iterable[Dataset],
-    changed_webhooks: Iterable[Webhook],
-    happened: Sequence[Recorded],
-    *,
-    destroy: bool = True,
-) -> None:
+def write_projections(db: Db, changes: Changes) -> None:
     """Bring every inline projection from what was to what is, set-based.
 
     Replay calls this too, with `search_path` at a shadow. Only records that it meets for the first
@@ -428,19 +346,12 @@ def write_projections(
 
     Args:
         db: inside the transaction.
-        lanes: the routing keys; those of the changed records are interned.
-        changes: each changed record, before and after.
-        changed_managers: each changed manager, after.
-        changed_tokens: each changed token, after.
-        changed_jobs: each changed job, after.
-        changed_datasets: each changed dataset, after.
-        changed_webhooks: each changed webhook, after.
-        happened: all the events.
-        destroy: destroy the payloads that nobody names any more; a replay does not.
+        changes: what has happened; the lanes of the changed records are interned.
     """
+    lanes, happened, of_records = changes.lanes, changes.happened, changes.records
     lanes.require(
         Lane(record.tag, record.required_programs)
-        for change in changes
+        for change in of_records
         for record in change
         if record.exists
     )
@@ -448,26 +359,26 @@ def write_projections(
     def lane_id_of(record: Record) -> int:
         return lanes.id_of(Lane(record.tag, record.required_programs))
 
-    payloads.write(db, changes, happened, destroy=destroy)
-    if changes:
-        texts = payloads.texts(db, [*records.texts(changes), *comments.texts(happened)])
-        records.write(db, changes, lane_id_of, texts)
-        claim_queue.write(db, changes, lane_id_of)
-        families.write(db, changes, happened)
-        service_queue.write(db, changes, happened)
-        comments.write(db, changes, happened, texts)
+    payloads.write(db, of_records, happened, destroy=changes.destroys)
+    if of_records:
+        texts = payloads.texts(db, [*records.texts(of_records), *comments.texts(happened)])
+        records.write(db, of_records, lane_id_of, texts)
+        claim_queue.write(db, of_records, lane_id_of)
+        families.write(db, of_records, happened)
+        service_queue.write(db, of_records, happened)
+        comments.write(db, of_records, happened, texts)
         operations.write(db, happened)
         late_results.write(db, happened)
-    datasets.write(db, changes, changed_datasets, happened)
+    datasets.write(db, of_records, changes.after(Dataset), happened)
     divergences.write(db, happened)
     origins.write(db, happened)
-    for manager in changed_managers:
+    for manager in changes.after(Manager):
         managers.write(db, manager)
-    for token in changed_tokens:
+    for token in changes.after(Token):
         tokens.write(db, token)
-    for job in changed_jobs:
+    for job in changes.after(Job):
         jobs.write(db, job)
-    for webhook in changed_webhooks:
+    for webhook in changes.after(Webhook):
         webhooks.write(db, webhook)
     # Last: whoever changes records of the same lane waits for these rows until the commit.
-    status_counts.write(db, changes, lane_id_of)
+    status_counts.write(db, of_records, lane_id_of)

@@ -10,16 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
-from ..admin.access import Token, evolve_token
-from ..admin.divergence import Divergence, evolve_divergence
-from ..admin.job import Job, evolve_job
-from ..admin.webhook import Webhook, evolve_webhook
-from ..dataset import Dataset, evolve_dataset
+from ..aggregates import AGGREGATES
 from ..errors import ImpossibleHistory
 from ..records import events as e
 from ..records.events import Event, Kind
 from ..records.status import Status, Target
-from ..routing.manager import Manager, ManagerDeactivated, ManagerDeclaredLost, evolve_manager
+from ..routing.manager import Manager, ManagerDeactivated, ManagerDeclaredLost
 from ..streams import Stream
 from .findings import Finding, Place
 from .memory import ENDS, Life, Strand
@@ -43,11 +39,7 @@ class Known:
 
     lives: dict[int, Life] = field(default_factory=dict[int, Life])
     managers: dict[int, Manager] = field(default_factory=dict[int, Manager])
-    jobs: dict[int, Job] = field(default_factory=dict[int, Job])
-    datasets: dict[int, Dataset] = field(default_factory=dict[int, Dataset])
-    tokens: dict[int, Token] = field(default_factory=dict[int, Token])
-    webhooks: dict[int, Webhook] = field(default_factory=dict[int, Webhook])
-    divergences: dict[int, Divergence] = field(default_factory=dict[int, Divergence])
+    others: dict[tuple[Stream, int], Any] = field(default_factory=dict[tuple[Stream, int], Any])
     lost: set[tuple[Stream, int]] = field(default_factory=set[tuple[Stream, int]])
 
 
@@ -117,28 +109,17 @@ class LegalTransition:
     def judge_other(self, place: Place, event: Event) -> None:
         """Judge an event of anything else, and fold it."""
         self._finding.n_checked += 1
-        known, number = self._known, place.number
+        kind, number = AGGREGATES[place.stream], place.number
         try:
-            match place.stream:
-                case Stream.manager:
-                    manager = evolve_manager(known.managers.get(number, Manager(number)), event)
-                    known.managers[number] = (
-                        manager if manager.is_alive else Manager(number, state=manager.state)
-                    )
-                case Stream.job:
-                    known.jobs[number] = evolve_job(known.jobs.get(number, Job(number)), event)
-                case Stream.token:
-                    token = known.tokens.get(number, Token(number))
-                    known.tokens[number] = evolve_token(token, event)
-                case Stream.webhook:
-                    webhook = known.webhooks.get(number, Webhook(number))
-                    known.webhooks[number] = evolve_webhook(webhook, event)
-                case Stream.divergence:
-                    divergence = known.divergences.get(number, Divergence(number))
-                    known.divergences[number] = evolve_divergence(divergence, event)
-                case _:
-                    dataset = known.datasets.get(number, Dataset(number))
-                    known.datasets[number] = evolve_dataset(dataset, event)
+            if place.stream is Stream.manager:
+                managers = self._known.managers
+                manager: Manager = kind.evolve(managers.get(number, Manager(number)), event)
+                # Of those that have ended there may be very many.
+                is_alive = manager.is_alive
+                managers[number] = manager if is_alive else Manager(number, state=manager.state)
+            else:
+                key, others = (place.stream, number), self._known.others
+                others[key] = kind.evolve(others.get(key) or kind.new(number), event)
         except ImpossibleHistory as error:
             self._finding.report(str(error), [place])
 

@@ -54,7 +54,7 @@ def note_probes(
             probe(manager, program, record.id, breaker, operation.stamp)
             for program, record in taken.items()
         ]
-        operation.happen_to_manager(manager, events)
+        operation.happen(manager, events)
 
 
 class Watch:
@@ -100,5 +100,5 @@ class Watch:
             return
         operation, manager = self._operation, self._manager
         events, now = judge(manager, self._failures, self._ended, self._breaker, operation.stamp)
-        operation.happen_to_manager(manager, events)
+        operation.happen(manager, events)
         managers.keep_failures(operation.db, manager.id, self._failures, now)

@@ -239,7 +239,7 @@ def _submit(operation: Operation, what: Order, ids: Sequence[int]) -> int:
         options=what.options(),
         text=payloads.keep(operation.db, text.encode()) if isinstance(text, str) else text,
     )
-    return operation.happen_to_job(Job(jobs.next_id(operation.db)), [submitted]).id
+    return operation.happen(Job(jobs.next_id(operation.db)), [submitted]).id
 
 
 def cancel_job(
@@ -260,7 +260,7 @@ def cancel_job(
     def work(operation: Operation) -> bool:
         job = jobs.get(operation.db, job_id, "lock")
         events = request_cancel(job, operation.stamp)
-        operation.happen_to_job(job, events)
+        operation.happen(job, events)
         return bool(events)
 
     return ledger.operate(work, actor=actor, reason=reason, request=request)
@@ -315,10 +315,10 @@ def _do_slice(ledger: Ledger, seen: Job) -> None:
             n_refused=len(done.refusals),
             refusals=_keep_refusals(operation, job.n_done, part, done),
         )
-        job = operation.happen_to_job(job, [advanced])
+        job = operation.happen(job, [advanced])
         if job.n_done >= job.n_total:
             finished = JobFinished(**operation.stamp.model_dump(), released=submitted.text)
-            operation.happen_to_job(job, [finished])
+            operation.happen(job, [finished])
 
     intent = Intent(action, operation_id=seen.operation_id, undoes=submitted.undoes)
     ledger.operate(work, actor=seen.actor, reason=seen.reason, intent=intent)
@@ -347,7 +347,7 @@ def _undo_all(ledger: Ledger, job: Job) -> None:
         present = jobs.get(operation.db, job.id, "lock")
         if present.state is JobState.cancelling:
             cancelled = JobCancelled(**operation.stamp.model_dump(), released=submitted.text)
-            operation.happen_to_job(present, [cancelled])
+            operation.happen(present, [cancelled])
 
     ledger.operate(end, actor=RUNNER)
 

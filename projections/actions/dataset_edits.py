@@ -76,7 +76,7 @@ def create(ledger: Ledger, name: str, description: str, who: Who) -> Edited:
         events = d.create_dataset(
             operation.stamp, name, description, taken_by=taken_by, cloned_from=None
         )
-        dataset = operation.happen_to_dataset(Dataset(datasets.next_id(operation.db)), events)
+        dataset = operation.happen(Dataset(datasets.next_id(operation.db)), events)
         return edited(operation, dataset, 0)
 
     return operate(ledger, work, who)
@@ -108,10 +108,10 @@ def modify(
         before = dataset.version
         if name is not None:
             events = d.rename_dataset(dataset, operation.stamp, name, taken_by)
-            dataset = operation.happen_to_dataset(dataset, events)
+            dataset = operation.happen(dataset, events)
         if description is not None:
             events = d.describe_dataset(dataset, operation.stamp, description)
-            dataset = operation.happen_to_dataset(dataset, events)
+            dataset = operation.happen(dataset, events)
         return edited(operation, dataset, dataset.version - before)
 
     return operate(ledger, work, who)
@@ -137,7 +137,7 @@ def delete(
         n_entries = dataset.n_entries
         datasets.hold_records(operation.db, dataset_id)
         events = d.delete_dataset(dataset, operation.stamp)
-        return edited(operation, operation.happen_to_dataset(dataset, events), n_entries)
+        return edited(operation, operation.happen(dataset, events), n_entries)
 
     return operate(ledger, work, who)
 
@@ -206,7 +206,7 @@ def rename_entries(
         n_changed = sum(
             len(event.entries) for event in events if isinstance(event, d.EntriesRenamed)
         )
-        return edited(operation, operation.happen_to_dataset(dataset, events), n_changed)
+        return edited(operation, operation.happen(dataset, events), n_changed)
 
     return operate(ledger, work, who)
 
@@ -235,7 +235,7 @@ def remove_entries(
         datasets.hold_records(operation.db, dataset_id, entries=list(numbers.values()))
         events = d.remove_entries(dataset, operation.stamp, names, numbers)
         n_before = dataset.n_entries
-        dataset = operation.happen_to_dataset(dataset, events)
+        dataset = operation.happen(dataset, events)
         return edited(operation, dataset, n_before - dataset.n_entries)
 
     return operate(ledger, work, who)
@@ -266,7 +266,7 @@ def add_specification(
         events = d.add_specification(dataset, operation.stamp, specification)
         if events:
             payloads.keep(operation.db, kwargs)
-        return edited(operation, operation.happen_to_dataset(dataset, events), len(events))
+        return edited(operation, operation.happen(dataset, events), len(events))
 
     return operate(ledger, work, who)
 
@@ -294,7 +294,7 @@ def remove_specifications(
         numbers = [each.number for each in d.specifications_named(dataset, names)]
         datasets.hold_records(operation.db, dataset_id, specifications=numbers)
         events = d.remove_specifications(dataset, operation.stamp, names)
-        return edited(operation, operation.happen_to_dataset(dataset, events), len(events))
+        return edited(operation, operation.happen(dataset, events), len(events))
 
     return operate(ledger, work, who)
 
@@ -330,7 +330,7 @@ def unlink(
                 datasets.linked_entries(operation.db, dataset_id, number, held)
             )
         events = d.unlink_records(operation.stamp, emptied)
-        dataset = operation.happen_to_dataset(dataset, events)
+        dataset = operation.happen(dataset, events)
         return edited(operation, dataset, sum(map(len, emptied.values())))
 
     return operate(ledger, work, who)
@@ -358,7 +358,7 @@ def lock_version(
     def work(operation: Operation) -> Edited:
         dataset = locked(operation, dataset_id, expected_version)
         events = d.lock_version(dataset, operation.stamp, label, doi)
-        dataset = operation.happen_to_dataset(dataset, events)
+        dataset = operation.happen(dataset, events)
         return edited(operation, dataset, dataset.versions_locked)
 
     return operate(ledger, work, who)
@@ -460,4 +460,4 @@ def happen_entries(operation: Operation, dataset: Dataset, entries: Sequence[New
         chunks.append(([entry.name for entry in entries[start:end]], payload))
         start = end
     payloads.store(operation.db, contents)
-    return operation.happen_to_dataset(dataset, d.add_entries(dataset, operation.stamp, chunks))
+    return operation.happen(dataset, d.add_entries(dataset, operation.stamp, chunks))

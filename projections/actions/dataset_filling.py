@@ -169,11 +169,11 @@ def clone(
         events = d.create_dataset(
             operation.stamp, name, said, taken_by=taken_by, cloned_from=source.id
         )
-        new = operation.happen_to_dataset(Dataset(datasets.next_id(db)), events)
+        new = operation.happen(Dataset(datasets.next_id(db)), events)
         columns: dict[int, int] = {}
         for each in datasets.specifications(db, source.id, at):
             events = d.add_specification(new, operation.stamp, each)
-            new = operation.happen_to_dataset(new, events)
+            new = operation.happen(new, events)
             columns[each.number] = new.specifications_added
         cells: list[Cell] = []
         after = 0
@@ -255,7 +255,7 @@ def _begun(
         n_total=len(cells),
         options={"dataset_id": dataset.id, "terms": None if terms is None else terms.options()},
     )
-    job = operation.happen_to_job(Job(jobs.next_id(operation.db)), [submitted])
+    job = operation.happen(Job(jobs.next_id(operation.db)), [submitted])
     return _answer(operation, dataset, len(cells), Filling(), job.id)
 
 
@@ -302,9 +302,9 @@ def do_slice(ledger: Ledger, seen: Job) -> None:
             n_refused=len(filling.refusals),
             refusals=_keep_refusals(operation.db, job.n_done, filling),
         )
-        job = operation.happen_to_job(job, [advanced])
+        job = operation.happen(job, [advanced])
         if job.n_done >= job.n_total:
-            operation.happen_to_job(job, [JobFinished(**_stamped(operation))])
+            operation.happen(job, [JobFinished(**_stamped(operation))])
 
     intent = Intent(None, operation_id=seen.operation_id)
     ledger.operate(work, actor=seen.actor, reason=seen.reason, intent=intent)
@@ -378,7 +378,7 @@ def _fill(
     pairs: dict[int, list[tuple[int, int]]] = {}
     for index, record_id in linkable.items():
         pairs.setdefault(cells[index].specification, []).append((cells[index].entry, record_id))
-    operation.happen_to_dataset(dataset, d.link_records(operation.stamp, pairs))
+    operation.happen(dataset, d.link_records(operation.stamp, pairs))
     filling.n_linked = len(linkable)
     return filling
 

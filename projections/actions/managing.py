@@ -112,7 +112,7 @@ def register_manager(
             heartbeat_s=new.heartbeat_s,
             **operation.stamp.model_dump(),
         )
-        manager = operation.happen_to_manager(manager, [registered])
+        manager = operation.happen(manager, [registered])
         managers.first_beat(operation.db, manager)
         return manager.id
 
@@ -372,7 +372,7 @@ def deactivate_manager(
                 stamp=operation.stamp, manager_id=manager_id, attempt=record.attempt
             )
             operation.happen(record, decide(record, command))
-        operation.happen_to_manager(manager, deactivate(manager, operation.stamp))
+        operation.happen(manager, deactivate(manager, operation.stamp))
         managers.forget_heartbeat(operation.db, manager_id)
         return [record.id for record in held]
 
@@ -401,7 +401,7 @@ def drain_manager(
         manager = managers.get(operation.db, manager_id, "lock")
         if owner is not None:
             _require_owner(manager, owner)
-        manager = operation.happen_to_manager(manager, drain(manager, operation.stamp))
+        manager = operation.happen(manager, drain(manager, operation.stamp))
         return str(manager.state)
 
     return ledger.operate(work, actor=actor, reason=reason, request=request)
@@ -426,7 +426,7 @@ def report_programs(
         manager = managers.get(operation.db, manager_id, "lock")
         _require_owner(manager, user)
         events = change_programs(manager, programs, operation.stamp)
-        operation.happen_to_manager(manager, events)
+        operation.happen(manager, events)
         return bool(events)
 
     return ledger.operate(work, actor=f"manager:{manager_id}", request=request)
@@ -456,7 +456,7 @@ def _lose_manager(ledger: Ledger, manager_id: int) -> list[int] | None:
         for record in held:
             command = LoseManager(stamp=operation.stamp, manager_id=manager_id)
             operation.happen(record, decide(record, command))
-        operation.happen_to_manager(manager, deactivate(manager, operation.stamp, lost=True))
+        operation.happen(manager, deactivate(manager, operation.stamp, lost=True))
         managers.forget_heartbeat(operation.db, manager_id)
         return [record.id for record in held]
 

@@ -51,7 +51,7 @@ def issue_token(
             expires_at=expires_at,
             **operation.stamp.model_dump(),
         )
-        return operation.happen_to_token(Token(tokens.next_id(operation.db)), [issued])
+        return operation.happen(Token(tokens.next_id(operation.db)), [issued])
 
     return NewToken(ledger.operate(work, actor=actor), secret)
 
@@ -66,7 +66,7 @@ def revoke_token(ledger: Ledger, token_id: int, *, actor: str) -> bool:
     def work(operation: Operation) -> bool:
         token = tokens.lock(operation.db, token_id)
         events = revoke(token, operation.stamp)
-        operation.happen_to_token(token, events)
+        operation.happen(token, events)
         return bool(events)
 
     return ledger.operate(work, actor=actor)

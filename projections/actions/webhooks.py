@@ -81,7 +81,7 @@ def add(
         added = WebhookAdded(url=url, filter=what, after=position, **operation.stamp.model_dump())
         db.execute(_SQL["keep_secret"], {"id": new.id, "secret": secret})
         db.execute(_SQL["begin"], {"id": new.id, "position": position})
-        return operation.happen_to_webhook(new, [added])
+        return operation.happen(new, [added])
 
     return NewWebhook(ledger.operate(work, actor=actor, reason=reason), secret)
 
@@ -124,7 +124,7 @@ def modify(
             decide = rules.enable if enabled else rules.disable
             events += decide(webhook, stamp)
             operation.db.execute(_SQL["try_now"], {"id": webhook_id})
-        operation.happen_to_webhook(webhook, events)
+        operation.happen(webhook, events)
 
     ledger.operate(work, actor=actor, reason=reason, request=request)
 
@@ -140,7 +140,7 @@ def give_up(ledger: Ledger, webhook_id: int, *, failing_since: datetime, error: 
     def work(operation: Operation) -> bool:
         webhook = _lock(operation.db, webhook_id)
         events = rules.disable(webhook, operation.stamp, failing_since=failing_since, error=error)
-        operation.happen_to_webhook(webhook, events)
+        operation.happen(webhook, events)
         return bool(events)
 
     return ledger.operate(work, actor=DELIVERER, reason="nothing arrives there")
@@ -164,7 +164,7 @@ def remove(
     def work(operation: Operation) -> None:
         webhook = _lock(operation.db, webhook_id)
         operation.db.execute(_SQL["forget"], {"id": webhook_id})
-        operation.happen_to_webhook(webhook, rules.remove(webhook, operation.stamp))
+        operation.happen(webhook, rules.remove(webhook, operation.stamp))
 
     ledger.operate(work, actor=actor, reason=reason, request=request)
 

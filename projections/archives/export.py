@@ -12,12 +12,12 @@ from uuid import UUID
 
 from psycopg import Connection
 
+from recordledger.domain.aggregates import EVENT_TYPES
 from recordledger.domain.errors import ImpossibleHistory, InvalidInput, RecordNotFound
 from recordledger.domain.records.events import Erased, Event
 from recordledger.domain.streams import Stream, stream_number, stream_uuid
 
 from ..ledger import Ledger
-from ..log.mapper import EVENT_TYPES
 from ..proof.seals import newest_checkpoint
 from ..store.database import cursor_of
 from ..store.statements import statements

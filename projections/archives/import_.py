@@ -6,32 +6,35 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from uuid import UUID, uuid4
 
 from psycopg import Rollback
 from psycopg.errors import DataError, UniqueViolation
 
+from recordledger.domain.aggregates import State
 from recordledger.domain.audit.origins import Ids, short_name, translated
-from recordledger.domain.dataset import Dataset, DatasetRenamed, evolve_dataset
+from recordledger.domain.dataset import Dataset, DatasetRenamed
 from recordledger.domain.errors import ArchiveFromFuture, ArchiveInvalid, DatasetExists, TooLarge
 from recordledger.domain.records.events import Event, Imported, Released
-from recordledger.domain.records.record import Record, evolve
+from recordledger.domain.records.record import Record
 from recordledger.domain.records.status import Status
-from recordledger.domain.routing.manager import Manager, evolve_manager
+from recordledger.domain.routing.manager import Manager
 from recordledger.domain.streams import Stream
 
 from ..ledger import Ledger, write_projections
 from ..log import user_blocks
-from ..log.mapper import Recorded
 from ..log.recorder import CHANNEL, LOG_LOCK
 from ..store.database import Db
 from ..store.statements import statements
 from ..tables import datasets, late_results, managers, origins, payloads, records, status_counts
+from ..tables.changes import Changes
 from . import archive
 from .archive import Container
 from .check import ArchivedEvent, Contents, Key, Progress, archived_events, check_archive, rows_in
 from .export import ARCHIVED
+
+S = TypeVar("S", bound=State)
 
 EVENTS_MAX: Final = 1_000_000
 """So many events are imported at most if nothing else is said: it is one transaction."""
@@ -330,19 +333,13 @@ class _Batch:
         self._ledger = ledger
         self._db = db
         self.n_written = 0
-        self._clear()
-
-    def _clear(self) -> None:
-        self._records: list[tuple[Record, Record]] = []
-        self._managers: list[Manager] = []
-        self._datasets: list[Dataset] = []
-        self._happened: list[Recorded] = []
+        self._changes = Changes(ledger.lanes)
         self._places: list[int] = []
 
     @property
     def n_events(self) -> int:
         """How many events wait to be written."""
-        return len(self._happened)
+        return len(self._changes.happened)
 
     def add_record(
         self,
@@ -354,12 +351,11 @@ class _Batch:
         """Add a record; release it if it waited or ran there and `released` is a stamp."""
         record = Record(key[1])
         for place, event in events:
-            record = self._happen(evolve, record, key, place, event)
+            record = self._happen(record, place, event)
         was = record.status
-        record = self._happen(evolve, record, key, None, Imported(**arrived))
+        record = self._happen(record, None, Imported(**arrived))
         if released is not None and was in (Status.waiting, Status.running):
-            record = self._happen(evolve, record, key, None, Released(**released))
-        self._records.append((Record(key[1]), record))
+            record = self._happen(record, None, Released(**released))
 
     def add_manager(
         self, key: Key, events: Sequence[tuple[int, Event]], arrived: Mapping[str, Any]
@@ -367,8 +363,8 @@ class _Batch:
         """Add a manager."""
         manager = Manager(key[1])
         for place, event in events:
-            manager = self._happen(evolve_manager, manager, key, place, event)
-        self._managers.append(self._happen(evolve_manager, manager, key, None, Imported(**arrived)))
+            manager = self._happen(manager, place, event)
+        self._happen(manager, None, Imported(**arrived))
 
     def add_dataset(
         self,
@@ -380,59 +376,42 @@ class _Batch:
         """Add a dataset, under another name if its own is taken."""
         dataset = Dataset(key[1])
         for place, event in events:
-            dataset = self._happen(evolve_dataset, dataset, key, place, event)
-        dataset = self._happen(evolve_dataset, dataset, key, None, Imported(**arrived))
+            dataset = self._happen(dataset, place, event)
+        dataset = self._happen(dataset, None, Imported(**arrived))
         if dataset.is_live and (name := free_name(dataset.name)) != dataset.name:
             own = {field: arrived[field] for field in Event.model_fields if field in arrived}
             renamed = DatasetRenamed(name=name, **own)
-            dataset = self._happen(evolve_dataset, dataset, key, None, renamed)
-        self._datasets.append(dataset)
+            dataset = self._happen(dataset, None, renamed)
         # Live datasets of one archive have names of their own, but not the ones that they get.
         self.write()
 
-    def _happen(
-        self,
-        fold: Callable[[Any, Event], Any],
-        state: Any,
-        key: Key,
-        place: int | None,
-        event: Event,
-    ) -> Any:
-        after = fold(state, event)
-        self._happened.append(Recorded(*key, after.version, event))
+    def _happen(self, state: S, place: int | None, event: Event) -> S:
+        after = self._changes.happen(state, [event])
         if place is None:
-            place = _AFTER_ALL + self.n_written + len(self._happened)
+            place = _AFTER_ALL + self.n_written + self.n_events
         self._places.append(place)
         return after
 
     def write(self) -> None:
         """Write what was folded to the tables, and the events to where they wait."""
-        if not self._happened:
+        happened = self._changes.happened
+        if not happened:
             return
-        write_projections(
-            self._db,
-            self._ledger.lanes,
-            self._records,
-            self._managers,
-            (),
-            (),
-            self._datasets,
-            (),
-            self._happened,
-        )
+        write_projections(self._db, self._changes)
         mapper = self._ledger.event_mapper
         self._db.execute(
             _SQL["arrive"],
             {
                 "places": self._places,
-                "ids": [recorded.originator_id for recorded in self._happened],
-                "versions": [recorded.version for recorded in self._happened],
-                "topics": [recorded.event.topic for recorded in self._happened],
-                "states": [mapper.state_of(recorded.event) for recorded in self._happened],
+                "ids": [recorded.originator_id for recorded in happened],
+                "versions": [recorded.version for recorded in happened],
+                "topics": [recorded.event.topic for recorded in happened],
+                "states": [mapper.state_of(recorded.event) for recorded in happened],
             },
         )
-        self.n_written += len(self._happened)
-        self._clear()
+        self.n_written += len(happened)
+        self._changes.clear()
+        self._places = []
 
 
 def _in_parts(items: Sequence[int]) -> Iterator[Sequence[int]]:

@@ -6,7 +6,6 @@ timestamp type, so that any msgpack reader can make sense of the log in ten year
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, cast
@@ -18,30 +17,12 @@ from eventsourcing.persistence import Mapper, StoredEvent, Transcoder
 from eventsourcing.utils import register_topic
 from pydantic import BaseModel, ValidationError
 
-from recordledger.domain.admin.access import TOKEN_EVENTS
-from recordledger.domain.admin.divergence import DIVERGENCE_EVENTS
-from recordledger.domain.admin.job import JOB_EVENTS
-from recordledger.domain.admin.webhook import WEBHOOK_EVENTS
-from recordledger.domain.dataset import DATASET_EVENTS
+from recordledger.domain.aggregates import EVENT_TYPES
 from recordledger.domain.errors import UnknownEvent, UnreadableEvent
-from recordledger.domain.records.events import RECORD_EVENTS, Event, Outcome, Payload
-from recordledger.domain.routing.manager import MANAGER_EVENTS
+from recordledger.domain.records.events import Event, Outcome, Payload
 from recordledger.domain.streams import Stream, stream_number, stream_uuid
 
 from .upcasters import upcast
-
-EVENT_TYPES: Final[Mapping[str, type[Event]]] = {
-    event_type.topic: event_type
-    for event_type in (
-        *RECORD_EVENTS,
-        *MANAGER_EVENTS,
-        *TOKEN_EVENTS,
-        *JOB_EVENTS,
-        *DATASET_EVENTS,
-        *WEBHOOK_EVENTS,
-        *DIVERGENCE_EVENTS,
-    )
-}
 
 # The key under which a shape's version is stored, where it is not 1 (as the library does).
 VERSION_KEY: Final = "class_version"

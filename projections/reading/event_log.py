@@ -9,12 +9,11 @@ from typing import Final, NamedTuple
 
 from psycopg.sql import SQL, Identifier
 
-from recordledger.domain.admin.access import TOKEN_EVENTS
-from recordledger.domain.admin.webhook import WEBHOOK_EVENTS
+from recordledger.domain.aggregates import AGGREGATES, EVENT_TYPES
 from recordledger.domain.streams import Stream, stream_number, stream_uuid
 
 from ..ledger import Ledger, Placed
-from ..log.mapper import EVENT_TYPES, Recorded
+from ..log.mapper import Recorded
 from ..log.recorder import CHANNEL
 from ..log.user_blocks import packed
 from ..store.database import Db, as_ledger_errors, connect
@@ -25,7 +24,9 @@ _LOG_SQL: Final = statements("log.ledger_events")
 
 # For administrators to see: what happens to tokens and webhooks is not told. The address of a
 # webhook can be as good as a token.
-HIDDEN: Final = tuple(event_type.topic for event_type in (*TOKEN_EVENTS, *WEBHOOK_EVENTS))
+HIDDEN: Final = tuple(
+    event_type.topic for kind in AGGREGATES.values() if kind.hidden for event_type in kind.events
+)
 KINDS: Final = tuple(topic for topic in EVENT_TYPES if topic not in HIDDEN)
 # So far does one page look for what a filter lets through.
 SCAN_MAX: Final = 10_000

@@ -14,15 +14,10 @@ from psycopg import Connection, IsolationLevel
 from psycopg.rows import TupleRow
 from psycopg.sql import SQL, Identifier
 
-from recordledger.domain.admin.access import Token, evolve_token
-from recordledger.domain.admin.divergence import Divergence, evolve_divergence
-from recordledger.domain.admin.job import Job, evolve_job
-from recordledger.domain.admin.webhook import Webhook, evolve_webhook
-from recordledger.domain.dataset import Dataset, evolve_dataset
+from recordledger.domain.aggregates import AGGREGATES
 from recordledger.domain.errors import ImpossibleHistory, LedgerError
-from recordledger.domain.records.record import Record, evolve, fold
+from recordledger.domain.records.record import Record, fold
 from recordledger.domain.routing.lanes import Lane
-from recordledger.domain.routing.manager import Manager, evolve_manager
 from recordledger.domain.streams import ID_MAX, Stream, stream_number, stream_uuid
 
 from ..ledger import Ledger, write_projections
@@ -32,6 +27,7 @@ from ..reading import timeline
 from ..store.database import Db, as_ledger_errors, connect, cursor_of
 from ..store.statements import statements
 from ..tables import service_queue
+from ..tables.changes import Changes
 from ..tables.lanes import LaneRegistry
 from .filling import AGGREGATES_MAX, EVENTS_MAX, PARTS, Filler, Part, histories, rows_of, share
 from .shadow import Shadow
@@ -436,91 +432,37 @@ class Batch:
 
     def __init__(self, ledger: Ledger, lanes: LaneRegistry | None = None) -> None:
         # Not the ledger's own registry: what it remembers may not be what the table has.
-        self._lanes = lanes or LaneRegistry(ledger.datastore)
+        self._changes = Changes(lanes or LaneRegistry(ledger.datastore), destroys=False)
         self.user_blocks: set[tuple[str, int]] = set()
-        self._clear()
-
-    def _clear(self) -> None:
-        self._records: list[tuple[Record, Record]] = []
-        self._managers: list[Manager] = []
-        self._tokens: list[Token] = []
-        self._jobs: list[Job] = []
-        self._datasets: list[Dataset] = []
-        self._webhooks: list[Webhook] = []
-        self._happened: list[Recorded] = []
-
-    def __len__(self) -> int:
-        others = (self._managers, self._tokens, self._jobs, self._datasets, self._webhooks)
-        return len(self._records) + sum(len(each) for each in others)
 
     @property
     def is_full(self) -> bool:
         """Whether it is time to write."""
-        return len(self) >= AGGREGATES_MAX or len(self._happened) >= EVENTS_MAX
+        changes = self._changes
+        return len(changes) >= AGGREGATES_MAX or len(changes.happened) >= EVENTS_MAX
 
     def add(self, stream: Stream, number: int, history: list[Recorded], *, n_known: int = 0) -> int:
         """Fold the history of one aggregate; return how many events it has.
 
         The tables that are written to know its first `n_known` events already.
         """
-        match stream:
-            case Stream.record:
-                before = fold(number, (recorded.event for recorded in history[:n_known]))
-                after = before
-                for recorded in history[n_known:]:
-                    after = evolve(after, recorded.event)
-                self._records.append((before, after))
-            case Stream.manager:
-                manager = Manager(number)
-                for recorded in history:
-                    manager = evolve_manager(manager, recorded.event)
-                self._managers.append(manager)
-            case Stream.token:
-                token = Token(number)
-                for recorded in history:
-                    token = evolve_token(token, recorded.event)
-                self._tokens.append(token)
-            case Stream.dataset:
-                dataset = Dataset(number)
-                for recorded in history:
-                    dataset = evolve_dataset(dataset, recorded.event)
-                self._datasets.append(dataset)
-            case Stream.webhook:
-                webhook = Webhook(number)
-                for recorded in history:
-                    webhook = evolve_webhook(webhook, recorded.event)
-                self._webhooks.append(webhook)
-            case Stream.job:
-                job = Job(number)
-                for recorded in history:
-                    job = evolve_job(job, recorded.event)
-                self._jobs.append(job)
-            case Stream.divergence:
-                divergence = Divergence(number)
-                for recorded in history:
-                    divergence = evolve_divergence(divergence, recorded.event)
-        self._happened += history[n_known:]
+        kind = AGGREGATES[stream]
+        before = after = kind.new(number)
+        for place, recorded in enumerate(history, start=1):
+            after = kind.evolve(after, recorded.event)
+            if place == n_known:
+                before = after
+        self._changes.add(before, after, history[n_known:])
         return len(history)
 
     def write(self, db: Db) -> None:
         """Write what was folded through the same statements as live operations."""
-        lanes = self._lanes
-        lanes.intern(_lanes(record for change in self._records for record in change))
-        write_projections(
-            db,
-            lanes,
-            self._records,
-            self._managers,
-            self._tokens,
-            self._jobs,
-            self._datasets,
-            self._webhooks,
-            self._happened,
-            destroy=False,
-        )
+        changes = self._changes
+        changes.lanes.intern(_lanes(record for change in changes.records for record in change))
+        write_projections(db, changes)
         user_blocks.write(db, self.user_blocks)
         self.user_blocks.clear()
-        self._clear()
+        changes.clear()
 
 
 def _lanes(records: Iterable[Record]) -> Iterator[Lane]:

@@ -105,7 +105,7 @@ def _repair(
             operation = Operation(ledger, db, actor, reason)
             event_type = DivergenceRepaired if n_wrong else DivergenceGone
             event = event_type(**operation.stamp.model_dump())
-            ended = operation.happen_to_divergence(divergence, [event])
+            ended = operation.happen(divergence, [event])
             operation.write()
     except IntegrityError as error:
         why = f"another row is in the way ({str(error).splitlines()[0]})"

@@ -416,7 +416,7 @@ class SelfAudit:
             for known in gone:
                 if still.pop((known.table, known.key), None) == known:
                     end = DivergenceGone(**operation.stamp.model_dump())
-                    ended.append(operation.happen_to_divergence(known, [end]))
+                    ended.append(operation.happen(known, [end]))
             begun: list[Divergence] = []
             for each in new:
                 if (each.table, each.key) in still or len(still) >= divergences.OPEN_MAX:
@@ -429,7 +429,7 @@ class SelfAudit:
                     columns=each.columns if fault_of(each) is Fault.changed else (),
                     **operation.stamp.model_dump(),
                 )
-                begun.append(operation.happen_to_divergence(divergence, [event]))
+                begun.append(operation.happen(divergence, [event]))
                 still[each.table, each.key] = begun[-1]
             return begun, ended
 

@@ -205,7 +205,7 @@ def test_an_order_that_was_stored_with_its_text_is_carried_out(stage: Stage) -> 
         submitted = JobSubmitted(
             **operation.stamp.model_dump(), ids=ids_of, n_total=N_SMALL, options=options
         )
-        operation.happen_to_job(Job(new), [submitted])
+        operation.happen(Job(new), [submitted])
 
     stage.ledger.operate(begin_as_before, actor=ALICE, intent=Intent(Action.comment))
     run(stage)

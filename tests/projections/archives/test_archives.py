@@ -465,7 +465,7 @@ def test_secrets_are_never_in_an_archive(stage: Stage, tmp_path: Path) -> None:
     def issue(operation: Operation) -> None:
         fields = operation.stamp.model_dump()
         issued = TokenIssued(user="ann", role=Role.admin, token_hash=secret, **fields)
-        operation.happen_to_token(Token(1), [issued])
+        operation.happen(Token(1), [issued])
 
     stage.ledger.operate(issue, actor=ROOT)
     stage.submit()
@@ -482,7 +482,7 @@ def test_the_newest_checkpoint_of_the_log_is_in_the_archive(
     def newest(ledger: Ledger) -> str:
         return "signed: nothing was rewritten\n"
 
-    monkeypatch.setattr(export, "_newest_checkpoint", newest)
+    monkeypatch.setattr(export, "newest_checkpoint", newest)
     stage.submit()
     folder = tmp_path / "a"
     export_archive(stage.ledger, folder)

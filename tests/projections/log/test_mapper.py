@@ -43,6 +43,7 @@ from recordledger.domain.admin.webhook import (
     WebhookFilter,
     WebhookRemoved,
 )
+from recordledger.domain.aggregates import EVENT_TYPES
 from recordledger.domain.dataset import (
     DATASET_EVENTS,
     DatasetCreated,
@@ -81,7 +82,6 @@ from recordledger.domain.routing.manager import (
 )
 from recordledger.domain.streams import ID_MAX, Stream, stream_uuid
 from recordledger.projections.log.mapper import (
-    EVENT_TYPES,
     VERSION_KEY,
     EventMapper,
     MsgpackTranscoder,

@@ -19,10 +19,11 @@ import msgpack
 import pytest
 from pydantic import AwareDatetime, BaseModel
 
+from recordledger.domain.aggregates import EVENT_TYPES
 from recordledger.domain.errors import UnknownEvent
 from recordledger.domain.records import events as e
 from recordledger.domain.records.events import Event, Priority
-from recordledger.projections.log.mapper import EVENT_TYPES, VERSION_KEY
+from recordledger.projections.log.mapper import VERSION_KEY
 from recordledger.projections.log.upcasters import UPCASTERS, Shape
 
 from .test_mapper import FULL, MAPPER, SHAPES, lines_of

@@ -37,7 +37,7 @@ from .test_replay import CORRUPTIONS, collected, damage, furnish, schemas
 # Another process that rebuilds, and says so when it is about to put the tables in place.
 REBUILDER: Final = """
 import sys
-from recordledger.projections import rebuild
+from recordledger.projections.replay import rebuild
 from recordledger.projections.ledger import Ledger
 
 def stop(*args, **options):

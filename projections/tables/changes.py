@@ -1,0 +1,71 @@
+"""What is written together: aggregates, each before and after, and the events in between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+
+from recordledger.domain.aggregates import AGGREGATES, STREAM_OF, State
+from recordledger.domain.records.events import Event
+from recordledger.domain.records.record import Record
+from recordledger.domain.streams import Stream
+
+from ..log.mapper import Recorded
+from .lanes import LaneRegistry
+
+S = TypeVar("S", bound=State)
+
+
+class Changes:
+    """Changes of aggregates that are collected first, and then written with one statement a table.
+
+    Attributes:
+        lanes: the routing keys; those of the changed records must be interned when it is written.
+        happened: all the events, in their order.
+        destroys: whether payloads that nobody names any more are destroyed; a replay destroys none.
+    """
+
+    def __init__(self, lanes: LaneRegistry, *, destroys: bool = True) -> None:
+        """Begin with nothing."""
+        self.lanes = lanes
+        self.destroys = destroys
+        self.happened: list[Recorded] = []
+        self._changed: dict[Stream, dict[int, tuple[Any, Any]]] = {}
+
+    def __len__(self) -> int:
+        """Return how many aggregates change."""
+        return sum(map(len, self._changed.values()))
+
+    def happen(self, state: S, events: Iterable[Event]) -> S:
+        """Let events happen to an aggregate; return what it is then."""
+        stream = STREAM_OF[type(state)]
+        evolve = AGGREGATES[stream].evolve
+        after = state
+        happened: list[Recorded] = []
+        for event in events:
+            after = evolve(after, event)
+            happened.append(Recorded(stream, state.id, after.version, event))
+        if happened:
+            self.add(state, after, happened)
+        return after
+
+    def add(self, before: S, after: S, happened: Iterable[Recorded]) -> None:
+        """Add an aggregate that events have changed already."""
+        changed = self._changed.setdefault(STREAM_OF[type(after)], {})
+        known = changed.get(after.id)
+        changed[after.id] = (before if known is None else known[0], after)
+        self.happened += happened
+
+    @property
+    def records(self) -> Sequence[tuple[Record, Record]]:
+        """Each changed record, before and after."""
+        return list(self._changed.get(Stream.record, {}).values())
+
+    def after(self, state_type: type[S]) -> list[S]:
+        """Return the changed aggregates of one kind as they are now."""
+        return [after for _, after in self._changed.get(STREAM_OF[state_type], {}).values()]
+
+    def clear(self) -> None:
+        """Begin again with nothing."""
+        self.happened = []
+        self._changed = {}
