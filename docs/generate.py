@@ -399,8 +399,9 @@ def command_line() -> str:
         context = click.Context(command, info_name=path, terminal_width=96, max_content_width=96)
         yield f"## {path}\n\n```text\n{command.get_help(context)}\n```"
         if isinstance(command, click.Group):
-            for name in sorted(command.commands):
-                yield from helps(command.commands[name], f"{path} {name}")
+            for name in sorted(command.list_commands(context)):
+                if (found := command.get_command(context, name)) is not None:
+                    yield from helps(found, f"{path} {name}")
 
     return "\n\n".join(["# Command line", *helps(cli, "recordledger")])
 

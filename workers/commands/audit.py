@@ -1,12 +1,20 @@
-"""The command about the self-audit: what it has found, and putting that right."""
+"""Commands that check the ledger: the audit of its log, and the self-audit of its tables."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Final
 
 import click
 
+from .databases import (
+    DATABASE_SCHEMA,
+    DATABASE_URL,
+    HOME,
+    open_ledger,
+    running_database,
+)
 from .terminal import JSON, print_json, print_table, says_what_is_wrong
 
 
@@ -61,4 +69,67 @@ def self_audit(
     sys.exit(1 if found.divergences else 0)
 
 
-COMMANDS: Final = (self_audit,)
+@click.command()
+@HOME
+@DATABASE_URL
+@DATABASE_SCHEMA
+@click.option(
+    "--tolerance",
+    "tolerance_s",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    help="Seconds for which a waiting task may be passed over by claims.",
+)
+@click.option("--keep-going", is_flag=True, help="Check everything, whatever is broken.")
+@click.option("--log-only", is_flag=True, help="Do not compare the tables with the log: faster.")
+@JSON
+@says_what_is_wrong
+def audit(
+    home: Path | None,
+    database_url: str | None,
+    database_schema: str,
+    tolerance_s: float,
+    keep_going: bool,
+    log_only: bool,
+    as_json: bool,
+) -> None:
+    """Check every named invariant from the log, and print one line for each.
+
+    The log is read once, in order, and the tables are compared with it; nothing is changed. It may
+    run while the ledger is in use. It stops at the first event that breaks an invariant, and
+    says which. Without --database-url it looks at the embedded database of `recordledger up`, which
+    must be running.
+
+    Exit status is 0 when every invariant holds, and 1 when one is broken or the database does not
+    answer. docs/audit.md says what each line means.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from recordledger.projections.proof.audit import audit as audit_ledger
+
+    ledger = open_ledger(running_database(home, database_url), database_schema)
+    try:
+        with Progress(transient=True, console=Console(stderr=True)) as bar:
+            task = bar.add_task("reading the log", total=None)
+            report = audit_ledger(
+                ledger,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+                tolerance_s=tolerance_s,
+                stop_at_first=not keep_going,
+                log_only=log_only,
+            )
+    finally:
+        ledger.close()
+    if as_json:
+        print_json(report)
+    else:
+        click.echo(str(report))
+    sys.exit(0 if report.holds else 1)
+
+
+COMMANDS: Final = (
+    audit,
+    self_audit,
+)

@@ -200,4 +200,23 @@ def _line(event: LogEvent) -> str:
     return printable("  ".join(str(each) for each in words if each != ""))
 
 
-COMMANDS: Final = (history, timeline, events)
+@click.command()
+@click.argument("record_id", type=click.IntRange(1, 2**63 - 1))
+@click.option("--output", is_flag=True, help="Print what each attempt wrote, and its traceback.")
+@says_what_is_wrong
+def attempts(record_id: int, output: bool) -> None:
+    """Print every attempt of the record RECORD_ID, and what came of each."""
+    from recordledger.api.client import Client
+
+    with Client() as client:
+        found = client.attempts(
+            record_id, include=("stdout", "stderr", "traceback") if output else ()
+        )
+    click.echo(repr(found))
+    for attempt in found:
+        for name in ("stdout", "stderr", "traceback"):
+            if text := getattr(attempt, name):
+                click.echo(f"\n--- attempt {attempt.number}: {name}\n{text.rstrip()}")
+
+
+COMMANDS: Final = (attempts, history, timeline, events)

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from recordledger.domain.records.status import Status
 
+from .databases import (
+    DATABASE_SCHEMA,
+    DATABASE_URL,
+    HOME,
+    open_ledger,
+    running_database,
+)
 from .terminal import JSON, print_json, print_table, says_what_is_wrong
 
 _POSITION: Final = re.compile(r"@?(\d{1,18})", re.ASCII)
@@ -115,4 +123,40 @@ def diff(a: int | datetime, b: int | datetime, limit: int, as_json: bool, **whic
     print_table(columns, rows, "" if found.is_complete else f"The first {len(found):,}")
 
 
-COMMANDS: Final = (diff,)
+@click.command()
+@HOME
+@DATABASE_URL
+@DATABASE_SCHEMA
+@click.option("--rebuild", is_flag=True, help="Empty the tables of the past first.")
+@says_what_is_wrong
+def past(home: Path | None, database_url: str | None, database_schema: str, rebuild: bool) -> None:
+    """Bring the tables of the past to the end of the log, and print how far they go.
+
+    `recordledger work` does that all the time. Questions about earlier moments are answered from
+    these tables; docs/time-travel.md says how. Without --database-url it works on the embedded
+    database of `recordledger up`, which must be running.
+    """
+    from rich.progress import Progress
+
+    from recordledger.projections.reading.queries import head
+    from recordledger.projections.reading.timeline import advance, forget, how_far
+
+    ledger = open_ledger(running_database(home, database_url), database_schema)
+    try:
+        if rebuild:
+            forget(ledger)
+        with Progress(transient=True) as bar:
+            task = bar.add_task("following the log", total=head(ledger))
+            while advance(ledger):
+                bar.update(task, completed=how_far(ledger).position)
+        reached = how_far(ledger)
+    finally:
+        ledger.close()
+    until = "" if reached.latest_at is None else f", {reached.latest_at:%F %T} UTC"
+    click.echo(f"The past is in tables up to position {reached.position}{until}.")
+
+
+COMMANDS: Final = (
+    past,
+    diff,
+)

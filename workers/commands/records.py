@@ -10,7 +10,7 @@ import click
 
 from .past import AS_OF
 from .selection import RECORD_ID, conditions_of, with_conditions
-from .terminal import JSON, print_json, print_table, says_what_is_wrong
+from .terminal import JSON, console, print_json, print_table, says_what_is_wrong
 
 _LIMIT = click.option(
     "--limit", type=click.IntRange(1), default=100, show_default=True, help="Most to print."
@@ -163,4 +163,43 @@ def job(job_id: int, wait: bool, as_json: bool) -> None:
     print_table(("", f"job {job_id}"), list(found.model_dump(exclude={"id"}).items()))
 
 
-COMMANDS: Final = (show, list_records, errors, comments, operations, jobs, job)
+@click.command()
+@AS_OF
+@says_what_is_wrong
+def status(as_of: int | datetime | None) -> None:
+    """Print how many records are in each status, and which managers are active.
+
+    Of an earlier moment, only the statuses.
+    """
+    from rich.table import Table
+
+    from recordledger.api.client import Client
+
+    with Client() as client:
+        found = client.counts(as_of=as_of)
+        title = client.url
+        if found.as_of is not None:
+            title += f" at position {found.as_of.position}, {found.as_of.happened_at:%F %T}"
+        counts = Table("status", "records", title=title)
+        for name, n_records in found.items():
+            counts.add_row(str(name), f"{n_records:,}")
+        if found.as_of is not None:
+            console().print(counts)
+            return
+        managers = Table("manager", "name", "host", "tags", "last heartbeat")
+        for manager in client.managers():
+            if manager.state != "active":
+                continue
+            managers.add_row(
+                str(manager.id),
+                manager.name,
+                manager.hostname,
+                " ".join(manager.tags),
+                "" if manager.heartbeat_at is None else f"{manager.heartbeat_at:%F %T}",
+            )
+    shown = console()
+    shown.print(counts)
+    shown.print(managers)
+
+
+COMMANDS: Final = (status, show, list_records, errors, comments, operations, jobs, job)

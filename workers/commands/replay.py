@@ -1,4 +1,4 @@
-"""What `recordledger replay` does with the log: it checks, rebuilds, or goes back."""
+"""The command that folds the whole log again: it checks, rebuilds, or goes back."""
 
 from __future__ import annotations
 
@@ -6,12 +6,22 @@ import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from .terminal import print_table
+from .databases import (
+    DATABASE_SCHEMA,
+    DATABASE_URL,
+    HOME,
+    open_ledger,
+    running_database,
+)
+from .past import moment
+from .signals import exit_on_sigterm
+from .terminal import print_table, says_what_is_wrong
 
 if TYPE_CHECKING:
     from rich.progress import Task
@@ -21,11 +31,11 @@ if TYPE_CHECKING:
     from recordledger.projections.replay.replay import Progress, ReplayReport
 
 
-def check(ledger: Ledger, jobs: int | None, differences: int, *, past: bool) -> None:
+def _check(ledger: Ledger, jobs: int | None, differences: int, *, past: bool) -> None:
     """Compare the tables with the log, print what differs, and exit with 1 if anything does."""
     from recordledger.projections.replay.replay import check_replay
 
-    with shown() as (progress, rate):
+    with _shown() as (progress, rate):
         report = check_replay(
             ledger, differences_max=differences, progress=progress, jobs=jobs, past=past
         )
@@ -44,18 +54,18 @@ def _print_differences(report: ReplayReport) -> None:
         click.echo(f"payload {digest}, which record {record_id} names, is not there")
 
 
-def rebuild(ledger: Ledger, jobs: int | None, only: tuple[str, ...]) -> None:
+def _rebuild(ledger: Ledger, jobs: int | None, only: tuple[str, ...]) -> None:
     """Put new tables into the places of the live ones."""
     from recordledger.projections.replay.rebuild import rebuild as rebuild_tables
 
-    with shown() as (progress, rate):
+    with _shown() as (progress, rate):
         done = rebuild_tables(ledger, only=only or None, progress=progress, jobs=jobs)
     click.echo(f"{done.n_events} events up to position {done.position}{rate(done.n_events)}")
     click.echo(f"Rebuilt: {', '.join(done.tables)}.")
     click.echo(f"Others had to wait for {1000 * done.waited_s:.0f} ms.")
 
 
-def go_back(ledger: Ledger, jobs: int | None, as_of: int | datetime, into: str | None) -> None:
+def _go_back(ledger: Ledger, jobs: int | None, as_of: int | datetime, into: str | None) -> None:
     """Keep the tables as they were in a schema, or print how many records there were."""
     from recordledger.projections.replay.reconstruction import keep, position_of, replay_to
     from recordledger.projections.store.database import cursor_of
@@ -63,13 +73,13 @@ def go_back(ledger: Ledger, jobs: int | None, as_of: int | datetime, into: str |
 
     position = position_of(ledger, as_of)
     if into is not None:
-        with shown() as (progress, _):
+        with _shown() as (progress, _):
             keep(ledger, position, into, progress=progress, jobs=jobs)
         click.echo(f"The tables as they were at position {position} are in the schema {into}.")
         click.echo(f'Remove them with: DROP SCHEMA "{into}" CASCADE')
         return
     with (
-        shown() as (progress, _),
+        _shown() as (progress, _),
         replay_to(ledger, position, progress=progress, jobs=jobs) as connection,
     ):
         counts = by_status(cursor_of(connection))
@@ -78,7 +88,7 @@ def go_back(ledger: Ledger, jobs: int | None, as_of: int | datetime, into: str |
 
 
 @contextmanager
-def shown() -> Generator[tuple[Progress, Callable[[int], str]]]:
+def _shown() -> Generator[tuple[Progress, Callable[[int], str]]]:
     """Give a bar with rate and remaining time, and what says in the end how fast it was."""
     from rich.console import Console
     from rich.progress import (
@@ -107,3 +117,76 @@ def shown() -> Generator[tuple[Progress, Callable[[int], str]]]:
     with Bar(*columns, TimeRemainingColumn(), transient=True, console=Console(stderr=True)) as bar:
         task = bar.add_task("folding the log", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total), rate
+
+
+@click.command()
+@HOME
+@DATABASE_URL
+@DATABASE_SCHEMA
+@click.option("--check", is_flag=True, help="Compare with the live tables; change nothing.")
+@click.option("--differences", default=20, show_default=True, help="Most to show for each table.")
+@click.option("--past", is_flag=True, help="With --check: the tables of the past too.")
+@click.option("--rebuild", is_flag=True, help="Put new tables into the places of the live ones.")
+@click.option("--only", multiple=True, help="Rebuild only this table. Repeatable.")
+@click.option(
+    "--as-of",
+    callback=moment,
+    metavar="MOMENT",
+    help="Fold up to then: a position of the log, a time like 2026-11-21T16:30 (UTC), or -2h.",
+)
+@click.option("--into", help="Keep the tables as they were then in this new schema.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    help="Processes that fold. [as many as there are processors, if the log is long]",
+)
+@says_what_is_wrong
+def replay(
+    home: Path | None,
+    database_url: str | None,
+    database_schema: str,
+    check: bool,
+    past: bool,
+    differences: int,
+    rebuild: bool,
+    only: tuple[str, ...],
+    as_of: int | datetime | None,
+    into: str | None,
+    jobs: int | None,
+) -> None:
+    """Fold the whole log again: to check the tables, to rebuild them, or to see them as they were.
+
+    It may run while the ledger is in use. Without --database-url it looks at the embedded database
+    of `recordledger up`, which must be running. docs/replay.md says more.
+
+    \b
+    Examples:
+      recordledger replay --check
+      recordledger replay --rebuild --only records --only claim_queue
+      recordledger replay --as-of 4711
+      recordledger replay --as-of 2026-11-21T16:30 --into friday
+
+    Exit status is 0, and with --check 1 if the tables differ from the log.
+    """
+    if [check, rebuild, as_of is not None].count(True) != 1:
+        raise click.UsageError("say one of --check, --rebuild and --as-of")
+    if only and not rebuild:
+        raise click.UsageError("--only goes with --rebuild")
+    if past and not check:
+        raise click.UsageError("--past goes with --check")
+    if into is not None and as_of is None:
+        raise click.UsageError("--into goes with --as-of")
+    ledger = open_ledger(running_database(home, database_url), database_schema)
+    exit_on_sigterm()
+    try:
+        if as_of is not None:
+            _go_back(ledger, jobs, as_of, into)
+        elif rebuild:
+            _rebuild(ledger, jobs, only)
+        else:
+            _check(ledger, jobs, differences, past=past)
+    finally:
+        ledger.close()
+
+
+COMMANDS: Final = (replay,)
