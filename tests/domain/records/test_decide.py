@@ -492,16 +492,18 @@ def test_a_service_ends_well_or_badly() -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "history"),
+    ("command", "history", "event"),
     [
-        (start_service(), (created(),)),
-        (finish_service(), (created(), claimed())),
-        (iterate_service(), (created(), claimed())),
+        (start_service(), (created(),), "service_started"),
+        (finish_service(), (created(), claimed()), "completed"),
+        (iterate_service(), (created(), claimed()), "service_iterated"),
     ],
     ids=["start", "finish", "iterate"],
 )
-def test_a_task_is_not_run_as_a_service(command: RecordCommand, history: tuple[Event, ...]) -> None:
-    given(*history).when(command).then_refused(WrongKind, kind=Kind.task)
+def test_a_task_is_not_run_as_a_service(
+    command: RecordCommand, history: tuple[Event, ...], event: str
+) -> None:
+    given(*history).when(command).then_refused(WrongKind, kind=Kind.task, event=event)
 
 
 @pytest.mark.parametrize("command", [iterate_service(), finish_service()], ids=name_of)

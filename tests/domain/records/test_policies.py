@@ -44,6 +44,10 @@ def test_errors_are_reset_until_both_limits_are_reached(
     events = decide(record, returned(Outcome(error_type="OSError"), auto_resets=auto_resets))
     resets = [event for event in events if isinstance(event, e.Reset)]
     assert [(each.actor, each.retry) for each in resets] == ([(actor, used + 1)] if actor else [])
+    action = "reset" if actor == AUTO_RESET else None
+    assert [(each.action, each.reason) for each in resets] == (
+        [(action, "OSError in attempt=1")] if actor else []
+    )
 
 
 def late_events(record: Record, outcome: Outcome) -> list[e.Event]:

@@ -189,6 +189,18 @@ def test_invalidating_cancels_unfinished_parents_with_their_children() -> None:
     }
 
 
+def test_invalidating_leaves_what_is_unfinished_below_what_is_invalidated() -> None:
+    assert after(Action.invalidate, 1, TWO_CHILDREN, {1: C, 10: W, 11: R}) == {}
+    above = [(0, 1), *TWO_CHILDREN]
+    assert after(Action.invalidate, 1, above, {0: C, 1: C, 10: W, 11: R}) == {0: "invalidated"}
+
+
+def test_a_parent_that_an_invalidation_cancels_is_no_child() -> None:
+    family = Family.of(TWO_CHILDREN)
+    found = consequences(Action.invalidate, [10], family, records_in({1: R, 10: C, 11: C}))
+    assert found == [Consequence(1, e.Cancelled, cause=10, is_child=False)]
+
+
 def test_invalidating_leaves_parents_that_are_out_of_it() -> None:
     for status in (CANCELLED, DELETED, INVALID, FAILED):
         assert after(Action.invalidate, 10, TWO_CHILDREN, {1: status, 10: C, 11: W}) == {}
@@ -201,13 +213,16 @@ def test_resetting_a_service_resets_its_errored_children_and_no_parent() -> None
     assert after(Action.reset, 1, TWO_CHILDREN, {1: X, 10: X, 11: C}) == {10: "reset"}
     assert after(Action.reset, 10, TWO_CHILDREN, {1: X, 10: X, 11: X}) == {}
     shared = [(1, 10), (2, 10)]
-    assert after(Action.reset, 1, shared, {1: X, 2: R, 10: X}) == {10: "reset"}
+    for other in (R, X):
+        assert after(Action.reset, 1, shared, {1: X, 2: other, 10: X}) == {10: "reset"}
 
 
 def test_modifying_a_service_modifies_its_unfinished_children_and_no_parent() -> None:
     found = after(Action.modify, 1, TWO_CHILDREN, {1: W, 10: W, 11: C})
     assert found == {10: "rerouted"}
     assert after(Action.modify, 10, TWO_CHILDREN, {1: W, 10: W, 11: W}) == {}
+    shared = [(1, 10), (2, 10)]
+    assert after(Action.modify, 1, shared, {1: W, 2: R, 10: W}) == {10: "rerouted"}
 
 
 NOT_FAMILIAL = set(Action) - {
@@ -243,6 +258,19 @@ def test_a_consequence_names_the_record_that_was_meant() -> None:
 
 def test_who_was_meant_is_no_consequence() -> None:
     assert after(Action.cancel, [1, 10, 11], TWO_CHILDREN, {1: R, 10: W, 11: W}) == {}
+
+
+def test_a_parent_that_stays_does_not_keep_the_next_one() -> None:
+    two_parents = [(1, 10), (2, 10)]
+    assert after(Action.cancel, 10, two_parents, {1: C, 2: R, 10: W}) == {2: "cancelled"}
+    assert after(Action.cancel, [10, 1], two_parents, {1: R, 2: R, 10: W}) == {2: "cancelled"}
+    assert after(Action.cancel, 10, two_parents, {2: R, 10: W}) == {2: "cancelled"}
+
+
+def test_a_family_need_not_know_the_parents_of_its_children() -> None:
+    downwards = Family(children={1: (10,)})
+    found = consequences(Action.cancel, [1], downwards, records_in({1: R, 10: W}))
+    assert topics(found) == {10: "cancelled"}
 
 
 def test_a_diamond_is_walked_once() -> None:

@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from recordledger.domain.errors import InvalidInput
-from recordledger.domain.records.retries import DELAY_S_MAX, RETRIES_MAX, Retry, parse_retry
+from recordledger.domain.records.retries import (
+    DELAY_S_MAX,
+    PATTERNS_MAX,
+    RETRIES_MAX,
+    Retry,
+    parse_retry,
+)
 
 
 def test_a_retry_is_what_was_asked_for() -> None:
@@ -30,6 +36,19 @@ def test_a_pause_out_of_range_is_refused(delay_s: float) -> None:
 def test_what_is_no_pattern_of_error_types_is_refused(pattern: str) -> None:
     with pytest.raises(InvalidInput, match="no pattern"):
         parse_retry(1, on=[pattern])
+
+
+def test_the_limits_themselves_are_allowed() -> None:
+    patterns = [f"E{number}" for number in range(PATTERNS_MAX)]
+    allowed = parse_retry(RETRIES_MAX, DELAY_S_MAX, patterns)
+    assert allowed == Retry(RETRIES_MAX, DELAY_S_MAX, tuple(patterns))
+
+
+def test_a_wrong_pattern_is_named_in_part_with_examples_of_right_ones() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        parse_retry(1, on=["x" * 300])
+    assert str(caught.value).startswith(repr("x" * 120) + " ")
+    assert "like 'OSError', '*Timeout*' or '!ValueError'" in str(caught.value)
 
 
 def test_too_many_patterns_are_refused() -> None:

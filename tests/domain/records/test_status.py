@@ -100,8 +100,10 @@ def test_what_belongs_to_the_other_kind_of_record_cannot_have_happened(
     status = next(status for status, listed in ROWS if listed is event_type)
     [other] = set(Kind) - {ONLY_KIND[event_type]}
     record = replace(record_in(status), kind=other)
-    with pytest.raises(ImpossibleHistory, match=f"cannot happen to a {other} record"):
+    with pytest.raises(ImpossibleHistory, match=f"cannot happen to a {other} record") as caught:
         evolve(record, ONE_OF_EACH[event_type]())
+    assert caught.value.stream == f"record {RECORD_ID}"
+    assert caught.value.version == record.version + 1
 
 
 @pytest.mark.parametrize(("status", "event_type"), NOT_LISTED)
@@ -122,7 +124,7 @@ def test_what_is_listed_and_what_is_not_are_everything() -> None:
 
 @pytest.mark.parametrize("event_type", RECORD_EVENTS, ids=lambda found: found.topic)
 def test_nothing_can_happen_to_an_erased_record(event_type: type[Event]) -> None:
-    with pytest.raises(ImpossibleHistory, match="not there"):
+    with pytest.raises(ImpossibleHistory, match=r"a record that is not there$"):
         evolve(given(created(), erased()).record, ONE_OF_EACH[event_type]())
 
 
@@ -155,8 +157,10 @@ def test_a_reverted_record_is_what_the_event_says_if_that_can_be(stated: str) ->
     if stated in sources(e.Reverted):
         assert evolve(before, reverted(stated)).status == stated
     else:
-        with pytest.raises(ImpossibleHistory, match=f"cannot lead to '{stated}'"):
+        with pytest.raises(ImpossibleHistory, match=f"cannot lead to '{stated}'") as caught:
             evolve(before, reverted(stated))
+        assert caught.value.stream == f"record {RECORD_ID}"
+        assert caught.value.version == before.version + 1
 
 
 def test_a_lost_manager_is_not_an_error() -> None:

@@ -54,6 +54,18 @@ def test_one_that_ends_well_begins_the_count_anew() -> None:
     assert judge(MANAGER, {}, row, BREAKER, stamp()) == ([], {"psi4": 2})
 
 
+def test_one_that_ends_well_ends_the_count_of_each_of_its_programs() -> None:
+    both = ended(None, required=("psi4", "xtb"))
+    assert judge(MANAGER, {"xtb": 2}, both, BREAKER, stamp()) == ([], {})
+    assert judge(MANAGER, {"psi4": 2, "xtb": 1}, both, BREAKER, stamp()) == ([], {})
+
+
+def test_a_program_is_suspended_once_however_many_fail_in_the_same_return() -> None:
+    events, streaks = judge(MANAGER, {}, ended(*["OSError"] * 5), BREAKER, stamp())
+    assert [type(event) for event in events] == [ProgramSuspended]
+    assert streaks == {"psi4": 5}
+
+
 def test_errors_of_the_input_neither_count_nor_end_a_row() -> None:
     row = ended("OSError", "OSError", *["ValueError"] * 9)
     assert judge(MANAGER, {}, row, BREAKER, stamp()) == ([], {"psi4": 2})

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from recordledger.domain.errors import InvalidInput
 from recordledger.domain.routing.lanes import (
     REQUIREMENT_CHARACTERS_MAX,
+    REQUIREMENTS_CHARACTERS_MAX,
     Lane,
     lanes_by_tag,
     parse_programs,
@@ -53,6 +54,7 @@ def test_the_message_about_a_long_tag_is_short() -> None:
     with pytest.raises(InvalidInput) as caught:
         parse_tag("x" * 10**6)
     assert len(str(caught.value)) < 300
+    assert str(caught.value).startswith(repr("x" * 120) + " ")
 
 
 # Required programs
@@ -114,6 +116,7 @@ def test_what_is_no_requirement_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput, match="is not a required program") as caught:
         parse_requirement(text)
     assert len(str(caught.value)) < 1000
+    assert str(caught.value).startswith(repr(text[:120]) + " ")
 
 
 @pytest.mark.parametrize(
@@ -267,6 +270,19 @@ def test_a_managers_programs_are_known_by_lower_case_names() -> None:
 def test_what_is_no_programs_name_is_refused(name: str) -> None:
     with pytest.raises(InvalidInput, match="is not a program's name"):
         parse_programs({name: "1.0"})
+
+
+def test_a_wrong_name_of_a_program_is_named_in_part_and_where_its_version_goes() -> None:
+    with pytest.raises(InvalidInput, match=r"give its version beside it$") as caught:
+        parse_programs({"x" * 200: None})
+    assert str(caught.value).startswith(repr("x" * 120) + " ")
+
+
+def test_required_programs_may_be_as_long_together_as_the_limit() -> None:
+    longest = [f"{number:0100}" for number in range(REQUIREMENTS_CHARACTERS_MAX // 100)]
+    assert len(parse_requirements(longest)) == len(longest)
+    with pytest.raises(InvalidInput, match="characters together"):
+        parse_requirements([*longest, "x"])
 
 
 def test_required_programs_that_are_too_long_together_are_refused() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from recordledger.domain.errors import ImpossibleHistory, ManagerNotActive
 from recordledger.domain.records.events import Event
+from recordledger.domain.routing.breaker import NO_PROGRAM
 from recordledger.domain.routing.manager import (
     MANAGER_EVENTS,
     Manager,
@@ -135,7 +136,7 @@ def test_nothing_else_can_have_happened_to_a_manager(
         fold_manager(7, [*HISTORIES[state], event])
     assert caught.value.stream == "manager 7"
     assert caught.value.version == len(HISTORIES[state]) + 1
-    assert str(state or "not there") in str(caught.value)
+    assert str(caught.value).endswith(f"a manager that is {state or 'not there'}")
 
 
 def test_an_active_manager_is_deactivated_or_declared_lost() -> None:
@@ -175,8 +176,9 @@ def test_a_manager_has_the_programs_that_it_reports() -> None:
 
 @pytest.mark.parametrize("state", [None, ManagerState.inactive, ManagerState.lost])
 def test_a_manager_that_has_ended_reports_nothing(state: ManagerState | None) -> None:
-    with pytest.raises(ManagerNotActive):
+    with pytest.raises(ManagerNotActive) as caught:
         change_programs(fold_manager(7, HISTORIES[state]), {}, stamp())
+    assert (caught.value.manager_id, caught.value.state) == (7, str(state))
 
 
 def test_a_program_is_suspended_tried_and_resumed() -> None:
@@ -198,6 +200,11 @@ def test_another_version_of_a_suspended_program_is_not_suspended() -> None:
     for programs, still in cases:
         changed = ProgramsChanged(programs=programs, **stamp(timestamp=at(9)).model_dump())
         assert set(evolve_manager(suspended, changed).suspended) == still
+
+
+def test_tasks_without_a_program_stay_suspended_whatever_programs_change() -> None:
+    suspended = fold_manager(7, [REGISTERED, SUSPENDED.model_copy(update={"program": NO_PROGRAM})])
+    assert set(evolve_manager(suspended, CHANGED).suspended) == {NO_PROGRAM}
 
 
 def test_the_catalogue_names_every_event_of_a_manager() -> None:

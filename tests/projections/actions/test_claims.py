@@ -322,7 +322,7 @@ def test_a_manager_that_has_ended_or_never_was_claims_nothing(stage: Stage) -> N
     stage.submit()
     manager_id = stage.manager()
     deactivate_manager(stage.ledger, manager_id, actor=BOB, owner=BOB)
-    with pytest.raises(ManagerNotActive, match="is inactive; register anew"):
+    with pytest.raises(ManagerNotActive, match="is inactive; register it again"):
         stage.claim(manager_id)
     with pytest.raises(ManagerNotFound):
         stage.claim(manager_id + 1)

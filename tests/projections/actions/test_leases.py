@@ -157,7 +157,7 @@ def test_a_silent_manager_is_lost_and_what_it_had_waits_again(stage: Stage) -> N
     assert lost.reason
     assert stage.queue() == [two, three]
     assert lose_silent_managers(stage.ledger) == {}
-    with pytest.raises(ManagerNotActive, match="is lost; register anew"):
+    with pytest.raises(ManagerNotActive, match="is lost; register it again"):
         beat(stage, silent, held)
     with pytest.raises(ManagerNotActive, match="is lost"):
         stage.claim(silent)
