@@ -19,17 +19,11 @@ from eventsourcing.utils import Environment, EnvType
 from psycopg import Rollback, Transaction
 from psycopg.errors import UniqueViolation
 
-from recordledger.domain.admin.access import Token
-from recordledger.domain.admin.job import Job
-from recordledger.domain.admin.webhook import Webhook
 from recordledger.domain.aggregates import State
-from recordledger.domain.dataset import Dataset
 from recordledger.domain.errors import StoreUnavailable
 from recordledger.domain.records.events import Event, Stamp
 from recordledger.domain.records.propagation import Action
 from recordledger.domain.records.record import Record
-from recordledger.domain.routing.lanes import Lane
-from recordledger.domain.routing.manager import Manager
 from recordledger.domain.streams import Stream, stream_number, stream_uuid
 
 from .log.mapper import EventMapper, MsgpackTranscoder, Recorded
@@ -37,25 +31,7 @@ from .log.recorder import LedgerRecorder, append
 from .log.user_blocks import runs_of
 from .store.database import DEFAULT_SCHEMA, Db, LedgerDatastore
 from .store.statements import statements
-from .tables import (
-    claim_queue,
-    comments,
-    datasets,
-    divergences,
-    families,
-    idempotency,
-    jobs,
-    late_results,
-    managers,
-    operations,
-    origins,
-    payloads,
-    records,
-    service_queue,
-    status_counts,
-    tokens,
-    webhooks,
-)
+from .tables import idempotency, inline, records
 from .tables.changes import Changes
 from .tables.idempotency import RequestKey
 from .tables.lanes import LaneRegistry, UnknownLanes
@@ -318,7 +294,7 @@ class Operation:
         if not happened:
             return
         stored = self._stored()
-        write_projections(self.db, self._changes)
+        inline.write(self.db, self._changes)
         append(self.db, stored, runs_of(recorded.event for recorded in happened))
 
     def _stored(self) -> list[StoredEvent]:
@@ -336,49 +312,3 @@ class Operation:
                 )
             )
         return stored
-
-
-def write_projections(db: Db, changes: Changes) -> None:
-    """Bring every inline projection from what was to what is, set-based.
-
-    Replay calls this too, with `search_path` at a shadow. Only records that it meets for the first
-    time go in by `filling`, from the same rows.
-
-    Args:
-        db: inside the transaction.
-        changes: what has happened; the lanes of the changed records are interned.
-    """
-    lanes, happened, of_records = changes.lanes, changes.happened, changes.records
-    lanes.require(
-        Lane(record.tag, record.required_programs)
-        for change in of_records
-        for record in change
-        if record.exists
-    )
-
-    def lane_id_of(record: Record) -> int:
-        return lanes.id_of(Lane(record.tag, record.required_programs))
-
-    payloads.write(db, of_records, happened, destroy=changes.destroys)
-    if of_records:
-        texts = payloads.texts(db, [*records.texts(of_records), *comments.texts(happened)])
-        records.write(db, of_records, lane_id_of, texts)
-        claim_queue.write(db, of_records, lane_id_of)
-        families.write(db, of_records, happened)
-        service_queue.write(db, of_records, happened)
-        comments.write(db, of_records, happened, texts)
-        operations.write(db, happened)
-        late_results.write(db, happened)
-    datasets.write(db, of_records, changes.after(Dataset), happened)
-    divergences.write(db, happened)
-    origins.write(db, happened)
-    for manager in changes.after(Manager):
-        managers.write(db, manager)
-    for token in changes.after(Token):
-        tokens.write(db, token)
-    for job in changes.after(Job):
-        jobs.write(db, job)
-    for webhook in changes.after(Webhook):
-        webhooks.write(db, webhook)
-    # Last: whoever changes records of the same lane waits for these rows until the commit.
-    status_counts.write(db, of_records, lane_id_of)

@@ -13,9 +13,9 @@ from prometheus_client.registry import Collector
 from recordledger.domain.errors import LedgerError
 from recordledger.projections.ledger import Ledger
 from recordledger.projections.reading import queries
-from recordledger.projections.replay.replay import PROJECTIONS
 from recordledger.projections.self_audit import self_audit
 from recordledger.projections.self_audit.self_audit import SelfAuditState
+from recordledger.projections.tables.inline import PROJECTIONS
 
 log = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ from starlette.responses import Response
 from recordledger.domain.admin.access import Permission
 from recordledger.domain.admin.divergence import Divergence
 from recordledger.domain.errors import InvalidInput
-from recordledger.projections.replay.replay import PROJECTIONS
 from recordledger.projections.self_audit.repair import repair
 from recordledger.projections.self_audit.self_audit import state
 from recordledger.projections.tables import divergences
+from recordledger.projections.tables.inline import PROJECTIONS
 
 from ..http.auth import Visitor, allowed
 from ..http.openapi import takes

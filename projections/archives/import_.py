@@ -22,12 +22,21 @@ from recordledger.domain.records.status import Status
 from recordledger.domain.routing.manager import Manager
 from recordledger.domain.streams import Stream
 
-from ..ledger import Ledger, write_projections
+from ..ledger import Ledger
 from ..log import user_blocks
 from ..log.recorder import CHANNEL, LOG_LOCK
 from ..store.database import Db
 from ..store.statements import statements
-from ..tables import datasets, late_results, managers, origins, payloads, records, status_counts
+from ..tables import (
+    datasets,
+    inline,
+    late_results,
+    managers,
+    origins,
+    payloads,
+    records,
+    status_counts,
+)
 from ..tables.changes import Changes
 from . import archive
 from .archive import Container
@@ -397,7 +406,7 @@ class _Batch:
         happened = self._changes.happened
         if not happened:
             return
-        write_projections(self._db, self._changes)
+        inline.write(self._db, self._changes)
         mapper = self._ledger.event_mapper
         self._db.execute(
             _SQL["arrive"],

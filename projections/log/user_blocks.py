@@ -22,6 +22,7 @@ from ..store.statements import shipped, statements
 from .mapper import actor_of
 
 _SQL = statements("log.user_blocks")
+ADD_UP: Final = _SQL["add_up"]
 
 BLOCK_SIZE: Final = 64
 """Positions of a block. Stored: it cannot change."""

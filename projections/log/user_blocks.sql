@@ -56,3 +56,6 @@ SELECT e.notification_id, e.originator_id, e.originator_version, e.topic, e.stat
        OFFSET 0) AS e
  ORDER BY e.notification_id {direction}
  LIMIT %(limit)b;
+
+-- name: add_up
+INSERT INTO user_blocks (actor, block) SELECT DISTINCT actor, block FROM user_block_parts;

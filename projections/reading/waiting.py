@@ -175,7 +175,7 @@ def _circumstances(db: Db, ledger: Ledger, record: Record) -> Circumstances:
     now = Circumstances(now=row[0])
     if record.claimable:
         ledger.lanes.refresh(db)
-        lane_id = ledger.lanes.id_of(Lane(record.tag, record.required_programs))
+        lane_id = ledger.lanes.id_of(record)
         return replace(
             now,
             alive=managers.alive(db),

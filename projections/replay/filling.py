@@ -15,14 +15,14 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import chain
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import IO, Any, Final, TypeAlias
+from typing import IO, Any, Final
 from uuid import UUID
 
 from psycopg import Connection
@@ -32,7 +32,6 @@ from recordledger.domain import errors
 from recordledger.domain.errors import ImpossibleHistory, LedgerError
 from recordledger.domain.records.events import Event
 from recordledger.domain.records.record import Record, fold
-from recordledger.domain.routing.lanes import Lane
 from recordledger.domain.streams import Stream, stream_number, stream_uuid
 
 from ..ledger import Ledger
@@ -40,17 +39,8 @@ from ..log.mapper import Recorded
 from ..log.user_blocks import BLOCK_SIZE, USER
 from ..store.database import as_ledger_errors, connect, copy_rows, cursor_of
 from ..store.statements import statements
-from ..tables import (
-    claim_queue,
-    comments,
-    families,
-    late_results,
-    operations,
-    origins,
-    payloads,
-    records,
-    status_counts,
-)
+from ..tables.changes import Changes
+from ..tables.inline import INLINE, USER_BLOCKS
 from ..tables.lanes import LaneRegistry
 
 _SQL: Final = statements("replay.replay")
@@ -65,45 +55,6 @@ _GARBAGE_OBJECTS: Final = 100_000
 # Events that are not read again if another record has the same.
 _REMEMBERED: Final = 8_192
 
-# Counts are added up from parts, one part of a row for each batch that knows of it.
-PARTS: Final = {
-    "status_counts": "status_count_parts",
-    "rescue_counts": "rescue_count_parts",
-    "operations": "operation_parts",
-    "user_blocks": "user_block_parts",
-}
-
-_CLAIM_QUEUE: Final = {"lane_id": "integer", "rank": "smallint", "record_id": "bigint"}
-_REFERENCES: Final = {"digest": "bytea", "stream": "smallint", "number": "bigint"}
-_DEPENDENCIES: Final = {"parent_id": "bigint", "child_id": "bigint"}
-_COMMENTS: Final = {
-    "record_id": "bigint",
-    "version": "integer",
-    "commented_at": "timestamptz",
-    "author": "text",
-    "text": "text",
-}
-_CHANGES: Final = {"operation_id": "uuid", "record_id": "bigint", "version": "integer"}
-_OPERATIONS: Final = {
-    "id": "uuid",
-    "action": "text",
-    "actor": "text",
-    "reason": "text",
-    "started_at": "timestamptz",
-    "undoes": "uuid",
-    "n_changes": "bigint",
-    "number": "bigint",
-    "version": "integer",
-}
-_STATUS_COUNTS: Final = {"lane_id": "integer", "status": "text", "n_records": "bigint"}
-_USER_BLOCKS: Final = {"actor": "text", "block": "bigint"}
-_RESCUE_COUNTS: Final = {
-    "kind": "text",
-    "n_results": "bigint",
-    "compute_ms": "bigint",
-    "core_ms": "bigint",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -114,14 +65,11 @@ class Part:
     position: int
 
 
-Aggregate: TypeAlias = tuple[Stream, int]
-
-
 def histories(
     rows: Iterable[Any],
     event_of: Callable[[str, bytes], Event],
     blocks: set[tuple[str, int]] | None = None,
-) -> Iterator[tuple[Aggregate, list[Recorded]]]:
+) -> Iterator[tuple[tuple[Stream, int], list[Recorded]]]:
     """Give each aggregate's whole history, one after the other.
 
     Args:
@@ -155,7 +103,7 @@ def histories(
         yield key, history
 
 
-def aggregate_of(originator_id: UUID, version: int) -> Aggregate:
+def aggregate_of(originator_id: UUID, version: int) -> tuple[Stream, int]:
     """Return the kind and number of a stream.
 
     Raises:
@@ -188,53 +136,31 @@ class Filler:
             "last": stream_uuid(Stream.record, part.last),
             "position": part.position,
         }
-        happened: list[Recorded] = []
-        folded: list[tuple[Record, Record]] = []
+        changes = Changes(self._lanes)
         with (
             self._connection.transaction(),
             rows_of(self._connection, "of_streams", parameters) as rows,
         ):
             for (_, number), history in histories(rows, self._event_of, self._user_blocks):
                 record = fold(number, (recorded.event for recorded in history))
-                folded.append((Record(number), record))
-                happened += history
-                if len(folded) >= AGGREGATES_MAX or len(happened) >= EVENTS_MAX:
-                    self._write(folded, happened)
-                    tell(len(happened))
-                    folded, happened = [], []
-            if folded:
-                self._write(folded, happened)
-                tell(len(happened))
+                changes.add(Record(number), record, history)
+                if len(changes) >= AGGREGATES_MAX or len(changes.happened) >= EVENTS_MAX:
+                    tell(self._write(changes))
+            tell(self._write(changes))
 
-    def _write(self, folded: Sequence[tuple[Record, Record]], happened: list[Recorded]) -> None:
-        db, lanes = cursor_of(self._connection), self._lanes
-        present = [after for _, after in folded if after.exists]
-        lanes.intern(Lane(record.tag, record.required_programs) for record in present)
-
-        def lane_id_of(record: Record) -> int:
-            return lanes.id_of(Lane(record.tag, record.required_programs))
-
-        texts = payloads.texts(db, [*records.texts(folded), *comments.texts(happened)])
-        records.copy(db, present, lane_id_of, texts)
-        places = (claim_queue.place_of(record, lane_id_of) for record in present)
-        parts, changes = operations.parts_of(happened)
-        counts = status_counts.changed(folded, lane_id_of)
-        sums = late_results.sums_of(recorded.event for recorded in happened)
-        for table, columns, rows in (
-            ("claim_queue", _CLAIM_QUEUE, [place for place in places if place is not None]),
-            ("payload_references", _REFERENCES, payloads.references(folded, happened)),
-            ("dependencies", _DEPENDENCIES, families.new_edges(folded, happened)),
-            ("origins", origins.COLUMNS, origins.rows_of(happened)),
-            ("comments", _COMMENTS, comments.made(folded, happened, texts)),
-            ("operation_changes", _CHANGES, changes),
-            (PARTS["operations"], _OPERATIONS, [(*p.row, p.number, p.version) for p in parts]),
-            (PARTS["status_counts"], _STATUS_COUNTS, [(*key, n) for key, n in counts.items()]),
-            (PARTS["rescue_counts"], _RESCUE_COUNTS, [(kind, *s) for kind, s in sums.items()]),
-            (PARTS["user_blocks"], _USER_BLOCKS, list(self._user_blocks)),
-        ):
-            if rows:
-                copy_rows(db, table, columns, rows)
+    def _write(self, changes: Changes) -> int:
+        """Write what was folded, and begin again with nothing; return how many events it was."""
+        db, n_events = cursor_of(self._connection), len(changes.happened)
+        changes.lanes.intern(after for _, after in changes.records if after.exists)
+        for table in INLINE:
+            if table.rows is not None and table.is_concerned(changes):
+                name = table.name if table.parts is None else table.parts.name
+                copy_rows(db, name, table.columns, table.rows(db, changes))
+        if self._user_blocks and USER_BLOCKS.parts is not None:
+            copy_rows(db, USER_BLOCKS.parts.name, USER_BLOCKS.columns, self._user_blocks)
         self._user_blocks.clear()
+        changes.clear()
+        return n_events
 
 
 @contextmanager

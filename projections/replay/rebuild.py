@@ -26,7 +26,8 @@ from ..ledger import Ledger
 from ..log.recorder import LOG_LOCK
 from ..store.database import Db, as_ledger_errors, connect, cursor_of
 from ..store.statements import statements
-from .replay import PROJECTIONS, Progress, fill, follow, head, jobs_for
+from ..tables.inline import PROJECTIONS
+from .replay import Progress, fill, follow, head, jobs_for
 from .shadow import Shadow
 
 _SQL: Final = statements("replay.rebuild")

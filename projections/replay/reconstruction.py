@@ -17,7 +17,8 @@ from recordledger.domain.errors import BeforeTheBeginning, FutureMoment, Invalid
 from ..ledger import Ledger
 from ..store.database import as_ledger_errors, connect, cursor_of
 from ..store.statements import statements
-from .replay import PROJECTIONS, Progress, fill, jobs_for
+from ..tables.inline import PROJECTIONS
+from .replay import Progress, fill, jobs_for
 from .shadow import Shadow, is_shadow
 
 _SQL: Final = statements("replay.reconstruction")

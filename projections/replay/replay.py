@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -17,60 +17,25 @@ from psycopg.sql import SQL, Identifier
 from recordledger.domain.aggregates import AGGREGATES
 from recordledger.domain.errors import ImpossibleHistory, LedgerError
 from recordledger.domain.records.record import Record, fold
-from recordledger.domain.routing.lanes import Lane
 from recordledger.domain.streams import ID_MAX, Stream, stream_number, stream_uuid
 
-from ..ledger import Ledger, write_projections
+from ..ledger import Ledger
 from ..log import user_blocks
 from ..log.mapper import Recorded
 from ..reading import timeline
 from ..store.database import Db, as_ledger_errors, connect, cursor_of
 from ..store.statements import statements
-from ..tables import service_queue
+from ..tables import inline, service_queue
 from ..tables.changes import Changes
+from ..tables.inline import INLINE, PARTS, PROJECTIONS
 from ..tables.lanes import LaneRegistry
-from .filling import AGGREGATES_MAX, EVENTS_MAX, PARTS, Filler, Part, histories, rows_of, share
+from .filling import AGGREGATES_MAX, EVENTS_MAX, Filler, Part, histories, rows_of, share
 from .shadow import Shadow
 
 _SQL: Final = statements("replay.replay")
 
-# The inline projections, and what tells their rows apart.
-PROJECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
-    "records": ("id",),
-    "claim_queue": ("lane_id", "rank", "record_id"),
-    "status_counts": ("lane_id", "status"),
-    "rescue_counts": ("kind",),
-    "payload_references": ("digest", "stream", "number"),
-    "dependencies": ("parent_id", "child_id"),
-    "services": ("record_id",),
-    "service_children": ("service_id", "key"),
-    "comments": ("record_id", "version"),
-    "operations": ("id",),
-    "operation_changes": ("operation_id", "record_id", "version"),
-    "user_blocks": ("actor", "block"),
-    "managers": ("id",),
-    "tokens": ("id",),
-    "jobs": ("id",),
-    "webhooks": ("id",),
-    "datasets": ("id",),
-    "dataset_entries": ("dataset_id", "number", "added_in"),
-    "dataset_specifications": ("dataset_id", "number"),
-    "dataset_records": ("dataset_id", "specification", "entry", "added_in"),
-    "dataset_counts": ("dataset_id", "specification", "status"),
-    "dataset_versions": ("dataset_id", "number"),
-    "divergences": ("id",),
-    "origins": ("origin_ledger", "stream", "origin_id", "number"),
-}
 # Those whose keys the filling of others needs, or that are written by live operations' statements.
-_NEEDED_KEYS: Final = frozenset(PROJECTIONS) - {
-    "claim_queue",
-    "payload_references",
-    "dependencies",
-    "comments",
-    "operation_changes",
-}
-# In these a count of zero is the same as no row.
-_COUNTED: Final = frozenset({"status_counts", "dataset_counts"})
+_NEEDED_KEYS: Final = frozenset(table.name for table in INLINE if not table.key_last)
 
 Progress = Callable[[int, int], None]
 """Called with the number of events folded so far, and of all."""
@@ -224,9 +189,14 @@ def _compare(
     connection: Connection[Any], shadow: Shadow, report: ReplayReport, differences_max: int
 ) -> None:
     connection.execute("SET LOCAL work_mem = '64MB'")
-    for table, key in PROJECTIONS.items():
+    for table in INLINE:
         report.differences += _differences(
-            connection, table, key, (shadow.live, shadow.name), differences_max
+            connection,
+            table.name,
+            table.key,
+            (shadow.live, shadow.name),
+            differences_max,
+            table.zero,
         )
     rows = connection.execute(_SQL["missing_payloads"], {"limit": differences_max})
     report.missing_payloads = [(digest.hex(), record_id) for digest, record_id in rows]
@@ -307,8 +277,8 @@ def fill(
         for part in parts:
             filler.fill(part, tell)
     with connection.transaction():
-        for table in PARTS:
-            db.execute(_SQL[f"add_up_{table}"])
+        for each in PARTS.values():
+            db.execute(each.add_up)
         shadow.add_keys(connection, _NEEDED_KEYS)
         _fill_services(ledger, connection, position)
         _fill_others(ledger, connection, position, tell)
@@ -360,12 +330,12 @@ def _fill_services(ledger: Ledger, connection: Connection[TupleRow], position: i
         ids = [stream_uuid(Stream.record, id_) for (id_,) in found]
         rows = db.execute(_SQL["histories"], {"ids": ids, "position": position}).fetchall()
         happened: list[Recorded] = []
-        changes: list[tuple[Record, Record]] = []
+        changed: list[tuple[Record, Record]] = []
         for (_, number), history in histories(rows, ledger.event_mapper.event_of):
             folded = fold(number, (recorded.event for recorded in history))
-            changes.append((Record(number), folded))
+            changed.append((Record(number), folded))
             happened += history
-        service_queue.write(db, changes, happened, tell=False)
+        service_queue.follow(db, changed, happened, tell=False)
 
 
 def _fill_others(
@@ -458,17 +428,11 @@ class Batch:
     def write(self, db: Db) -> None:
         """Write what was folded through the same statements as live operations."""
         changes = self._changes
-        changes.lanes.intern(_lanes(record for change in changes.records for record in change))
-        write_projections(db, changes)
+        changes.lanes.intern(each for change in changes.records for each in change if each.exists)
+        inline.write(db, changes)
         user_blocks.write(db, self.user_blocks)
         self.user_blocks.clear()
         changes.clear()
-
-
-def _lanes(records: Iterable[Record]) -> Iterator[Lane]:
-    for record in records:
-        if record.exists:
-            yield Lane(record.tag, record.required_programs)
 
 
 def _differences(
@@ -477,6 +441,7 @@ def _differences(
     key: tuple[str, ...],
     schemas: tuple[str, str],
     limit: int,
+    zero: str | None = None,
 ) -> list[Difference]:
     live, shadow = schemas
     rows = connection.execute(
@@ -484,7 +449,7 @@ def _differences(
             key=SQL(", ").join(map(Identifier, key)),
             live=Identifier(live, table),
             shadow=Identifier(shadow, table),
-            counted=SQL("n_records <> 0" if table in _COUNTED else "true"),
+            counted=SQL("true" if zero is None else "{} <> 0").format(Identifier(zero or "")),
         ),
         {"limit": limit},
     ).fetchall()

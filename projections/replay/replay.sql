@@ -55,25 +55,6 @@ SELECT notification_id, originator_id
 -- name: services
 SELECT id FROM records WHERE kind = 'service' AND id > %(after)s ORDER BY id LIMIT %(limit)s;
 
--- name: add_up_status_counts
-INSERT INTO status_counts (lane_id, status, n_records)
-SELECT lane_id, status, sum(n_records) FROM status_count_parts GROUP BY lane_id, status;
-
--- name: add_up_rescue_counts
-INSERT INTO rescue_counts (kind, n_results, compute_ms, core_ms)
-SELECT kind, sum(n_results), sum(compute_ms), sum(core_ms) FROM rescue_count_parts GROUP BY kind;
-
--- name: add_up_operations
--- What an operation is, its first event says, as in `operations.parts_of`.
-INSERT INTO operations (id, action, actor, reason, started_at, undoes, n_changes)
-SELECT DISTINCT ON (id) id, action, actor, reason, started_at, undoes,
-       sum(n_changes) OVER (PARTITION BY id)
-  FROM operation_parts
- ORDER BY id, started_at, number DESC, version DESC;
-
--- name: add_up_user_blocks
-INSERT INTO user_blocks (actor, block) SELECT DISTINCT actor, block FROM user_block_parts;
-
 -- name: differences
 -- Rows that stand in only one of two tables, or differ between them.
 SELECT {key}, to_jsonb(live), to_jsonb(replayed)

@@ -20,12 +20,11 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 from recordledger.domain.errors import SchemaMismatch
 
 from ..store.statements import shipped, statements
-from .filling import PARTS
+from ..tables.inline import PARTS
 
 _SQL: Final = statements("replay.shadow")
 
 _VIEWS: Final = ("ledger_events", "payloads", "lanes")
-_OPERATION_PARTS: Final = SQL(", number bigint, version integer")
 # The first of two keys of an advisory lock; the second is the hash of a shadow's name. Whoever
 # works on a shadow holds it: a shadow that nobody holds was left behind.
 _SHADOW_LOCK: Final = 730_195_601
@@ -67,10 +66,13 @@ class Shadow:
             made, twin = Identifier(name, table), Identifier(live, table)
             connection.execute(statement.format(kind, made, twin, options.get(table, SQL(""))))
         for table, parts in PARTS.items():
-            more = _OPERATION_PARTS if table == "operations" else SQL("")
+            columns = [SQL("LIKE {}").format(Identifier(live, table))] + [
+                SQL("{} {}").format(Identifier(column), SQL(shipped(kind)))
+                for column, kind in parts.columns.items()
+            ]
             connection.execute(
-                SQL("CREATE UNLOGGED TABLE {} (LIKE {}{})").format(
-                    Identifier(name, parts), Identifier(live, table), more
+                SQL("CREATE UNLOGGED TABLE {} ({})").format(
+                    Identifier(name, parts.name), SQL(", ").join(columns)
                 )
             )
         for view in _VIEWS:
@@ -153,7 +155,7 @@ class Shadow:
         for view in _VIEWS:
             connection.execute(SQL("DROP VIEW {}").format(Identifier(self.name, view)))
         for parts in PARTS.values():
-            connection.execute(SQL("DROP TABLE {}").format(Identifier(self.name, parts)))
+            connection.execute(SQL("DROP TABLE {}").format(Identifier(self.name, parts.name)))
         connection.execute(
             SQL("CREATE TABLE {} AS SELECT * FROM {}").format(
                 Identifier(self.name, "lanes"), Identifier(self.live, "lanes")

@@ -7,7 +7,7 @@ happens in read-only snapshots, in which nothing but temporary tables can be wri
 from __future__ import annotations
 
 import zlib
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import groupby
@@ -18,15 +18,17 @@ from psycopg.errors import DataError, IntegrityError
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 from psycopg.types.json import Jsonb
 
+from recordledger.domain.aggregates import AGGREGATES
 from recordledger.domain.errors import ImpossibleHistory, UnknownEvent, UnreadableEvent
 from recordledger.domain.records.events import Event
 from recordledger.domain.streams import ID_MAX, Stream, stream_number, stream_uuid
 
 from ..ledger import Ledger
 from ..log.mapper import Recorded
-from ..replay.replay import PROJECTIONS, Batch, Difference
+from ..replay.replay import Batch, Difference
 from ..store.database import Db, connect, cursor_of
 from ..store.statements import shipped, statements
+from ..tables.inline import INLINE, PROJECTIONS
 from ..tables.lanes import LaneRegistry
 
 _SQL: Final = statements("self_audit.self_audit")
@@ -58,40 +60,16 @@ class Owned(NamedTuple):
     has_stream: bool = False
 
 
-_OF_ALL: Final = (
-    Owned("payload_references", "number", has_stream=True),
-    Owned("origins", "number", has_stream=True),
-)
-# What a service counts of its children, and whether it is waited for, others' histories say.
-COUNTED_BY_SERVICES: Final = ("n_open", "n_troubled", "wanted")
-_OF_SERVICES: Final = (
-    "record_id", "status", "rank", "by_children", "n_children", "n_awaited", "any_child",
-    "takes_errors", "wake_at", "progress", "code_version",
-)  # fmt: skip
+def _owned(stream: Stream) -> Iterator[Owned]:
+    """Give the tables with rows of a kind of aggregates, first its own, then those of all kinds."""
+    for of in (stream, None):
+        for table in INLINE:
+            if table.owner is not None and table.owner.stream is of:
+                yield Owned(table.name, table.owner.column, table.owner.columns, of is None)
+
 
 OWNED: Final[Mapping[Stream, tuple[Owned, ...]]] = {
-    Stream.record: (
-        Owned("records", "id"),
-        *_OF_ALL,
-        Owned("dependencies", "parent_id"),
-        Owned("services", "record_id", _OF_SERVICES),
-        Owned("service_children", "service_id"),
-        Owned("comments", "record_id"),
-        Owned("operation_changes", "record_id"),
-    ),
-    Stream.manager: (Owned("managers", "id"), *_OF_ALL),
-    Stream.token: (Owned("tokens", "id"), *_OF_ALL),
-    Stream.job: (Owned("jobs", "id"), *_OF_ALL),
-    Stream.dataset: (
-        Owned("datasets", "id"),
-        *_OF_ALL,
-        Owned("dataset_entries", "dataset_id"),
-        Owned("dataset_specifications", "dataset_id"),
-        Owned("dataset_records", "dataset_id"),
-        Owned("dataset_versions", "dataset_id"),
-    ),
-    Stream.divergence: (Owned("divergences", "id"), *_OF_ALL),
-    Stream.webhook: (Owned("webhooks", "id"), *_OF_ALL),
+    stream: tuple(_owned(stream)) for stream in AGGREGATES
 }
 """The tables by what their rows belong to; what is in none of them is counted over all."""
 

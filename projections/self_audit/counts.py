@@ -20,12 +20,14 @@ from ..ledger import Ledger
 from ..replay.replay import Difference
 from ..store.database import Db
 from ..store.statements import statements
+from ..tables.inline import INLINE
 from ..tables.late_results import sums_of
-from ..tables.service_queue import OPEN, TROUBLED
-from .aggregates import COUNTED_BY_SERVICES, DIFFERENCES_MAX, Expected, head_of
+from ..tables.table import CountedFrom, Table
+from .aggregates import DIFFERENCES_MAX, Expected, head_of
 from .user_blocks import BlockAudit
 
 _SQL: Final = statements("self_audit.self_audit")
+_OPERATIONS: Final = statements("tables.operations")
 _TOPICS: Final = [LateResult.topic, ResultAdopted.topic]
 # So many positions of the log are searched for late results in one snapshot.
 _SEARCHED_AT_ONCE: Final = 200_000
@@ -35,16 +37,12 @@ _TOLD: Final = ("action", "actor", "reason", "started_at", "undoes")
 Wrong = Mapping[Stream, Iterable[int]]
 """Aggregates whose rows are known to be wrong, and whose right rows are in the shadow."""
 
+_COUNTED: Final = [(table, table.counted) for table in INLINE if table.counted is not None]
 COUNTED: Final[Mapping[str, tuple[str, ...]]] = {
-    "claim_queue": ("records",),
-    "status_counts": ("records",),
-    "services": ("services", "service_children", "records"),
-    "dataset_counts": ("dataset_records", "records"),
-    "operations": ("operation_changes",),
-    "rescue_counts": (),
-    "user_blocks": (),
+    table.name: counted.sources for table, counted in _COUNTED
 }
 """The tables that are compared here, and those that they follow from."""
+_SOURCES: Final = {source for sources in COUNTED.values() for source in sources}
 
 
 @dataclass(slots=True)
@@ -102,43 +100,42 @@ class Counted:
             wrong: what is corrected by the shadow.
             key: only this row, where that spares looking at all.
         """
+        [(found, counted)] = [each for each in _COUNTED if each[0].name == table]
+        if counted.expected is not None:
+            return self._recount(db, found, counted, counted.expected, wrong, key)
         checks: Mapping[str, Callable[[Db, Wrong, tuple[str, ...] | None], list[Difference]]] = {
-            "claim_queue": self._claim_queue,
-            "status_counts": self._status_counts,
-            "services": self._services,
-            "dataset_counts": self._dataset_counts,
             "operations": self._compare_operations,
             "rescue_counts": self._rescue_counts,
             "user_blocks": self._user_blocks,
         }
         return checks[table](db, wrong, key)
 
-    def _claim_queue(self, db: Db, wrong: Wrong, key: tuple[str, ...] | None) -> list[Difference]:
-        said = self._expected("claim_queue", wrong, _one("id", key and key[2]))
-        mine = _one("record_id", key and key[2])
-        return self._shadow.differences(
-            db, "claim_queue", said, {}, mine=mine, look_first=key is None
-        )
-
-    def _status_counts(self, db: Db, wrong: Wrong, key: tuple[str, ...] | None) -> list[Difference]:
-        said = self._expected("status_counts", wrong)
-        return self._shadow.differences(db, "status_counts", said, {}, mine=SQL("n_records <> 0"))
-
-    def _services(self, db: Db, wrong: Wrong, key: tuple[str, ...] | None) -> list[Difference]:
+    def _recount(
+        self,
+        db: Db,
+        table: Table,
+        counted: CountedFrom,
+        expected: LiteralString,
+        wrong: Wrong,
+        key: tuple[str, ...] | None,
+    ) -> list[Difference]:
+        """Compare a table with what a statement counts."""
+        only: Composable = _ALL
+        mine: Composable = _ALL
+        if table.zero is not None:
+            mine = SQL("{} <> 0").format(Identifier(table.zero))
+        elif key is not None and counted.record is not None:
+            number = key[table.key.index(counted.record)]
+            only, mine = _one(counted.only, number), _one(counted.record, number)
         return self._shadow.differences(
             db,
-            "services",
-            self._expected("services", wrong, _one("s.record_id", key and key[0])),
-            {"open": OPEN, "troubled": TROUBLED},
-            columns=("record_id", *COUNTED_BY_SERVICES),
-            mine=_one("record_id", key and key[0]),
+            table.name,
+            self._expected(expected, wrong, only),
+            counted.parameters,
+            columns=(*table.key, *counted.columns) if counted.columns else (),
+            mine=mine,
+            look_first=key is None,
         )
-
-    def _dataset_counts(
-        self, db: Db, wrong: Wrong, key: tuple[str, ...] | None
-    ) -> list[Difference]:
-        said = self._expected("dataset_counts", wrong)
-        return self._shadow.differences(db, "dataset_counts", said, {}, mine=SQL("n_records <> 0"))
 
     def _rescue_counts(self, db: Db, wrong: Wrong, key: tuple[str, ...] | None) -> list[Difference]:
         kinds = sorted(self._rescues.sums)
@@ -162,7 +159,7 @@ class Counted:
         found = self._shadow.differences(
             db,
             "operations",
-            self._expected("operations", wrong, _one("c.operation_id", only)),
+            self._expected(_OPERATIONS["expected"], wrong, _one("c.operation_id", only)),
             {},
             columns=("id", "n_changes"),
             mine=_one("id", only),
@@ -215,23 +212,14 @@ class Counted:
                 column.append(value)
         return told
 
-    def _expected(self, table: str, wrong: Wrong, only: Composable = _ALL) -> Composable:
-        names = {name for tables in COUNTED.values() for name in tables}
-        return SQL(_SQL[_STATEMENTS[table]]).format(
-            only=only, **{name: self._shadow.corrected(name, wrong) for name in names}
-        )
+    def _expected(
+        self, statement: LiteralString, wrong: Wrong, only: Composable = _ALL
+    ) -> Composable:
+        sources = {name: self._shadow.corrected(name, wrong) for name in _SOURCES}
+        return SQL(statement).format(only=only, **sources)
 
 
-_STATEMENTS: Final[Mapping[str, LiteralString]] = {
-    "claim_queue": "expect_claim_queue",
-    "status_counts": "expect_status_counts",
-    "services": "expect_services",
-    "dataset_counts": "expect_dataset_counts",
-    "operations": "expect_operations",
-}
-
-
-def _one(column: LiteralString, value: object | None) -> Composable:
+def _one(column: str, value: object | None) -> Composable:
     """Return the condition that a column has this value; none for None."""
     if value is None:
         return _ALL

@@ -28,13 +28,18 @@ from ..replay.replay import Difference
 from ..store.database import Db, as_ledger_errors
 from ..store.statements import statements
 from ..tables import divergences
+from ..tables.inline import INLINE
 from .aggregates import OWNED, Expected, head_of, owner_of
 from .counts import COUNTED, Counted
 from .self_audit import hold_divergences, is_counted
 
 _SQL: Final = statements("self_audit.self_audit")
-# Whose row may be counted over many and still belongs to one record, which is held.
-_OF_RECORDS: Final = {"claim_queue": 2, "services": 0}
+# Whose row is counted over many and still belongs to one record, which is held: where in the key.
+_OF_RECORDS: Final = {
+    table.name: table.key.index(table.counted.record)
+    for table in INLINE
+    if table.counted is not None and table.counted.record is not None
+}
 
 
 class _NobodyKnows(Exception):

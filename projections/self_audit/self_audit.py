@@ -31,8 +31,8 @@ from ..replay.replay import Difference
 from ..store.database import Db, as_ledger_errors
 from ..store.statements import statements
 from ..tables import divergences
+from ..tables.service_queue import COUNTED_OF_CHILDREN
 from .aggregates import (
-    COUNTED_BY_SERVICES,
     DIFFERENCES_MAX,
     OWNED,
     Expected,
@@ -460,7 +460,7 @@ def hold_divergences(db: Db) -> None:
 def is_counted(divergence: Divergence) -> bool:
     """Return whether a divergence is one of what is counted over many aggregates."""
     if divergence.table == "services":
-        return bool(divergence.columns) and {*COUNTED_BY_SERVICES, "due"} >= {*divergence.columns}
+        return bool(divergence.columns) and {*COUNTED_OF_CHILDREN, "due"} >= {*divergence.columns}
     return divergence.table in COUNTED
 
 

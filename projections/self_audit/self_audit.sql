@@ -85,46 +85,6 @@ SELECT (SELECT (count(*), bit_xor(hash_record_extended(t, 0)))
           FROM (SELECT {columns} FROM {live} WHERE {mine}) AS t)
      = (SELECT (count(*), bit_xor(hash_record_extended(t, 0))) FROM ({said}) AS t);
 
--- name: expect_claim_queue
--- What may be claimed: `Record.claimable`, in SQL.
-SELECT lane_id, (-priority)::smallint AS rank, id AS record_id
-  FROM {records} AS r
- WHERE status = 'waiting' AND kind = 'task' AND not_before IS NULL AND {only};
-
--- name: expect_status_counts
-SELECT lane_id, status, count(*) AS n_records FROM {records} AS r GROUP BY lane_id, status;
-
--- name: expect_services
--- What services count of the children that they wait for, and whether another waits for them.
-SELECT s.record_id,
-       coalesce(found.n_open, 0)::integer AS n_open,
-       coalesce(found.n_troubled, 0)::integer AS n_troubled,
-       EXISTS (SELECT FROM {service_children} AS c
-                WHERE c.child_id = s.record_id AND c.awaited) AS wanted
-  FROM {services} AS s
-  LEFT JOIN (
-       SELECT c.service_id,
-              count(*) FILTER (WHERE r.id IS NULL OR r.status = ANY(%(open)s::text[])) AS n_open,
-              count(*) FILTER (WHERE r.status = ANY(%(troubled)s::text[])) AS n_troubled
-         FROM {service_children} AS c
-         LEFT JOIN {records} AS r ON r.id = c.child_id
-        WHERE c.awaited
-        GROUP BY c.service_id) AS found ON found.service_id = s.record_id
- WHERE {only};
-
--- name: expect_dataset_counts
-SELECT d.dataset_id, d.specification, r.status, count(*) AS n_records
-  FROM {dataset_records} AS d
-  JOIN {records} AS r ON r.id = d.record_id
- WHERE d.removed_in IS NULL
- GROUP BY d.dataset_id, d.specification, r.status;
-
--- name: expect_operations
-SELECT c.operation_id AS id, count(*) AS n_changes
-  FROM {operation_changes} AS c
- WHERE {only}
- GROUP BY c.operation_id;
-
 -- name: expect_operations_told
 -- What was proved of operations, one by one.
 SELECT * FROM unnest(%(ids)s::uuid[], %(actions)s::text[], %(actors)s::text[], %(reasons)s::text[],

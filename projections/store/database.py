@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, Final, cast
 
 import psycopg
 import psycopg.errors
 from eventsourcing.postgres import PostgresDatastore
 from psycopg import Connection, Cursor
+from psycopg.adapt import PyFormat
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow, dict_row, tuple_row
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL, Composed, Identifier, Placeholder
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
 from recordledger.domain.errors import StorageFull, StoreUnavailable
+
+from .statements import shipped
 
 DEFAULT_SCHEMA: Final = "recordledger"
 
@@ -67,6 +71,35 @@ def connect(url: str, schema: str = DEFAULT_SCHEMA) -> Connection[TupleRow]:
 def cursor_of(connection: Connection[Any]) -> Db:
     """Return a cursor of the kind that all statements run on."""
     return connection.cursor(row_factory=tuple_row, binary=True)
+
+
+def insert_rows(
+    db: Db, table: str, columns: Mapping[str, str], rows: Collection[Sequence[Any]]
+) -> None:
+    """Add rows to a table that has none of them, with one array a column: for a few at a time.
+
+    Args:
+        db: in a transaction.
+        table: its name, looked up in the search path.
+        columns: those that are given, in the order of the rows, with their types.
+        rows: what is added.
+    """
+    if rows:
+        arrays = map(list[Any], zip(*rows, strict=True))
+        parameters = dict(zip(columns, arrays, strict=True))
+        db.execute(_insert(table, tuple(columns.items())), parameters, prepare=True)
+
+
+@cache
+def _insert(table: str, columns: tuple[tuple[str, str], ...]) -> Composed:
+    names = SQL(", ").join(Identifier(name) for name, _ in columns)
+    arrays = SQL(", ").join(
+        SQL("{}::{}[]").format(Placeholder(name, PyFormat.BINARY), SQL(shipped(kind)))
+        for name, kind in columns
+    )
+    return SQL("INSERT INTO {} ({}) SELECT * FROM unnest({}) AS new").format(
+        Identifier(table), names, arrays
+    )
 
 
 def copy_rows(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, TypeVar
 
 from recordledger.domain.aggregates import AGGREGATES, STREAM_OF, State
@@ -22,6 +22,8 @@ class Changes:
     Attributes:
         lanes: the routing keys; those of the changed records must be interned when it is written.
         happened: all the events, in their order.
+        event_types: the types of these events.
+        has_actions: whether any of them belongs to an operation on records.
         destroys: whether payloads that nobody names any more are destroyed; a replay destroys none.
     """
 
@@ -30,6 +32,8 @@ class Changes:
         self.lanes = lanes
         self.destroys = destroys
         self.happened: list[Recorded] = []
+        self.event_types: set[type[Event]] = set()
+        self.has_actions = False
         self._changed: dict[Stream, dict[int, tuple[Any, Any]]] = {}
 
     def __len__(self) -> int:
@@ -54,12 +58,25 @@ class Changes:
         changed = self._changed.setdefault(STREAM_OF[type(after)], {})
         known = changed.get(after.id)
         changed[after.id] = (before if known is None else known[0], after)
-        self.happened += happened
+        for recorded in happened:
+            self.happened.append(recorded)
+            self.event_types.add(type(recorded.event))
+            self.has_actions = self.has_actions or recorded.event.action is not None
 
     @property
     def records(self) -> Sequence[tuple[Record, Record]]:
         """Each changed record, before and after."""
         return list(self._changed.get(Stream.record, {}).values())
+
+    @property
+    def streams(self) -> Collection[Stream]:
+        """The kinds of the aggregates that change."""
+        return self._changed
+
+    @property
+    def erased(self) -> set[int]:
+        """The records that do not exist now, though they may have before."""
+        return {after.id for _, after in self.records if not after.exists}
 
     def after(self, state_type: type[S]) -> list[S]:
         """Return the changed aggregates of one kind as they are now."""
@@ -68,4 +85,6 @@ class Changes:
     def clear(self) -> None:
         """Begin again with nothing."""
         self.happened = []
+        self.event_types = set()
+        self.has_actions = False
         self._changed = {}

@@ -2,48 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Iterator, Sequence
+from typing import Final
 
+from recordledger.domain.records.events import Event
 from recordledger.domain.records.record import Record
+from recordledger.domain.records.status import TRANSITIONS, Status, Target
 
-from ..store.database import Db
+from ..store.database import Db, insert_rows
 from ..store.statements import statements
+from .changes import Changes
 from .lanes import LaneRegistry
 from .records import lock_claimable
+from .table import CountedFrom, Table
 
 _SQL = statements("tables.claim_queue")
 _BEFORE_ALL: Final = (0, -32768, 0)
+# What happens to those that wait, and what may make others wait.
+_MOVING: Final[frozenset[type[Event]]] = frozenset(
+    event_type
+    for (source, event_type), target in TRANSITIONS.items()
+    if Status.waiting in (source, target) or target in (Target.prior, Target.stated)
+)
 # Who finds the first window taken by others reads larger ones, up to this.
 _WINDOW_MAX: Final = 320
 
 
-def place_of(record: Record, lane_id_of: Callable[[Record], int]) -> tuple[int, int, int] | None:
+def place_of(record: Record, lanes: LaneRegistry) -> tuple[int, int, int] | None:
     """Return where a record stands in the queue, as (lane, rank, id); None if it does not."""
     if not record.claimable:
         return None
-    return lane_id_of(record), -record.priority, record.id
+    return lanes.id_of(record), -record.priority, record.id
 
 
-def write(
-    db: Db, changes: Sequence[tuple[Record, Record]], lane_id_of: Callable[[Record], int]
-) -> None:
+def write(db: Db, changes: Changes) -> None:
     """Take out what cannot be claimed any more, and put in what can, at its old place."""
     moves = [
-        (place_of(before, lane_id_of), place_of(after, lane_id_of)) for before, after in changes
+        (place_of(before, changes.lanes), place_of(after, changes.lanes))
+        for before, after in changes.records
     ]
-    for statement, places in (
-        ("delete", [old for old, new in moves if old is not None and old != new]),
-        ("insert", [new for old, new in moves if new is not None and old != new]),
-    ):
-        if places:
-            lane_ids, ranks, record_ids = map(list[int], zip(*places, strict=True))
-            parameters: dict[str, Any] = {
-                "lane_ids": lane_ids,
-                "ranks": ranks,
-                "record_ids": record_ids,
-            }
-            db.execute(_SQL[statement], parameters, prepare=True)
+    gone = [old for old, new in moves if old is not None and old != new]
+    come = [new for old, new in moves if new is not None and old != new]
+    if gone:
+        lane_ids, ranks, record_ids = map(list[int], zip(*gone, strict=True))
+        parameters = {"lane_ids": lane_ids, "ranks": ranks, "record_ids": record_ids}
+        db.execute(_SQL["delete"], parameters, prepare=True)
+    insert_rows(db, TABLE.name, TABLE.columns, come)
+
+
+def rows(db: Db, changes: Changes) -> list[tuple[int, int, int]]:
+    """Return the places of the changed records that have one."""
+    places = (place_of(after, changes.lanes) for _, after in changes.records)
+    return [place for place in places if place is not None]
+
+
+TABLE: Final = Table(
+    name="claim_queue",
+    key=("lane_id", "rank", "record_id"),
+    counted=CountedFrom(
+        sources=("records",), expected=_SQL["expected"], record="record_id", only="r.id"
+    ),
+    events=_MOVING,
+    write=write,
+    columns={"lane_id": "integer", "rank": "smallint", "record_id": "bigint"},
+    rows=rows,
+    key_last=True,
+)
 
 
 def take(

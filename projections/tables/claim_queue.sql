@@ -1,7 +1,3 @@
--- name: insert
-INSERT INTO claim_queue (lane_id, rank, record_id)
-SELECT * FROM unnest(%(lane_ids)b::integer[], %(ranks)b::smallint[], %(record_ids)b::bigint[]);
-
 -- name: delete
 DELETE FROM claim_queue q
  USING unnest(%(lane_ids)b::integer[], %(ranks)b::smallint[], %(record_ids)b::bigint[])
@@ -47,3 +43,9 @@ SELECT winner.turn, next.rank, next.record_id, winner.lane_id
         LIMIT %(limit)b::bigint - winner.place + 1) AS next
  ORDER BY winner.turn, next.rank, next.record_id
  LIMIT %(limit)b::bigint;
+
+-- name: expected
+-- What may be claimed: `Record.claimable`, in SQL.
+SELECT lane_id, (-priority)::smallint AS rank, id AS record_id
+  FROM {records} AS r
+ WHERE status = 'waiting' AND kind = 'task' AND not_before IS NULL AND {only};

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Final, NamedTuple
 
-from recordledger.domain.records.events import Commented, Payload
-from recordledger.domain.records.record import Record
+from recordledger.domain.records.events import Commented, Erased
 from recordledger.domain.streams import Stream
 
-from ..log.mapper import Recorded
-from ..store.database import Db
+from ..store.database import Db, insert_rows
 from ..store.statements import statements
-from .payloads import said
+from . import payloads
+from .changes import Changes
+from .table import Owner, Table
 
 _SQL = statements("tables.comments")
 
@@ -28,47 +27,55 @@ class Comment(NamedTuple):
     text: str
 
 
-def texts(happened: Iterable[Recorded]) -> list[Payload | str]:
-    """Return the texts of the comments that were made."""
-    return [each.event.text for each in happened if type(each.event) is Commented]
-
-
-def made(
-    changes: Sequence[tuple[Record, Record]],
-    happened: Iterable[Recorded],
-    texts: Mapping[bytes, str],
-) -> list[Comment]:
+def made(db: Db, changes: Changes) -> list[Comment]:
     """Return the comments that were made, but for those on records that are erased."""
-    erased = {after.id for _, after in changes if not after.exists}
+    erased = changes.erased
+    found = [
+        (each, each.event)
+        for each in changes.happened
+        if isinstance(each.event, Commented)
+        and each.stream is Stream.record
+        and each.number not in erased
+    ]
+    texts = payloads.texts(db, (event.text for _, event in found))
     return [
         Comment(
             each.number,
             each.version,
-            each.event.timestamp,
-            each.event.actor,
+            event.timestamp,
+            event.actor,
             # Only in a damaged database is a text not there whose record is.
-            said(each.event.text, texts) or "",
+            payloads.said(event.text, texts) or "",
         )
-        for each in happened
-        if type(each.event) is Commented
-        and each.stream is Stream.record
-        and each.number not in erased
+        for each, event in found
     ]
 
 
-def write(
-    db: Db,
-    changes: Sequence[tuple[Record, Record]],
-    happened: Iterable[Recorded],
-    texts: Mapping[bytes, str],
-) -> None:
+def write(db: Db, changes: Changes) -> None:
     """Add the comments that were made, and drop those on erased records."""
-    if rows := made(changes, happened, texts):
-        names = ("record_ids", "versions", "times", "authors", "texts")
-        columns = map(list[Any], zip(*rows, strict=True))
-        db.execute(_SQL["insert"], dict(zip(names, columns, strict=True)), prepare=True)
-    if gone := [after.id for before, after in changes if before.exists and not after.exists]:
+    insert_rows(db, TABLE.name, TABLE.columns, made(db, changes))
+    if gone := [
+        after.id for before, after in changes.records if before.exists and not after.exists
+    ]:
         db.execute(_SQL["forget"], {"ids": gone})
+
+
+TABLE: Final = Table(
+    name="comments",
+    key=("record_id", "version"),
+    owner=Owner("record_id", Stream.record),
+    events=frozenset({Commented, Erased}),
+    write=write,
+    columns={
+        "record_id": "bigint",
+        "version": "integer",
+        "commented_at": "timestamptz",
+        "author": "text",
+        "text": "text",
+    },
+    rows=made,
+    key_last=True,
+)
 
 
 def page(db: Db, record_id: int, after: int, limit: int) -> list[Comment]:

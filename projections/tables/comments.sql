@@ -1,8 +1,3 @@
--- name: insert
-INSERT INTO comments (record_id, version, commented_at, author, text)
-SELECT * FROM unnest(%(record_ids)b::bigint[], %(versions)b::integer[],
-                     %(times)b::timestamptz[], %(authors)b::text[], %(texts)b::text[]);
-
 -- name: forget
 DELETE FROM comments WHERE record_id = ANY(%(ids)b::bigint[]);
 

@@ -13,7 +13,7 @@ import msgpack
 from recordledger.domain import dataset as d
 from recordledger.domain.dataset import Dataset, DatasetSpecification
 from recordledger.domain.errors import DatasetNotFound, VersionNotFound
-from recordledger.domain.records.events import Kind, Payload, Priority
+from recordledger.domain.records.events import Imported, Kind, Payload, Priority
 from recordledger.domain.records.record import Record
 from recordledger.domain.records.retries import Retry
 from recordledger.domain.records.status import Status
@@ -24,6 +24,8 @@ from ..log.mapper import Recorded
 from ..store.database import Db
 from ..store.statements import statements
 from . import payloads
+from .changes import Changes
+from .table import MOVES, CountedFrom, Owner, Table
 
 _SQL = statements("tables.datasets")
 
@@ -94,23 +96,18 @@ class LockedVersion(NamedTuple):
 # Writing ---------------------------------------------------------------------------------------
 
 
-def write(
-    db: Db,
-    changes: Sequence[tuple[Record, Record]],
-    changed: Iterable[Dataset],
-    happened: Iterable[Recorded],
-) -> None:
+def write(db: Db, changes: Changes) -> None:
     """Bring the tables from what was to what is, after those of the records.
 
     First the records that have changed are counted anew where they are linked already; then the
     events of datasets are applied, which count what the records are now.
     """
     counts: Counter[tuple[int, int, str]] = Counter()
-    _count_changes(db, changes, counts)
-    for recorded in happened:
+    _count_changes(db, changes.records, counts)
+    for recorded in changes.happened:
         if recorded.stream is Stream.dataset:
             _apply(db, recorded, counts)
-    for dataset in changed:
+    for dataset in changes.after(Dataset):
         db.execute(_SQL["write"], {name: getattr(dataset, name) for name in _COLUMNS})
     keys = [key for key, delta in counts.items() if delta]
     if keys:
@@ -228,6 +225,46 @@ def _row_of(specification: DatasetSpecification) -> dict[str, Any]:
         "retry_delay_s": retry.delay_s,
         "retry_on": list(retry.on),
     }
+
+
+# The tables of what a dataset says of itself are written with its own.
+TABLES: Final = (
+    Table(
+        name="datasets",
+        key=("id",),
+        owner=Owner("id", Stream.dataset),
+        events=MOVES | {*d.DATASET_EVENTS, Imported},
+        write=write,
+    ),
+    Table(
+        name="dataset_entries",
+        key=("dataset_id", "number", "added_in"),
+        owner=Owner("dataset_id", Stream.dataset),
+    ),
+    Table(
+        name="dataset_specifications",
+        key=("dataset_id", "number"),
+        owner=Owner("dataset_id", Stream.dataset),
+    ),
+    Table(
+        name="dataset_records",
+        key=("dataset_id", "specification", "entry", "added_in"),
+        owner=Owner("dataset_id", Stream.dataset),
+    ),
+    Table(
+        name="dataset_counts",
+        key=("dataset_id", "specification", "status"),
+        counted=CountedFrom(
+            sources=("dataset_records", "records"), expected=_SQL["expected_counts"]
+        ),
+        zero="n_records",
+    ),
+    Table(
+        name="dataset_versions",
+        key=("dataset_id", "number"),
+        owner=Owner("dataset_id", Stream.dataset),
+    ),
+)
 
 
 # Locking ---------------------------------------------------------------------------------------

@@ -273,3 +273,10 @@ SELECT d.record_id, e.originator_version, e.notification_id, e.topic, e.state
        OFFSET 0) AS e
  ORDER BY d.record_id, e.originator_version
  LIMIT %(limit)b::bigint;
+
+-- name: expected_counts
+SELECT d.dataset_id, d.specification, r.status, count(*) AS n_records
+  FROM {dataset_records} AS d
+  JOIN {records} AS r ON r.id = d.record_id
+ WHERE d.removed_in IS NULL
+ GROUP BY d.dataset_id, d.specification, r.status;

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from recordledger.domain.admin.divergence import (
@@ -15,9 +15,10 @@ from recordledger.domain.admin.divergence import (
 )
 from recordledger.domain.streams import Stream
 
-from ..log.mapper import Recorded
 from ..store.database import Db
 from ..store.statements import statements
+from .changes import Changes
+from .table import Owner, Table
 
 _SQL = statements("tables.divergences")
 
@@ -32,9 +33,9 @@ def next_id(db: Db) -> int:
     return int(row[0])
 
 
-def write(db: Db, happened: Iterable[Recorded]) -> None:
+def write(db: Db, changes: Changes) -> None:
     """Add the divergences that were found, and end those that are no more."""
-    for recorded in happened:
+    for recorded in changes.happened:
         if recorded.stream is not Stream.divergence:
             continue
         common: dict[str, Any] = {"id": recorded.number, "version": recorded.version}
@@ -58,6 +59,11 @@ def write(db: Db, happened: Iterable[Recorded]) -> None:
                 db.execute(_SQL["end"], common | ended)
             case _:
                 pass
+
+
+TABLE: Final = Table(
+    name="divergences", key=("id",), owner=Owner("id", Stream.divergence), write=write
+)
 
 
 def open_now(db: Db) -> list[Divergence]:

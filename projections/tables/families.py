@@ -6,14 +6,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, Literal
 
 from recordledger.domain.errors import CircularFamily
-from recordledger.domain.records.events import ServiceIterated
+from recordledger.domain.records.events import Erased, ServiceIterated
 from recordledger.domain.records.propagation import Family
-from recordledger.domain.records.record import Record
 from recordledger.domain.streams import Stream
 
-from ..log.mapper import Recorded
 from ..store.database import Db
 from ..store.statements import statements
+from .changes import Changes
+from .table import Owner, Table
 
 _SQL = statements("tables.families")
 _FAMILY_LOCK: Final = 7_301_956_005
@@ -95,15 +95,13 @@ def relatives(
     return [row[0] for row in db.execute(_SQL[f"page_of_{which}"], parameters)]
 
 
-def new_edges(
-    changes: Sequence[tuple[Record, Record]], happened: Iterable[Recorded]
-) -> list[tuple[int, int]]:
+def new_edges(db: Db, changes: Changes) -> list[tuple[int, int]]:
     """Return the relations that services made, as (parent, child), each once and in order."""
-    erased = {after.id for _, after in changes if not after.exists}
+    erased = changes.erased
     return sorted(
         {
             (recorded.number, child)
-            for recorded in happened
+            for recorded in changes.happened
             if type(recorded.event) is ServiceIterated and recorded.stream is Stream.record
             for child in recorded.event.children
             if recorded.number not in erased
@@ -111,10 +109,24 @@ def new_edges(
     )
 
 
-def write(db: Db, changes: Sequence[tuple[Record, Record]], happened: Iterable[Recorded]) -> None:
+def write(db: Db, changes: Changes) -> None:
     """Add the relations that services made, and drop those of erased records."""
-    if edges := new_edges(changes, happened):
+    if edges := new_edges(db, changes):
         parents, children = map(list[Any], zip(*edges, strict=True))
         db.execute(_SQL["insert"], {"parents": parents, "children": children}, prepare=True)
-    if gone := [after.id for before, after in changes if before.exists and not after.exists]:
+    if gone := [
+        after.id for before, after in changes.records if before.exists and not after.exists
+    ]:
         db.execute(_SQL["forget"], {"ids": gone})
+
+
+TABLE: Final = Table(
+    name="dependencies",
+    key=("parent_id", "child_id"),
+    owner=Owner("parent_id", Stream.record),
+    events=frozenset({ServiceIterated, Erased}),
+    write=write,
+    columns={"parent_id": "bigint", "child_id": "bigint"},
+    rows=new_edges,
+    key_last=True,
+)

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Final, Literal
 from uuid import UUID
 
 from recordledger.domain.admin.job import Job, JobState
 from recordledger.domain.errors import JobNotFound
-from recordledger.domain.streams import ID_MAX
+from recordledger.domain.streams import ID_MAX, Stream
 
 from ..store.database import Db
 from ..store.statements import statements
+from .changes import Changes
+from .table import Owner, Table
 
 _SQL = statements("tables.jobs")
+_COLUMNS: Final = (
+    "id", "version", "operation_id", "action", "state", "actor", "reason", "n_total", "n_done",
+    "n_updated", "n_relatives", "n_refused", "created_at", "modified_at",
+)  # fmt: skip
 
 
 def next_id(db: Db) -> int:
@@ -23,13 +29,13 @@ def next_id(db: Db) -> int:
     return int(row[0])
 
 
-def write(db: Db, job: Job) -> None:
-    """Bring the row of a job to what it is now."""
-    names = (
-        "id", "version", "operation_id", "action", "state", "actor", "reason", "n_total", "n_done",
-        "n_updated", "n_relatives", "n_refused", "created_at", "modified_at",
-    )  # fmt: skip
-    db.execute(_SQL["write"], {name: getattr(job, name) for name in names})
+def write(db: Db, changes: Changes) -> None:
+    """Bring the rows of jobs to what they are now."""
+    for job in changes.after(Job):
+        db.execute(_SQL["write"], {name: getattr(job, name) for name in _COLUMNS})
+
+
+TABLE: Final = Table(name="jobs", key=("id",), owner=Owner("id", Stream.job), write=write)
 
 
 def get(db: Db, job_id: int, how: Literal["get", "lock"] = "get") -> Job:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from threading import Lock
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from recordledger.domain.routing.breaker import programs_of
 from recordledger.domain.routing.lanes import Lane, lanes_by_tag
@@ -17,6 +17,20 @@ _SQL = statements("tables.lanes")
 _LANES_LOCK: Final = 7_301_956_003
 # How many different managers' lanes are remembered between claims.
 _MANAGERS_MAX: Final = 1024
+
+
+class Routed(Protocol):
+    """What is in a lane: a record, or the lane itself."""
+
+    @property
+    def tag(self) -> str:
+        """Its tag."""
+        ...
+
+    @property
+    def required_programs(self) -> tuple[str, ...]:
+        """The programs that it needs."""
+        ...
 
 
 # A manager's tags, its programs with their versions, and those of them that are suspended.
@@ -101,22 +115,22 @@ class LaneRegistry:
         """Return the lane with this id, which must have been learnt."""
         return self._by_id[lane_id]
 
-    def require(self, lanes: Iterable[Lane]) -> None:
-        """Return if each of these lanes has an id.
+    def require(self, routed: Iterable[Routed]) -> None:
+        """Return if the lane of each of these has an id.
 
         Raises:
             UnknownLanes: some have none; intern them outside of the transaction, and try again.
         """
-        if unknown := set(lanes) - self._ids.keys():
+        if unknown := set(map(_lane_of, routed)) - self._ids.keys():
             raise UnknownLanes(unknown)
 
-    def id_of(self, lane: Lane) -> int:
-        """Return the id of a lane, which must have been interned."""
-        return self._ids[lane]
+    def id_of(self, routed: Routed) -> int:
+        """Return the id of the lane that a record is in, which must have been interned."""
+        return self._ids[_lane_of(routed)]
 
-    def intern(self, lanes: Iterable[Lane]) -> None:
-        """See to it that each of these lanes has an id, in a transaction of its own."""
-        unknown = {lane for lane in lanes if lane not in self._ids}
+    def intern(self, routed: Iterable[Routed]) -> None:
+        """Give the lane of each of these an id, if it has none, in a transaction of its own."""
+        unknown = set(map(_lane_of, routed)) - self._ids.keys()
         if not unknown:
             return
         with self._datastore.reading() as db:
@@ -129,3 +143,7 @@ class LaneRegistry:
                 }
                 db.execute(_SQL["intern"], parameters)
                 self.refresh(db)
+
+
+def _lane_of(routed: Routed) -> Lane:
+    return Lane(routed.tag, routed.required_programs)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 from psycopg import Connection
 
 from recordledger.domain.records.events import Event, LateResult, Outcome, ResultAdopted
 
-from ..log.mapper import EventMapper, MsgpackTranscoder, Recorded
+from ..log.mapper import EventMapper, MsgpackTranscoder
 from ..store.database import Db
 from ..store.statements import statements
+from .changes import Changes
+from .table import CountedFrom, Parts, Table
 
 _SQL = statements("tables.late_results")
 _KINDS: Final[dict[type[Event], str]] = {LateResult: "late", ResultAdopted: "adopted"}
@@ -28,9 +30,9 @@ class Rescued(NamedTuple):
     core_s: float = 0.0
 
 
-def write(db: Db, happened: Sequence[Recorded]) -> None:
+def write(db: Db, changes: Changes) -> None:
     """Add what has happened."""
-    _add(db, (recorded.event for recorded in happened))
+    _add(db, (recorded.event for recorded in changes.happened))
 
 
 def hold(db: Db) -> None:
@@ -64,6 +66,28 @@ def sums_of(events: Iterable[Event]) -> dict[str, list[int]]:
             for place, n in enumerate((1, *_cost_ms(event.outcome))):
                 added[place] += n
     return sums
+
+
+def _sums(_: Db, changes: Changes) -> list[tuple[str | int, ...]]:
+    sums = sums_of(recorded.event for recorded in changes.happened)
+    return [(kind, *added) for kind, added in sums.items()]
+
+
+TABLE: Final = Table(
+    name="rescue_counts",
+    key=("kind",),
+    counted=CountedFrom(),
+    events=frozenset(_KINDS),
+    write=write,
+    columns={
+        "kind": "text",
+        "n_results": "bigint",
+        "compute_ms": "bigint",
+        "core_ms": "bigint",
+    },
+    rows=_sums,
+    parts=Parts("rescue_count_parts", _SQL["add_up"]),
+)
 
 
 def _add(db: Db | Connection[Any], events: Iterable[Event]) -> None:

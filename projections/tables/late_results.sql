@@ -15,3 +15,7 @@ SELECT kind, n_results, compute_ms, core_ms FROM rescue_counts;
 -- name: of_old_logs
 -- Read once, by the migration that adds the table.
 SELECT topic, state FROM ledger_events WHERE topic = ANY(%(topics)s);
+
+-- name: add_up
+INSERT INTO rescue_counts (kind, n_results, compute_ms, core_ms)
+SELECT kind, sum(n_results), sum(compute_ms), sum(core_ms) FROM rescue_count_parts GROUP BY kind;

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from psycopg.types.json import Jsonb
 
 from recordledger.domain.errors import ManagerNotActive, ManagerNotFound
 from recordledger.domain.routing.manager import Manager, ManagerState, Suspension
 from recordledger.domain.routing.matching import Seen
+from recordledger.domain.streams import Stream
 
 from ..store.database import Db
 from ..store.statements import statements
+from .changes import Changes
+from .table import Owner, Table
 
 _SQL = statements("tables.managers")
 
@@ -24,26 +27,32 @@ def next_id(db: Db) -> int:
     return int(_one(db, "next_id", {}))
 
 
-def write(db: Db, manager: Manager) -> None:
-    """Bring the row of a manager to what it is now."""
-    db.execute(
-        _SQL["write"],
-        {
-            "id": manager.id,
-            "version": manager.version,
-            "state": manager.state,
-            "name": manager.name,
-            "hostname": manager.hostname,
-            "tags": list(manager.tags),
-            "programs": Jsonb(manager.programs),
-            "lease_s": manager.lease_s,
-            "heartbeat_s": manager.heartbeat_s,
-            "owner": manager.owner,
-            "registered_at": manager.registered_at,
-            "modified_at": manager.modified_at,
-            "suspended": Jsonb({name: _plain(each) for name, each in manager.suspended.items()}),
-        },
-    )
+def write(db: Db, changes: Changes) -> None:
+    """Bring the rows of managers to what they are now."""
+    for manager in changes.after(Manager):
+        db.execute(
+            _SQL["write"],
+            {
+                "id": manager.id,
+                "version": manager.version,
+                "state": manager.state,
+                "name": manager.name,
+                "hostname": manager.hostname,
+                "tags": list(manager.tags),
+                "programs": Jsonb(manager.programs),
+                "lease_s": manager.lease_s,
+                "heartbeat_s": manager.heartbeat_s,
+                "owner": manager.owner,
+                "registered_at": manager.registered_at,
+                "modified_at": manager.modified_at,
+                "suspended": Jsonb(
+                    {name: _plain(each) for name, each in manager.suspended.items()}
+                ),
+            },
+        )
+
+
+TABLE: Final = Table(name="managers", key=("id",), owner=Owner("id", Stream.manager), write=write)
 
 
 def get(db: Db, manager_id: int, how: Literal["get", "lock"] = "get") -> Manager:

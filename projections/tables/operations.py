@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from recordledger.domain.errors import OperationNotFound
@@ -15,6 +15,8 @@ from recordledger.domain.streams import Stream
 from ..log.mapper import Recorded
 from ..store.database import Db
 from ..store.statements import statements
+from .changes import Changes
+from .table import CountedFrom, Owner, Parts, Table
 
 _SQL = statements("tables.operations")
 
@@ -43,30 +45,28 @@ class Part(NamedTuple):
     version: int
 
 
-def parts_of(happened: Iterable[Recorded]) -> tuple[list[Part], list[tuple[UUID, int, int]]]:
-    """Return the operations that these events belong to, by id, and what each of them changed.
-
-    A change is an operation, a record, and the version of it that the operation made.
-    """
-    managed = [
-        recorded
-        for recorded in happened
-        if recorded.event.action is not None and recorded.stream is Stream.record
-    ]
+def parts_of(changes: Changes) -> list[Part]:
+    """Return the operations that these events belong to, by id."""
+    managed = _managed(changes)
     counts = Counter(recorded.event.operation_id for recorded in managed)
     speakers: dict[UUID, Recorded] = {}
     for recorded in managed:
         other = speakers.setdefault(recorded.event.operation_id, recorded)
         if _speaks_before(recorded, other):
             speakers[recorded.event.operation_id] = recorded
-    parts = [
+    return [
         Part(_row(speakers[id_].event, counts[id_]), speakers[id_].number, speakers[id_].version)
         for id_ in sorted(counts)
     ]
-    changes = [
-        (recorded.event.operation_id, recorded.number, recorded.version) for recorded in managed
+
+
+def _managed(changes: Changes) -> list[Recorded]:
+    """Return the events of records that belong to operations."""
+    return [
+        recorded
+        for recorded in changes.happened
+        if recorded.event.action is not None and recorded.stream is Stream.record
     ]
-    return parts, changes
 
 
 def _speaks_before(one: Recorded, other: Recorded) -> bool:
@@ -88,17 +88,48 @@ def _row(event: Event, n_changes: int) -> OperationRow:
     )
 
 
-def write(db: Db, happened: Iterable[Recorded]) -> None:
-    """Add the operations that these events belong to, and what each of them changed."""
-    parts, changes = parts_of(happened)
-    if not parts:
-        return
-    rows = map(list[Any], zip(*(part.row for part in parts), strict=True))
-    names: Sequence[str] = ("ids", "actions", "actors", "reasons", "times", "undoes", "counts")
-    db.execute(_SQL["add"], dict(zip(names, rows, strict=True)), prepare=True)
-    rows = map(list[Any], zip(*changes, strict=True))
-    names = ("operation_ids", "record_ids", "versions")
-    db.execute(_SQL["add_changes"], dict(zip(names, rows, strict=True)), prepare=True)
+def write(db: Db, changes: Changes) -> None:
+    """Add the operations that these events belong to, and how much each of them changed."""
+    if parts := parts_of(changes):
+        rows = map(list[Any], zip(*(part.row for part in parts), strict=True))
+        names: Sequence[str] = ("ids", "actions", "actors", "reasons", "times", "undoes", "counts")
+        db.execute(_SQL["add"], dict(zip(names, rows, strict=True)), prepare=True)
+
+
+TABLES: Final = (
+    Table(
+        name="operations",
+        key=("id",),
+        counted=CountedFrom(sources=("operation_changes",), columns=("n_changes",)),
+        actions=True,
+        write=write,
+        columns={
+            "id": "uuid",
+            "action": "text",
+            "actor": "text",
+            "reason": "text",
+            "started_at": "timestamptz",
+            "undoes": "uuid",
+            "n_changes": "bigint",
+            "number": "bigint",
+            "version": "integer",
+        },
+        rows=lambda _, changes: [(*p.row, p.number, p.version) for p in parts_of(changes)],
+        parts=Parts("operation_parts", _SQL["add_up"], {"number": "bigint", "version": "integer"}),
+    ),
+    # A change is an operation, a record, and the version of it that the operation made.
+    Table(
+        name="operation_changes",
+        key=("operation_id", "record_id", "version"),
+        owner=Owner("record_id", Stream.record),
+        actions=True,
+        columns={"operation_id": "uuid", "record_id": "bigint", "version": "integer"},
+        rows=lambda _, changes: [
+            (each.event.operation_id, each.number, each.version) for each in _managed(changes)
+        ],
+        key_last=True,
+    ),
+)
 
 
 def get(db: Db, operation_id: UUID) -> OperationRow:

@@ -9,10 +9,6 @@ SELECT * FROM unnest(%(ids)b::uuid[], %(actions)b::text[], %(actors)b::text[], %
    SET n_changes = present.n_changes + excluded.n_changes,
        started_at = least(present.started_at, excluded.started_at);
 
--- name: add_changes
-INSERT INTO operation_changes (operation_id, record_id, version)
-SELECT * FROM unnest(%(operation_ids)b::uuid[], %(record_ids)b::bigint[], %(versions)b::integer[]);
-
 -- name: get
 SELECT id, action, actor, reason, started_at, undoes, n_changes FROM operations WHERE id = %(id)s;
 
@@ -65,3 +61,17 @@ SELECT c.record_id, c.version, e.notification_id, e.topic, e.state
 SELECT record_id, version FROM operation_changes
  WHERE operation_id = %(id)b::uuid AND record_id = ANY(%(record_ids)b::bigint[])
  ORDER BY record_id, version;
+
+-- name: expected
+SELECT c.operation_id AS id, count(*) AS n_changes
+  FROM {operation_changes} AS c
+ WHERE {only}
+ GROUP BY c.operation_id;
+
+-- name: add_up
+-- What an operation is, its first event says, as in `operations.parts_of`.
+INSERT INTO operations (id, action, actor, reason, started_at, undoes, n_changes)
+SELECT DISTINCT ON (id) id, action, actor, reason, started_at, undoes,
+       sum(n_changes) OVER (PARTITION BY id)
+  FROM operation_parts
+ ORDER BY id, started_at, number DESC, version DESC;

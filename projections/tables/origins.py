@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -10,9 +10,10 @@ from uuid import UUID
 from recordledger.domain.records.events import Imported
 from recordledger.domain.streams import Stream
 
-from ..log.mapper import Recorded
 from ..store.database import Db
 from ..store.statements import statements
+from .changes import Changes
+from .table import Owner, Table
 
 _SQL = statements("tables.origins")
 
@@ -29,19 +30,8 @@ class Origin(NamedTuple):
     imported_by: str
 
 
-COLUMNS: Final = {
-    "origin_ledger": "uuid",
-    "stream": "smallint",
-    "origin_id": "bigint",
-    "number": "bigint",
-    "archive_hash": "text",
-    "imported_at": "timestamptz",
-    "imported_by": "text",
-}
-
-
-def rows_of(happened: Iterable[Recorded]) -> list[tuple[Any, ...]]:
-    """Return the rows of what was imported, in the order of `COLUMNS`."""
+def rows(_: Db, changes: Changes) -> list[tuple[Any, ...]]:
+    """Return the rows of what was imported."""
     return [
         (
             recorded.event.origin_ledger,
@@ -52,17 +42,35 @@ def rows_of(happened: Iterable[Recorded]) -> list[tuple[Any, ...]]:
             recorded.event.timestamp,
             recorded.event.actor,
         )
-        for recorded in happened
+        for recorded in changes.happened
         if isinstance(recorded.event, Imported)
     ]
 
 
-def write(db: Db, happened: Iterable[Recorded]) -> None:
+def write(db: Db, changes: Changes) -> None:
     """Add what was imported."""
-    if rows := rows_of(happened):
-        names = ("ledgers", "streams", "origin_ids", "numbers", "hashes", "times", "actors")
-        columns = map(list[Any], zip(*rows, strict=True))
-        db.execute(_SQL["add"], dict(zip(names, columns, strict=True)), prepare=True)
+    names = ("ledgers", "streams", "origin_ids", "numbers", "hashes", "times", "actors")
+    columns = map(list[Any], zip(*rows(db, changes), strict=True))
+    db.execute(_SQL["add"], dict(zip(names, columns, strict=True)), prepare=True)
+
+
+TABLE: Final = Table(
+    name="origins",
+    key=("origin_ledger", "stream", "origin_id", "number"),
+    owner=Owner("number", stream=None),
+    events=frozenset({Imported}),
+    write=write,
+    columns={
+        "origin_ledger": "uuid",
+        "stream": "smallint",
+        "origin_id": "bigint",
+        "number": "bigint",
+        "archive_hash": "text",
+        "imported_at": "timestamptz",
+        "imported_by": "text",
+    },
+    rows=rows,
+)
 
 
 def here(db: Db, ledger_id: UUID, stream: Stream, origin_ids: Sequence[int]) -> dict[int, int]:

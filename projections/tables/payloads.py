@@ -5,22 +5,22 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from threading import local
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, get_args
 
 import zstandard
 
-from recordledger.domain.admin.job import JobAdvanced, JobCancelled, JobFinished, JobSubmitted
-from recordledger.domain.dataset import EntriesAdded, SpecificationAdded
+from recordledger.domain.admin.job import JobCancelled, JobFinished
+from recordledger.domain.aggregates import EVENT_TYPES
 from recordledger.domain.errors import InvalidInput, TooLarge
 from recordledger.domain.records import events as e
 from recordledger.domain.records.events import Event, Outcome, Payload
-from recordledger.domain.records.record import Record
 from recordledger.domain.specs.fingerprint import digest_of
 from recordledger.domain.streams import Stream
 
-from ..log.mapper import Recorded
 from ..store.database import Db
 from ..store.statements import statements
+from .changes import Changes
+from .table import Owner, Table
 
 _SQL = statements("tables.payloads")
 
@@ -29,22 +29,20 @@ COMPRESS_BYTES_MIN: Final = 256
 _LEVEL: Final = 3
 _CHUNK_BYTES: Final = 1 << 16
 
+# What these refer to, nothing refers to any more because of them.
+_RELEASING: Final = (JobFinished, JobCancelled)
+
+
+def _holds_payloads(annotation: Any) -> bool:
+    return annotation in (Payload, Outcome) or any(map(_holds_payloads, get_args(annotation)))
+
+
 # The events that name payloads.
 _NAMING: Final[frozenset[type[Event]]] = frozenset(
-    (
-        e.Created,
-        e.Completed,
-        e.Errored,
-        e.LateResult,
-        e.ResultAdopted,
-        e.ServiceIterated,
-        e.Commented,
-        e.Reverted,
-        JobSubmitted,
-        JobAdvanced,
-        EntriesAdded,
-        SpecificationAdded,
-    )
+    event_type
+    for event_type in EVENT_TYPES.values()
+    if event_type not in _RELEASING
+    and any(_holds_payloads(field.annotation) for field in event_type.model_fields.values())
 )
 
 # Held shared by whoever stores payloads, and alone by whoever destroys some: what is about to be
@@ -202,53 +200,55 @@ Reference: TypeAlias = tuple[bytes, int, int]
 """A digest, and the aggregate that names it: the kind of its stream, and its number."""
 
 
-def references(
-    changes: Sequence[tuple[Record, Record]], happened: Sequence[Recorded]
-) -> set[Reference]:
+def references(db: Db, changes: Changes) -> set[Reference]:
     """Return which payloads the events name; what erased records name does not count."""
-    erased = {after.id for _, after in changes if not after.exists}
+    erased = changes.erased
     return {
         (payload.digest, int(recorded.stream), recorded.number)
-        for recorded in happened
+        for recorded in changes.happened
         if type(recorded.event) in _NAMING
         and not (recorded.stream is Stream.record and recorded.number in erased)
         for payload in named_by(recorded.event)
     }
 
 
-def write(
-    db: Db,
-    changes: Sequence[tuple[Record, Record]],
-    happened: Sequence[Recorded],
-    *,
-    destroy: bool = True,
-) -> None:
+def write(db: Db, changes: Changes) -> None:
     """Note which payloads the events name; destroy what nobody names any more.
 
     A replay destroys nothing: what its events gave up, later ones may have named again.
     """
-    found = references(changes, happened)
+    found = references(db, changes)
     released = {
         (recorded.event.released.digest, int(recorded.stream), recorded.number)
-        for recorded in happened
-        if recorded.stream is Stream.job
-        and isinstance(recorded.event, (JobFinished, JobCancelled))
-        and recorded.event.released is not None
+        for recorded in changes.happened
+        if isinstance(recorded.event, _RELEASING) and recorded.event.released is not None
     }
     if named := sorted(found - released):
         db.execute(_SQL["refer"], _arrays(named), prepare=True)
-    gone = [after.id for before, after in changes if before.exists and not after.exists]
+    gone = [after.id for before, after in changes.records if before.exists and not after.exists]
     # What is named and released at once, as in a replay, was never there to be forgotten.
     no_more = sorted(released - found)
-    if destroy and (gone or no_more):
+    if changes.destroys and (gone or no_more):
         db.execute(_SQL["lock_for_erasure"], {"lock": _ERASURE_LOCK})
     given_up: set[bytes] = set()
     if no_more:
         given_up.update(row[0] for row in db.execute(_SQL["release"], _arrays(no_more)))
     if gone:
         given_up.update(row[0] for row in db.execute(_SQL["forget"], {"record_ids": gone}))
-    if destroy and given_up:
+    if changes.destroys and given_up:
         db.execute(_SQL["destroy"], {"digests": sorted(given_up)})
+
+
+TABLE: Final = Table(
+    name="payload_references",
+    key=("digest", "stream", "number"),
+    owner=Owner("number", stream=None),
+    events=_NAMING | {e.Erased, *_RELEASING},
+    write=write,
+    columns={"digest": "bytea", "stream": "smallint", "number": "bigint"},
+    rows=references,
+    key_last=True,
+)
 
 
 def _arrays(found: Sequence[Reference]) -> dict[str, list[Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, LiteralString, NamedTuple
@@ -11,12 +11,15 @@ from recordledger.domain.records.events import Kind, Payload, Priority
 from recordledger.domain.records.record import Record
 from recordledger.domain.records.retries import Retry
 from recordledger.domain.records.status import Status
+from recordledger.domain.streams import Stream
 
 from ..log.mapper import pack_outcome, pack_payload, unpack_outcome, unpack_payload
-from ..store.database import Db, copy_rows
+from ..store.database import Db
 from ..store.statements import shipped, statements
+from .changes import Changes
 from .lanes import LaneRegistry
-from .payloads import said
+from .payloads import said, texts
+from .table import Owner, Table
 
 # The columns of `records` and their types when sent in arrays, in the order of `to_row`.
 COLUMNS: Final[dict[LiteralString, LiteralString]] = {
@@ -152,61 +155,55 @@ def existing(db: Db, digests: Sequence[bytes]) -> dict[tuple[bytes, Kind], int]:
     return {(digest, Kind(kind)): id_ for digest, kind, id_ in rows}
 
 
-def texts(changes: Sequence[tuple[Record, Record]]) -> list[Payload | str]:
-    """Return the messages of the errors that changed records are in."""
-    return [
-        after.outcome.error_message
-        for _, after in changes
-        if after.outcome is not None and after.outcome.error_message is not None and after.exists
-    ]
+def _texts(db: Db, changed: Sequence[Record]) -> dict[bytes, str]:
+    """Return what the messages of the errors that records are in say, by digest."""
+    return texts(db, (each.outcome.error_message for each in changed if each.outcome is not None))
 
 
-def write(
-    db: Db,
-    changes: Sequence[tuple[Record, Record]],
-    lane_id_of: Callable[[Record], int],
-    texts: Mapping[bytes, str],
-) -> None:
-    """Bring the rows of changed records, each given as (before, after), to what they are now.
-
-    `texts` has what the messages of their errors say, by digest.
-    """
-    new = [after for before, after in changes if not before.exists and after.exists]
-    changed = [after for before, after in changes if before.exists and after.exists]
-    gone = [after.id for before, after in changes if before.exists and not after.exists]
+def write(db: Db, changes: Changes) -> None:
+    """Bring the rows of changed records to what they are now."""
+    new = [after for before, after in changes.records if not before.exists and after.exists]
+    changed = [after for before, after in changes.records if before.exists and after.exists]
+    gone = [after.id for before, after in changes.records if before.exists and not after.exists]
     if new:
-        db.execute(_SQL["insert"], _parameters(new, lane_id_of, texts), prepare=True)
+        db.execute(_SQL["insert"], _parameters(db, new, changes.lanes), prepare=True)
     if changed:
-        db.execute(_SQL["update"], _parameters(changed, lane_id_of, texts), prepare=True)
+        db.execute(_SQL["update"], _parameters(db, changed, changes.lanes), prepare=True)
     if gone:
         db.execute(_SQL["delete"], {"ids": gone}, prepare=True)
 
 
-def copy(
-    db: Db,
-    new: Iterable[Record],
-    lane_id_of: Callable[[Record], int],
-    texts: Mapping[bytes, str],
-) -> None:
-    """Add the rows of records, none of which the table has."""
-    rows = (to_row(record, lane_id_of(record), texts) for record in new)
-    copy_rows(
-        db,
-        "records",
-        COLUMNS | {"prior": "text[]"},
-        ((*row[:_PRIOR], _listed(row[_PRIOR]), *row[_PRIOR + 1 :]) for row in rows),
-    )
+def rows(db: Db, changes: Changes) -> list[tuple[Any, ...]]:
+    """Return the rows of the changed records that exist, as they are copied."""
+    changed = [after for _, after in changes.records if after.exists]
+    return [
+        (*row[:_PRIOR], _listed(row[_PRIOR]), *row[_PRIOR + 1 :])
+        for row in _rows(db, changed, changes.lanes)
+    ]
+
+
+TABLE: Final = Table(
+    name="records",
+    key=("id",),
+    owner=Owner("id", Stream.record),
+    write=write,
+    columns=COLUMNS | {"prior": "text[]"},
+    rows=rows,
+)
+
+
+def _rows(db: Db, changed: Sequence[Record], lanes: LaneRegistry) -> Iterator[tuple[Any, ...]]:
+    said_in = _texts(db, changed)
+    return (to_row(record, lanes.id_of(record), said_in) for record in changed)
 
 
 def _listed(joined: str) -> list[str]:
     return joined.split(",") if joined else []
 
 
-def _parameters(
-    rows: Sequence[Record], lane_id_of: Callable[[Record], int], texts: Mapping[bytes, str]
-) -> dict[str, list[Any]]:
+def _parameters(db: Db, changed: Sequence[Record], lanes: LaneRegistry) -> dict[str, list[Any]]:
     """Return the rows as one array a column: what PostgreSQL takes fastest."""
-    columns = zip(*(to_row(record, lane_id_of(record), texts) for record in rows), strict=True)
+    columns = zip(*_rows(db, changed, lanes), strict=True)
     return dict(zip(COLUMNS, map(list[Any], columns), strict=True))
 
 

@@ -17,13 +17,15 @@ from psycopg import Connection
 
 from recordledger.domain.records.events import Completed, Errored, Event, Kind, ServiceIterated
 from recordledger.domain.records.record import Record, fold
-from recordledger.domain.records.status import Status
+from recordledger.domain.records.status import ONLY_KIND, TRANSITIONS, Status
 from recordledger.domain.specs.service_rules import Awaited, Standing, standing_of
 from recordledger.domain.streams import Stream, stream_uuid
 
 from ..log.mapper import EventMapper, MsgpackTranscoder, Recorded
 from ..store.database import Db, cursor_of
 from ..store.statements import statements
+from .changes import Changes
+from .table import CountedFrom, Owner, Table
 
 _SQL = statements("tables.service_queue")
 _LOG_SQL = statements("log.ledger_events")
@@ -65,14 +67,19 @@ class _Story:
         return {*self.newest.named_children, *(self.newest.awaits or ())}
 
 
-def write(
+def write(db: Db, changes: Changes) -> None:
+    """Bring what services wait for from what it was to what it is."""
+    follow(db, changes.records, changes.happened)
+
+
+def follow(
     db: Db,
-    changes: Sequence[tuple[Record, Record]],
+    changed: Sequence[tuple[Record, Record]],
     happened: Iterable[Recorded],
     *,
     tell: bool = True,
 ) -> None:
-    """Bring what services wait for from what it was to what it is.
+    """Bring what services wait for from what it was to what it is, by changes of records.
 
     Records that only moved between statuses in which a child is open concern nobody. The order
     within is such that a replay, which meets parents and children in any order, counts the same:
@@ -82,10 +89,10 @@ def write(
     """
     services = [
         (before, after)
-        for before, after in changes
+        for before, after in changed
         if (after if after.exists else before).kind is Kind.service
     ]
-    moved = _moved(changes) if tell else []
+    moved = _moved(changed) if tell else []
     if not services and not moved:
         return
     stories = _stories(services, happened)
@@ -117,10 +124,10 @@ def write(
         db.execute(_SQL["want"], {"ids": orphans}, prepare=True)
 
 
-def _moved(changes: Sequence[tuple[Record, Record]]) -> list[tuple[int, int, int]]:
+def _moved(changed: Sequence[tuple[Record, Record]]) -> list[tuple[int, int, int]]:
     """Return who is open or troubled that was not, or the other way round: (id, 1, -1)."""
     found: list[tuple[int, int, int]] = []
-    for before, after in changes:
+    for before, after in changed:
         was, now = standing_of(before.status), standing_of(after.status)
         if was is not now:
             opened = (now is Standing.open) - (was is Standing.open)
@@ -210,7 +217,47 @@ def fill(connection: Connection[Any]) -> None:
             for _, version, topic, state in rows.fetchall()
         ]
         after = fold(record_id, (recorded.event for recorded in history))
-        write(db, [(Record(record_id), after)], history, tell=False)
+        follow(db, [(Record(record_id), after)], history, tell=False)
+
+
+# What a service counts of its children, and whether it is waited for, others' histories say.
+COUNTED_OF_CHILDREN: Final = ("n_open", "n_troubled", "wanted")
+_OF_SERVICES: Final = (
+    "record_id", "status", "rank", "by_children", "n_children", "n_awaited", "any_child",
+    "takes_errors", "wake_at", "progress", "code_version",
+)  # fmt: skip
+
+# What can happen to services, and what makes of an open child one that is not, or the reverse.
+_CONCERNING: Final[frozenset[type[Event]]] = frozenset(
+    event_type
+    for (source, event_type), target in TRANSITIONS.items()
+    if ONLY_KIND.get(event_type) is not Kind.task
+    or not isinstance(target, Status)
+    or standing_of(source) is not standing_of(target)
+)
+
+TABLES: Final = (
+    Table(
+        name="services",
+        key=("record_id",),
+        owner=Owner("record_id", Stream.record, _OF_SERVICES),
+        counted=CountedFrom(
+            sources=("services", "service_children", "records"),
+            expected=_SQL["expected"],
+            parameters={"open": OPEN, "troubled": TROUBLED},
+            columns=COUNTED_OF_CHILDREN,
+            record="record_id",
+            only="s.record_id",
+        ),
+        events=_CONCERNING,
+        write=write,
+    ),
+    Table(
+        name="service_children",
+        key=("service_id", "key"),
+        owner=Owner("service_id", Stream.record),
+    ),
+)
 
 
 # What runners do

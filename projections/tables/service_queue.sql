@@ -231,3 +231,21 @@ SELECT r.id FROM records r WHERE r.kind = 'service' ORDER BY r.id;
 
 -- name: any_running
 SELECT EXISTS (SELECT FROM services s WHERE s.status = 'running');
+
+-- name: expected
+-- What services count of the children that they wait for, and whether another waits for them.
+SELECT s.record_id,
+       coalesce(found.n_open, 0)::integer AS n_open,
+       coalesce(found.n_troubled, 0)::integer AS n_troubled,
+       EXISTS (SELECT FROM {service_children} AS c
+                WHERE c.child_id = s.record_id AND c.awaited) AS wanted
+  FROM {services} AS s
+  LEFT JOIN (
+       SELECT c.service_id,
+              count(*) FILTER (WHERE r.id IS NULL OR r.status = ANY(%(open)s::text[])) AS n_open,
+              count(*) FILTER (WHERE r.status = ANY(%(troubled)s::text[])) AS n_troubled
+         FROM {service_children} AS c
+         LEFT JOIN {records} AS r ON r.id = c.child_id
+        WHERE c.awaited
+        GROUP BY c.service_id) AS found ON found.service_id = s.record_id
+ WHERE {only};

@@ -3,35 +3,34 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
+from typing import Final
 
-from recordledger.domain.records.record import Record
+from recordledger.domain.records.events import Rerouted
 from recordledger.domain.records.status import Status
 
 from ..store.database import Db
 from ..store.statements import statements
+from .changes import Changes
+from .table import MOVES, CountedFrom, Parts, Table
 
 _SQL = statements("tables.status_counts")
 
 
-def changed(
-    changes: Sequence[tuple[Record, Record]], lane_id_of: Callable[[Record], int]
-) -> Counter[tuple[int, str]]:
+def changed(changes: Changes) -> Counter[tuple[int, str]]:
     """Return what the changes add and take away, by lane and status."""
     deltas: Counter[tuple[int, str]] = Counter()
-    for before, after in changes:
+    for before, after in changes.records:
         if before.status is not None:
-            deltas[lane_id_of(before), before.status.value] -= 1
+            deltas[changes.lanes.id_of(before), before.status.value] -= 1
         if after.status is not None:
-            deltas[lane_id_of(after), after.status.value] += 1
+            deltas[changes.lanes.id_of(after), after.status.value] += 1
     return deltas
 
 
-def write(
-    db: Db, changes: Sequence[tuple[Record, Record]], lane_id_of: Callable[[Record], int]
-) -> None:
+def write(db: Db, changes: Changes) -> None:
     """Add what the changes add and take away."""
-    deltas = changed(changes, lane_id_of)
+    deltas = changed(changes)
     keys = [key for key, delta in deltas.items() if delta]
     if keys:
         parameters = {
@@ -40,6 +39,19 @@ def write(
             "deltas": [deltas[key] for key in keys],
         }
         db.execute(_SQL["add"], parameters, prepare=True)
+
+
+TABLE: Final = Table(
+    name="status_counts",
+    key=("lane_id", "status"),
+    counted=CountedFrom(sources=("records",), expected=_SQL["expected"]),
+    zero="n_records",
+    events=MOVES | {Rerouted},
+    write=write,
+    columns={"lane_id": "integer", "status": "text", "n_records": "bigint"},
+    rows=lambda _, changes: [(*key, n) for key, n in changed(changes).items()],
+    parts=Parts("status_count_parts", _SQL["add_up"]),
+)
 
 
 def hold(db: Db, lane_ids: Iterable[int]) -> None:

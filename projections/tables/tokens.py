@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from recordledger.domain.admin.access import Role, Token
+from recordledger.domain.streams import Stream
 
 from ..store.database import Db
 from ..store.statements import statements
+from .changes import Changes
+from .table import Owner, Table
 
 _SQL = statements("tables.tokens")
 
@@ -20,21 +23,25 @@ def next_id(db: Db) -> int:
     return int(row[0])
 
 
-def write(db: Db, token: Token) -> None:
-    """Bring the row of a token to what it is now."""
-    db.execute(
-        _SQL["write"],
-        {
-            "id": token.id,
-            "version": token.version,
-            "user": token.user,
-            "role": token.role,
-            "token_hash": token.token_hash,
-            "issued_at": token.issued_at,
-            "expires_at": token.expires_at,
-            "revoked_at": token.revoked_at,
-        },
-    )
+def write(db: Db, changes: Changes) -> None:
+    """Bring the rows of tokens to what they are now."""
+    for token in changes.after(Token):
+        db.execute(
+            _SQL["write"],
+            {
+                "id": token.id,
+                "version": token.version,
+                "user": token.user,
+                "role": token.role,
+                "token_hash": token.token_hash,
+                "issued_at": token.issued_at,
+                "expires_at": token.expires_at,
+                "revoked_at": token.revoked_at,
+            },
+        )
+
+
+TABLE: Final = Table(name="tokens", key=("id",), owner=Owner("id", Stream.token), write=write)
 
 
 def lock(db: Db, token_id: int) -> Token:

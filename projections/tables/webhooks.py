@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from recordledger.domain.admin.webhook import Webhook, WebhookFilter, WebhookState
+from recordledger.domain.streams import Stream
 
 from ..store.database import Db
 from ..store.statements import statements
+from .changes import Changes
+from .table import Owner, Table
 
 _SQL = statements("tables.webhooks")
+_COLUMNS: Final = ("id", "version", "state", "url", "owner", "why", "created_at", "modified_at")
 
 
-def write(db: Db, webhook: Webhook) -> None:
-    """Bring the row of a webhook to what it is now."""
-    names = ("id", "version", "state", "url", "owner", "why", "created_at", "modified_at")
-    parameters: dict[str, Any] = {name: getattr(webhook, name) for name in names}
-    which = webhook.filter
-    parameters |= {
-        "kinds": list(which.kinds),
-        "tags": list(which.tags),
-        "actors": list(which.actors),
-        "dataset_id": which.dataset_id,
-    }
-    db.execute(_SQL["write"], parameters)
+def write(db: Db, changes: Changes) -> None:
+    """Bring the rows of webhooks to what they are now."""
+    for webhook in changes.after(Webhook):
+        which = webhook.filter
+        parameters: dict[str, Any] = {name: getattr(webhook, name) for name in _COLUMNS}
+        parameters |= {
+            "kinds": list(which.kinds),
+            "tags": list(which.tags),
+            "actors": list(which.actors),
+            "dataset_id": which.dataset_id,
+        }
+        db.execute(_SQL["write"], parameters)
+
+
+TABLE: Final = Table(name="webhooks", key=("id",), owner=Owner("id", Stream.webhook), write=write)
 
 
 def filter_of(kinds: Any, tags: Any, actors: Any, dataset_id: Any) -> WebhookFilter:

@@ -26,8 +26,9 @@ from rich.table import Table
 from recordledger.domain.records.propagation import Action
 from recordledger.projections.actions.managing import return_results
 from recordledger.projections.replay.rebuild import rebuild
-from recordledger.projections.replay.replay import PROJECTIONS, check_replay
+from recordledger.projections.replay.replay import check_replay
 from recordledger.projections.store.embedded import EmbeddedPostgres
+from recordledger.projections.tables.inline import PROJECTIONS
 from recordledger.projections.tables.schema import migrate
 from tests.projections.stage import BOB, Stage, bad, good, result, staged
 

@@ -41,10 +41,11 @@ from recordledger.projections.actions.submission import NewRecord, create_record
 from recordledger.projections.ledger import Ledger, Operation
 from recordledger.projections.proof.audit import audit
 from recordledger.projections.reading.queries import get_records, history
-from recordledger.projections.replay.replay import PROJECTIONS, check_replay
+from recordledger.projections.replay.replay import check_replay
 from recordledger.projections.store.database import DEFAULT_SCHEMA, connect
 from recordledger.projections.tables import managers
 from recordledger.projections.tables.idempotency import RequestKey
+from recordledger.projections.tables.inline import PROJECTIONS
 from recordledger.projections.tables.payloads import payload_of
 from recordledger.projections.tables.records import COLUMNS
 

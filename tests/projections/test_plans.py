@@ -33,6 +33,7 @@ from recordledger.projections.tables import (
     records,
     service_queue,
 )
+from recordledger.projections.tables.changes import Changes
 from tests.postgres import new_database
 
 from .stage import Stage, staged
@@ -283,13 +284,11 @@ def find_existing(_: Stage, db: Any) -> object:
 
 def write_back(stage: Stage, db: Any) -> object:
     found = records.get(db, list(range(N_DONE + 1, N_DONE + 201)), stage.ledger.lanes)
-    changes = [(record, replace(record, status=Status.running)) for record in found]
-
-    def lane_id_of(record: Record) -> int:
-        return int(record.tag.removeprefix("tag"))
-
-    records.write(db, changes, lane_id_of, {})
-    claim_queue.write(db, changes, lane_id_of)
+    changes = Changes(stage.ledger.lanes)
+    for record in found:
+        changes.add(record, replace(record, status=Status.running), [])
+    records.write(db, changes)
+    claim_queue.write(db, changes)
     return found
 
 
@@ -412,7 +411,7 @@ def pick_services(_: Stage, db: Any) -> object:
 def tell_services(stage: Stage, db: Any) -> object:
     found = records.get(db, list(range(60_001, 60_201)), stage.ledger.lanes)
     changes = [(record, replace(record, status=Status.complete)) for record in found]
-    service_queue.write(db, changes, [])
+    service_queue.follow(db, changes, [])
     [(n_open,)] = db._db.execute("SELECT sum(n_open) FROM services WHERE status = 'running'")
     assert n_open == 5 * (10_000 - 20) - 200
     return found
@@ -431,7 +430,7 @@ def decide_service(_: Stage, db: Any) -> object:
         operation_id=UUID(int=1),
     )
     recorded = Recorded(Stream.record, service.id, 4, event)
-    service_queue.write(db, [(service, replace(service, iteration=2))], [recorded])
+    service_queue.follow(db, [(service, replace(service, iteration=2))], [recorded])
     rows = db._db.execute("SELECT n_awaited FROM services WHERE record_id = %s", [BUSY_SERVICE])
     assert rows.fetchall() == [(3,)]
     return recorded

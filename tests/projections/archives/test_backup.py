@@ -29,7 +29,7 @@ from recordledger.projections.archives.backup import (
     restore,
     verify,
 )
-from recordledger.projections.replay.replay import PROJECTIONS
+from recordledger.projections.tables.inline import PROJECTIONS
 
 from ..proof.test_audit import lived
 from ..stage import Stage, empty, good, staged

@@ -26,9 +26,10 @@ from recordledger.projections.actions.submission import create_records
 from recordledger.projections.reading.queries import counts
 from recordledger.projections.replay import replay
 from recordledger.projections.replay.rebuild import rebuild
-from recordledger.projections.replay.replay import PROJECTIONS, check_replay
+from recordledger.projections.replay.replay import check_replay
 from recordledger.projections.replay.shadow import Shadow
 from recordledger.projections.store.database import DEFAULT_SCHEMA
+from recordledger.projections.tables.inline import PROJECTIONS
 
 from ..stage import ALICE, Stage, bad, entry, good, staged, together
 from ..tables.test_schema import catalogue

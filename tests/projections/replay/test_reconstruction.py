@@ -13,8 +13,8 @@ from psycopg.sql import SQL, Identifier
 from recordledger.domain.errors import BeforeTheBeginning, FutureMoment, InvalidInput
 from recordledger.domain.records import events as e
 from recordledger.projections.replay.reconstruction import keep, position_at, position_of, replay_to
-from recordledger.projections.replay.replay import PROJECTIONS
 from recordledger.projections.store.database import cursor_of
+from recordledger.projections.tables.inline import PROJECTIONS
 from recordledger.projections.tables.status_counts import by_status
 
 from ..stage import Stage, good

@@ -40,10 +40,11 @@ from recordledger.projections.actions.submission import create_records
 from recordledger.projections.actions.tokens import issue_token, revoke_token
 from recordledger.projections.ledger import Operation
 from recordledger.projections.reading.queries import counts
-from recordledger.projections.replay.replay import PROJECTIONS, Difference, check_replay
+from recordledger.projections.replay.replay import Difference, check_replay
 from recordledger.projections.self_audit.repair import repair
 from recordledger.projections.self_audit.self_audit import SelfAudit
 from recordledger.projections.tables import records
+from recordledger.projections.tables.inline import PROJECTIONS
 from recordledger.projections.tables.payloads import payload_of, store
 from tests.domain.specification import live
 from tests.postgres import new_database

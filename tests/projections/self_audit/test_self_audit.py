@@ -21,7 +21,7 @@ from recordledger.projections.actions.bulk import order as bulk_order
 from recordledger.projections.actions.operations import Order
 from recordledger.projections.log import user_blocks
 from recordledger.projections.reading import event_log
-from recordledger.projections.replay.replay import PROJECTIONS, check_replay
+from recordledger.projections.replay.replay import check_replay
 from recordledger.projections.self_audit import self_audit
 from recordledger.projections.self_audit import user_blocks as block_audit
 from recordledger.projections.self_audit.aggregates import OWNED
@@ -30,6 +30,7 @@ from recordledger.projections.self_audit.repair import repair
 from recordledger.projections.self_audit.self_audit import Lap, SelfAudit, fault_of, state
 from recordledger.projections.store.database import Db
 from recordledger.projections.tables import divergences
+from recordledger.projections.tables.inline import PROJECTIONS
 from recordledger.projections.tables.payloads import payload_of, store
 from tests.postgres import new_database
 

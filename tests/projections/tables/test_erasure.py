@@ -20,8 +20,8 @@ from recordledger.projections.actions.operations import Order, manage
 from recordledger.projections.actions.services import iterate_service
 from recordledger.projections.actions.submission import NewRecord, create_records
 from recordledger.projections.reading.queries import get_records
-from recordledger.projections.replay.replay import PROJECTIONS
 from recordledger.projections.store.embedded import EmbeddedPostgres
+from recordledger.projections.tables.inline import PROJECTIONS
 from recordledger.projections.tables.payloads import decompress
 from recordledger.projections.tables.schema import migrate
 from tests.postgres import new_database

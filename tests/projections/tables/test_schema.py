@@ -21,10 +21,10 @@ from recordledger.domain.records.events import Kind
 from recordledger.domain.records.status import Status
 from recordledger.domain.routing.manager import ManagerState
 from recordledger.projections.reading import timeline
-from recordledger.projections.replay.replay import PROJECTIONS
 from recordledger.projections.store.database import DEFAULT_SCHEMA, connect
 from recordledger.projections.store.embedded import EmbeddedPostgres
 from recordledger.projections.tables import schema
+from recordledger.projections.tables.inline import PROJECTIONS
 from recordledger.projections.tables.schema import NEWEST, check, migrate, steps
 from tests.postgres import new_database, with_database
 

@@ -1,0 +1,85 @@
+"""The inline projections: all tables that are written in the transaction of what they tell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from ..log import user_blocks
+from ..store.database import Db
+from . import (
+    claim_queue,
+    comments,
+    datasets,
+    divergences,
+    families,
+    jobs,
+    late_results,
+    managers,
+    operations,
+    origins,
+    payloads,
+    records,
+    service_queue,
+    status_counts,
+    tokens,
+    webhooks,
+)
+from .changes import Changes
+from .table import CountedFrom, Parts, Table
+
+USER_BLOCKS: Final = Table(
+    name="user_blocks",
+    key=("actor", "block"),
+    counted=CountedFrom(),
+    columns={"actor": "text", "block": "bigint"},
+    parts=Parts("user_block_parts", user_blocks.ADD_UP),
+)
+"""Written with the log itself, by `append`: what it holds are positions."""
+
+INLINE: Final[tuple[Table, ...]] = (
+    payloads.TABLE,
+    records.TABLE,
+    claim_queue.TABLE,
+    families.TABLE,
+    *service_queue.TABLES,
+    comments.TABLE,
+    *operations.TABLES,
+    late_results.TABLE,
+    *datasets.TABLES,
+    divergences.TABLE,
+    origins.TABLE,
+    managers.TABLE,
+    tokens.TABLE,
+    jobs.TABLE,
+    webhooks.TABLE,
+    USER_BLOCKS,
+    # Last: whoever changes records of the same lane waits for these rows until the commit.
+    status_counts.TABLE,
+)
+"""In the order in which they are written, and so in which their rows are locked."""
+
+PROJECTIONS: Final[Mapping[str, tuple[str, ...]]] = {table.name: table.key for table in INLINE}
+"""The inline projections, and what tells their rows apart."""
+
+PARTS: Final[Mapping[str, Parts]] = {
+    table.name: table.parts for table in INLINE if table.parts is not None
+}
+"""Those that a replay adds up from parts, with these."""
+
+
+def write(db: Db, changes: Changes) -> None:
+    """Bring every inline projection that is concerned from what was to what is, set-based.
+
+    Replay calls this too, with `search_path` at a shadow. Only records that it meets for the first
+    time go in by `filling`, from the same rows.
+
+    Args:
+        db: inside the transaction.
+        changes: what has happened; the lanes of the changed records are interned.
+    """
+    lanes = changes.lanes
+    lanes.require(each for change in changes.records for each in change if each.exists)
+    for table in INLINE:
+        if table.is_concerned(changes):
+            table.follow(db, changes)
