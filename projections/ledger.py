@@ -29,7 +29,7 @@ from recordledger.domain.streams import Stream, stream_number, stream_uuid
 from .log.mapper import EventMapper, MsgpackTranscoder, Recorded
 from .log.recorder import LedgerRecorder, append
 from .log.user_blocks import runs_of
-from .store.database import DEFAULT_SCHEMA, Db, LedgerDatastore
+from .store.database import DEFAULT_SCHEMA, Db, LedgerDatastore, one
 from .store.statements import statements
 from .tables import idempotency, inline, records
 from .tables.changes import Changes
@@ -241,10 +241,8 @@ class Operation:
         nobody can have changed the locked records after it.
         """
         if self._stamp is None:
-            row = self.db.execute(_SQL["now"], prepare=True).fetchone()
-            assert row is not None  # noqa: S101 - a SELECT without FROM returns one row
             self._stamp = Stamp(
-                timestamp=row[0],
+                timestamp=one(self.db, _SQL["now"], prepare=True)[0],
                 actor=self._actor,
                 operation_id=self.id,
                 reason=self._reason,

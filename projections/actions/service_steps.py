@@ -28,6 +28,7 @@ from recordledger.domain.streams import Stream
 
 from ..ledger import Ledger, Operation
 from ..log.mapper import unpack_outcome
+from ..store.database import one
 from ..store.statements import statements
 from ..tables import families, payloads, records, service_queue
 from .submission import NewRecord, create_of, store_specifications
@@ -107,9 +108,7 @@ def situation_of(ledger: Ledger, service_id: int) -> Situation | None:
     with ledger.datastore.reading() as db:
         found = records.get(db, [service_id], ledger.lanes)
         waits = service_queue.waits_of(db, service_id)
-        row = db.execute(_LOG_SQL["now"], prepare=True).fetchone()
-        assert row is not None  # noqa: S101 - the statement returns one row
-        now: datetime = row[0]
+        now: datetime = one(db, _LOG_SQL["now"], prepare=True)[0]
         if not found or waits is None:
             return None
         [record] = found

@@ -13,7 +13,7 @@ from recordledger.domain.errors import TooManyWebhooks, WebhookNotFound
 from recordledger.domain.streams import Stream
 
 from ..ledger import Ledger, Operation, Placed
-from ..store.database import Db
+from ..store.database import Db, one
 from ..store.statements import statements
 from ..tables.idempotency import RequestKey
 from ..tables.webhooks import from_row
@@ -224,12 +224,8 @@ def _lock(db: Db, webhook_id: int) -> Webhook:
 
 
 def _number(db: Db, statement: str) -> int:
-    row = db.execute(_SQL[statement]).fetchone()
-    assert row is not None  # noqa: S101 - these statements return one row
-    return int(row[0])
+    return int(one(db, _SQL[statement])[0])
 
 
 def _head(db: Db) -> int:
-    row = db.execute(statements("log.ledger_events")["head"]).fetchone()
-    assert row is not None  # noqa: S101 - an aggregate always gives a row
-    return int(row[0])
+    return int(one(db, statements("log.ledger_events")["head"])[0])

@@ -30,7 +30,7 @@ from recordledger.domain.errors import (
 from ..ledger import Ledger
 from ..proof.audit import AuditReport, audit
 from ..replay.replay import ReplayReport, check_replay
-from ..store.database import as_ledger_errors, connect
+from ..store.database import as_ledger_errors, connect, one
 from ..store.embedded import BinariesMissing, binaries_directory
 from ..store.statements import shipped, sql_file, statements
 from ..tables import schema as schemas
@@ -115,9 +115,8 @@ def _dump(url: str, schema: str, folder: Path) -> BackupManifest:
     with as_ledger_errors(), closing(connect(url, schema)) as connection:
         connection.isolation_level = IsolationLevel.REPEATABLE_READ
         with connection.transaction():
-            row = connection.execute(_SQL["moment"]).fetchone()
-            assert row is not None  # noqa: S101 - a SELECT without FROM returns one row
-            snapshot, ledger_id, head, n_events, schema_version, made_at = row
+            moment = one(connection, _SQL["moment"])
+            snapshot, ledger_id, head, n_events, schema_version, made_at = moment
             server = connection.info.server_version // 10_000
             program, version = find_tool("pg_dump", server)
             _run(

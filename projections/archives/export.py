@@ -19,7 +19,7 @@ from recordledger.domain.streams import Stream, stream_number, stream_uuid
 
 from ..ledger import Ledger
 from ..proof.seals import newest_checkpoint
-from ..store.database import cursor_of
+from ..store.database import cursor_of, one
 from ..store.statements import statements
 from ..tables import datasets, families, payloads
 from . import archive
@@ -105,9 +105,7 @@ def _write(
     ledger: Ledger, folder: Path, selection: Selection, progress: Progress | None
 ) -> Manifest:
     with snapshot(ledger) as connection:
-        row = connection.execute(_SQL["position"]).fetchone()
-        assert row is not None  # noqa: S101 - a SELECT without FROM returns one row
-        ledger_id, head, schema_version, read_at = row
+        ledger_id, head, schema_version, read_at = one(connection, _SQL["position"])
         chosen = _Chosen(ledger, connection, selection)
         notes = _Notes()
         with TableWriter(folder / archive.EVENTS, archive.EVENT_COLUMNS) as events:

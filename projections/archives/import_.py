@@ -25,7 +25,7 @@ from recordledger.domain.streams import Stream
 from ..ledger import Ledger
 from ..log import user_blocks
 from ..log.recorder import CHANNEL, LOG_LOCK
-from ..store.database import Db
+from ..store.database import Db, one
 from ..store.statements import statements
 from ..tables import (
     datasets,
@@ -206,9 +206,7 @@ class _Import:
         user_blocks.fill(db.connection, after=head[0] if head else 0)
 
     def _now(self) -> datetime:
-        row = self._db.execute(_NOW).fetchone()
-        assert row is not None  # noqa: S101 - a SELECT without FROM returns one row
-        now: datetime = row[0]
+        now: datetime = one(self._db, _NOW)[0]
         return now
 
     # Numbers

@@ -22,7 +22,7 @@ from recordledger.domain.records.record import Record
 from recordledger.domain.records.status import Status
 
 from ..ledger import Ledger
-from ..store.database import Db, cursor_of
+from ..store.database import Db, cursor_of, one
 from ..store.statements import statements
 from ..tables import datasets, payloads, records
 from ..tables.datasets import LockedVersion
@@ -176,8 +176,7 @@ def export_ro_crate(
             _write_specifications(db, unfinished / SPECIFICATIONS, specifications)
             story = _Story()
             _write_rows(unfinished, _rows(ledger, db, found.id, number, specifications), story)
-            about = connection.execute(_SQL["position"]).fetchone()
-        assert about is not None  # noqa: S101 - a SELECT without FROM returns one row
+            about = one(connection, _SQL["position"])
         crate = _Crate(unfinished, found, locked, license_url or _NO_LICENCE, tuple(authors))
         graph = crate.graph(story, str(about[0]), about[3])
         document = {"@context": f"{_SPECIFICATION}/context", "@graph": graph}

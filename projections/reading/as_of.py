@@ -22,7 +22,7 @@ from recordledger.domain.streams import Stream, stream_number, stream_uuid
 
 from ..ledger import Ledger
 from ..log.mapper import timestamp_of
-from ..store.database import Db
+from ..store.database import Db, one
 from ..store.statements import shipped, statements
 from ..tables import datasets
 from . import timeline
@@ -59,9 +59,7 @@ def moment_of(ledger: Ledger, as_of: AsOf) -> Moment:
         StoreUnavailable: the database does not answer.
     """
     with ledger.datastore.reading() as db:
-        row = db.execute(_SQL["bounds"], prepare=True).fetchone()
-    assert row is not None  # noqa: S101 - a SELECT without FROM returns one row
-    first, head, now = row
+        first, head, now = one(db, _SQL["bounds"], prepare=True)
     if isinstance(as_of, datetime):
         if as_of > now:
             raise FutureMoment(as_of, head or 0, now)

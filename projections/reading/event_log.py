@@ -16,7 +16,7 @@ from ..ledger import Ledger, Placed
 from ..log.mapper import Recorded
 from ..log.recorder import CHANNEL
 from ..log.user_blocks import packed
-from ..store.database import Db, as_ledger_errors, connect
+from ..store.database import Db, as_ledger_errors, connect, one
 from ..store.statements import shipped, statements
 
 _SQL: Final = statements("reading.event_log")
@@ -101,9 +101,7 @@ def page(ledger: Ledger, after: int, limit: int, which: EventFilter = EVERYTHING
 
 def read_page(ledger: Ledger, db: Db, after: int, limit: int, which: EventFilter) -> LogPage:
     """Return the next events after a position, as `page` does."""
-    row = db.execute(_LOG_SQL["head"], prepare=True).fetchone()
-    assert row is not None  # noqa: S101 - an aggregate always gives a row
-    head = int(row[0])
+    head = int(one(db, _LOG_SQL["head"], prepare=True)[0])
     # Positions are in the order of commits: what is at or before the head now, stays so.
     upto = head if which.record_ids else min(head, after + SCAN_MAX)
     source = _SQL["of_streams"] if which.record_ids else "ledger_events"

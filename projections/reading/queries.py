@@ -14,6 +14,7 @@ from recordledger.domain.records.status import Status
 from recordledger.domain.streams import Stream
 
 from ..ledger import Ledger, Placed
+from ..store.database import one
 from ..store.statements import shipped, statements
 from ..tables import payloads, records, status_counts
 from ..tables.late_results import Rescued, totals
@@ -309,9 +310,7 @@ def head(ledger: Ledger) -> int:
 
 def _one(ledger: Ledger, sql: LiteralString, parameters: Sequence[Any] = ()) -> Any:
     with ledger.datastore.reading() as db:
-        row = db.execute(sql, parameters).fetchone()
-    assert row is not None  # noqa: S101 - these statements return one row
-    return row[0]
+        return one(db, sql, parameters)[0]
 
 
 def rescues(ledger: Ledger) -> dict[str, Rescued]:

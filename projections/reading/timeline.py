@@ -21,7 +21,7 @@ from recordledger.domain.streams import ID_MAX, Stream, stream_number, stream_uu
 
 from ..ledger import Ledger
 from ..log.mapper import EventMapper, timestamp_of
-from ..store.database import Db
+from ..store.database import Db, one
 from ..store.statements import statements
 
 _SQL: Final = statements("reading.timeline")
@@ -76,9 +76,7 @@ class _Change(NamedTuple):
 
 def extent(db: Db) -> Extent:
     """Return how far the timeline goes."""
-    row = db.execute(_SQL["extent"], prepare=True).fetchone()
-    assert row is not None  # noqa: S101 - the migrations put one row there
-    return Extent(*row)
+    return Extent(*one(db, _SQL["extent"], prepare=True))
 
 
 def how_far(ledger: Ledger) -> Extent:
@@ -150,9 +148,7 @@ def counts_at(db: Db, position: int) -> dict[tuple[str, Status], int]:
 
 
 def _advance(db: Db, mapper: EventMapper, limit: int, upto: int) -> int:
-    row = db.execute(_SQL["lock"], prepare=True).fetchone()
-    assert row is not None  # noqa: S101 - the migrations put one row there
-    position, newest_id, latest_at = row
+    position, newest_id, latest_at = one(db, _SQL["lock"], prepare=True)
     parameters = {"after": position, "upto": upto, "limit": limit}
     events = db.execute(_SQL["events"], parameters | RECORD_STREAMS, prepare=True).fetchall()
     if not events:

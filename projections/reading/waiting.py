@@ -24,7 +24,7 @@ from recordledger.domain.specs.service_rules import Awaited
 from recordledger.domain.streams import Stream
 
 from ..ledger import Ledger
-from ..store.database import Db
+from ..store.database import Db, one
 from ..store.statements import statements
 from ..tables import managers, payloads
 
@@ -170,9 +170,7 @@ def why(ledger: Ledger, record_id: int) -> Explanation:
 
 
 def _circumstances(db: Db, ledger: Ledger, record: Record) -> Circumstances:
-    row = db.execute(_LOG_SQL["now"]).fetchone()
-    assert row is not None  # noqa: S101 - the statement returns one row
-    now = Circumstances(now=row[0])
+    now = Circumstances(now=one(db, _LOG_SQL["now"])[0])
     if record.claimable:
         ledger.lanes.refresh(db)
         lane_id = ledger.lanes.id_of(record)

@@ -15,7 +15,7 @@ from psycopg.sql import SQL, Identifier, Literal
 from recordledger.domain.errors import BeforeTheBeginning, FutureMoment, InvalidInput
 
 from ..ledger import Ledger
-from ..store.database import as_ledger_errors, connect, cursor_of
+from ..store.database import as_ledger_errors, connect, cursor_of, one
 from ..store.statements import statements
 from ..tables.inline import PROJECTIONS
 from .replay import Progress, fill, jobs_for
@@ -44,9 +44,7 @@ def position_of(ledger: Ledger, as_of: AsOf) -> int:
         connect(ledger.url, ledger.schema) as connection,
         connection.transaction(),
     ):
-        row = connection.execute(_SQL["bounds"]).fetchone()
-        assert row is not None  # noqa: S101 - an aggregate always gives a row
-        first, newest, now = row
+        first, newest, now = one(connection, _SQL["bounds"])
         if isinstance(as_of, datetime):
             is_past, position = as_of <= now, position_at(ledger, connection, as_of, newest)
         else:

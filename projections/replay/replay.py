@@ -23,7 +23,7 @@ from ..ledger import Ledger
 from ..log import user_blocks
 from ..log.mapper import Recorded
 from ..reading import timeline
-from ..store.database import Db, as_ledger_errors, connect, cursor_of
+from ..store.database import Db, as_ledger_errors, connect, cursor_of, one
 from ..store.statements import statements
 from ..tables import inline, service_queue
 from ..tables.changes import Changes
@@ -210,17 +210,15 @@ def _compare_past(
     differences_max: int,
 ) -> None:
     """Fill the tables of the past anew as far as they go, and compare them."""
-    row = connection.execute(
-        SQL("SELECT position FROM {}").format(Identifier(shadow.live, "timeline"))
-    ).fetchone()
-    assert row is not None  # noqa: S101 - the migrations put one row there
+    extent = SQL("SELECT position FROM {}").format(Identifier(shadow.live, "timeline"))
+    position = one(connection, extent)[0]
     for table in timeline.TABLES:
         connection.execute(
             SQL("CREATE UNLOGGED TABLE {} (LIKE {} INCLUDING ALL)").format(
                 Identifier(shadow.name, table), Identifier(shadow.live, table)
             )
         )
-    timeline.fill(cursor_of(connection), ledger.event_mapper, row[0])
+    timeline.fill(cursor_of(connection), ledger.event_mapper, position)
     for table, key in timeline.TABLES.items():
         report.differences += _differences(
             connection, table, key, (shadow.live, shadow.name), differences_max

@@ -26,7 +26,7 @@ from recordledger.domain.streams import ID_MAX, Stream, stream_number, stream_uu
 from ..ledger import Ledger
 from ..log.mapper import Recorded
 from ..replay.replay import Batch, Difference
-from ..store.database import Db, connect, cursor_of
+from ..store.database import Db, connect, cursor_of, one
 from ..store.statements import shipped, statements
 from ..tables.inline import INLINE, PROJECTIONS
 from ..tables.lanes import LaneRegistry
@@ -449,9 +449,7 @@ def _equal(one: str, other: str, column: str) -> Composable:
 
 def head_of(db: Db) -> tuple[int, datetime]:
     """Return the newest position of the log, and when the snapshot was taken."""
-    row = db.execute(_SQL["head"]).fetchone()
-    assert row is not None  # noqa: S101 - an aggregate always gives a row
-    return row
+    return one(db, _SQL["head"])
 
 
 def newest_of(db: Db, stream: Stream) -> int:

@@ -6,19 +6,20 @@ import re
 from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, Final, cast
+from typing import Any, Final, LiteralString, cast
 
 import psycopg
 import psycopg.errors
 from eventsourcing.postgres import PostgresDatastore
 from psycopg import Connection, Cursor
+from psycopg.abc import Params
 from psycopg.adapt import PyFormat
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow, dict_row, tuple_row
 from psycopg.sql import SQL, Composed, Identifier, Placeholder
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
-from recordledger.domain.errors import StorageFull, StoreUnavailable
+from recordledger.domain.errors import LedgerError, StorageFull, StoreUnavailable
 
 from .statements import shipped
 
@@ -71,6 +72,24 @@ def connect(url: str, schema: str = DEFAULT_SCHEMA) -> Connection[TupleRow]:
 def cursor_of(connection: Connection[Any]) -> Db:
     """Return a cursor of the kind that all statements run on."""
     return connection.cursor(row_factory=tuple_row, binary=True)
+
+
+def one(
+    db: Db | Connection[Any],
+    statement: LiteralString | SQL | Composed,
+    parameters: Params | None = None,
+    *,
+    prepare: bool | None = None,
+) -> TupleRow:
+    """Return the row of a statement that always returns one, such as an aggregate.
+
+    Raises:
+        LedgerError: it returned none, which is a bug.
+    """
+    row: TupleRow | None = db.execute(statement, parameters, prepare=prepare).fetchone()
+    if row is None:  # pragma: no cover
+        raise LedgerError(f"no row was returned by {statement!r}; this is a bug")
+    return row
 
 
 def insert_rows(

@@ -21,7 +21,7 @@ from recordledger.domain.specs.fingerprint import digest_of
 from recordledger.domain.streams import ID_MAX, Stream
 
 from ..log.mapper import Recorded
-from ..store.database import Db
+from ..store.database import Db, one
 from ..store.statements import statements
 from . import payloads
 from .changes import Changes
@@ -293,9 +293,7 @@ def hold_records(
 
 def next_id(db: Db) -> int:
     """Return a new dataset id."""
-    row = db.execute(_SQL["next_id"]).fetchone()
-    assert row is not None  # noqa: S101 - a sequence always gives one
-    return int(row[0])
+    return int(one(db, _SQL["next_id"])[0])
 
 
 def id_of(db: Db, name: str) -> int | None:

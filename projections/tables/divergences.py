@@ -15,7 +15,7 @@ from recordledger.domain.admin.divergence import (
 )
 from recordledger.domain.streams import Stream
 
-from ..store.database import Db
+from ..store.database import Db, one
 from ..store.statements import statements
 from .changes import Changes
 from .table import Owner, Table
@@ -28,9 +28,7 @@ OPEN_MAX: Final = 1_000
 
 def next_id(db: Db) -> int:
     """Return a new id of a divergence."""
-    row = db.execute(_SQL["next_id"]).fetchone()
-    assert row is not None  # noqa: S101 - a sequence always gives one
-    return int(row[0])
+    return int(one(db, _SQL["next_id"])[0])
 
 
 def write(db: Db, changes: Changes) -> None:

@@ -10,7 +10,7 @@ from recordledger.domain.admin.job import Job, JobState
 from recordledger.domain.errors import JobNotFound
 from recordledger.domain.streams import ID_MAX, Stream
 
-from ..store.database import Db
+from ..store.database import Db, one
 from ..store.statements import statements
 from .changes import Changes
 from .table import Owner, Table
@@ -24,9 +24,7 @@ _COLUMNS: Final = (
 
 def next_id(db: Db) -> int:
     """Return a new job id."""
-    row = db.execute(_SQL["next_id"]).fetchone()
-    assert row is not None  # noqa: S101 - a sequence always gives one
-    return int(row[0])
+    return int(one(db, _SQL["next_id"])[0])
 
 
 def write(db: Db, changes: Changes) -> None:

@@ -43,6 +43,9 @@ def steps() -> list[Step]:
 
 NEWEST: Final = steps()[-1].version
 
+SCHEMA_SQL: Final = 10
+"""The step that `schema.sql` leads to at once; a fresh database goes through the later ones."""
+
 # What fills the projections that a step adds from the log that is there already.
 _FILLS: Final[Mapping[int, Callable[[Connection[Any]], None]]] = {
     3: late_results.fill,
@@ -73,7 +76,8 @@ def migrate(url: str, schema: str = DEFAULT_SCHEMA, *, stepwise: bool = False) -
         if present == 0 and not stepwise:
             connection.execute(sql_file("tables.schema"))
             for step in steps():
-                _note(connection, step)
+                if step.version <= SCHEMA_SQL:
+                    _note(connection, step)
         for step in steps():
             if step.version > _version(connection):
                 connection.execute(step.sql)

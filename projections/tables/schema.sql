@@ -1,5 +1,6 @@
--- The schema of a fresh ledger. An older one gets here by the steps in ../migrations, and a test
--- checks that both ways end in the same place. Every object lives in one schema, named by the
+-- The schema of a fresh ledger, as the first ten steps of migrations/ leave it: it takes only the
+-- later ones. An older ledger takes all steps that it lacks, and a test checks that both ways end in
+-- the same place. A new table needs a step there, and no change here. Every object lives in one schema, named by the
 -- setting `database_schema`; statements say no schema and rely on search_path, so that a shadow
 -- of the projections can be filled by the same statements.
 --

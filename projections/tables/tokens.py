@@ -8,7 +8,7 @@ from typing import Any, Final
 from recordledger.domain.admin.access import Role, Token
 from recordledger.domain.streams import Stream
 
-from ..store.database import Db
+from ..store.database import Db, one
 from ..store.statements import statements
 from .changes import Changes
 from .table import Owner, Table
@@ -18,9 +18,7 @@ _SQL = statements("tables.tokens")
 
 def next_id(db: Db) -> int:
     """Return a new token id."""
-    row = db.execute(_SQL["next_id"]).fetchone()
-    assert row is not None  # noqa: S101 - a sequence always gives one
-    return int(row[0])
+    return int(one(db, _SQL["next_id"])[0])
 
 
 def write(db: Db, changes: Changes) -> None:

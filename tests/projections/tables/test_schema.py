@@ -247,6 +247,18 @@ def test_a_later_step_is_taken_from_where_the_database_is(
         connection.execute("SELECT FROM later")
 
 
+def test_a_fresh_install_takes_the_later_steps_too(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = schema.Step(NEWEST + 1, "later", "CREATE TABLE later ()")
+    monkeypatch.setattr(schema, "NEWEST", NEWEST + 1)
+    monkeypatch.setattr(schema, "steps", lambda: [*steps(), later])
+    assert migrate(empty_database_url) == NEWEST + 1
+    check(empty_database_url)
+    with connect(empty_database_url) as connection:
+        connection.execute("SELECT FROM later")
+
+
 def test_a_step_that_fails_leaves_no_trace(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
