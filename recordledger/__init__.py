@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from recordledger.api.client import AsyncClient, Client
 
-__all__ = ["AsyncClient", "Client", "__version__"]
+    __version__: str
 
-__version__: str = version("recordledger")
+__all__ = ["AsyncClient", "Client", "__version__"]
 
 
 def __getattr__(name: str) -> object:
@@ -19,4 +18,13 @@ def __getattr__(name: str) -> object:
         from recordledger.api import client
 
         return getattr(client, name)
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("recordledger")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Return the public names too that are not imported yet."""
+    return sorted({*globals(), *__all__})

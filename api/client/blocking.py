@@ -7,27 +7,29 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
 import httpx2
 
-from ..schemas.records import Include
-from .calls import datasets as dataset_calls
-from .calls import diff as diff_calls
-from .calls import events as event_calls
-from .calls import histories, management, records, routing, seals, services
-from .calls import managers as manager_calls
-from .calls import operations as operation_calls
-from .calls import origins as origin_calls
-from .calls import self_audit as self_audit_calls
-from .calls import tokens as token_calls
-from .calls import webhooks as webhook_calls
-from .datasets import Dataset
 from .exchange import TIMEOUT_S, Operation, Outcome, Reply, Send, Session, Sleep, Step
+from .on_demand import datasets as dataset_calls
+from .on_demand import diff as diff_calls
+from .on_demand import events as event_calls
+from .on_demand import histories, management, records, routing, seals, services
+from .on_demand import managers as manager_calls
+from .on_demand import operations as operation_calls
+from .on_demand import origins as origin_calls
+from .on_demand import self_audit as self_audit_calls
+from .on_demand import tokens as token_calls
+from .on_demand import webhooks as webhook_calls
 from .options import STREAM_TIMEOUT, closed, fault_of, open_session
-from .results.events import LogEvent
-from .results.records import Record, Records
-from .signatures import documented, present
+from .signatures import documented_as, of_dataset, presented
+
+if TYPE_CHECKING:
+    from ..schemas.records import Include
+    from .results.events import LogEvent
+    from .results.management import UpdateMetadata
+    from .results.records import Record, Records
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -39,8 +41,7 @@ def _blocking(
     def method(client: Client, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return client.run(call(client.session, *args, **kwargs))
 
-    present(method, call, "{}")
-    return method
+    return presented(method, call, "{}")
 
 
 def _querying(
@@ -49,8 +50,7 @@ def _querying(
     def method(client: Client, /, *args: P.args, **kwargs: P.kwargs) -> FoundRecords:
         return client.found(lambda: call(client.session, *args, **kwargs))
 
-    present(method, call, "FoundRecords")
-    return method
+    return presented(method, call, "FoundRecords")
 
 
 def _following(
@@ -60,8 +60,7 @@ def _following(
         feed = call(client.session, *args, **kwargs)
         return client.followed(feed) if kwargs.get("follow") else client.paged(feed)
 
-    present(method, call, "Iterator[LogEvent]")
-    return method
+    return presented(method, call, "Iterator[LogEvent]")
 
 
 class Client:
@@ -207,20 +206,16 @@ class Client:
 
     datasets = _blocking(dataset_calls.datasets)
 
+    @documented_as(dataset_calls.add_dataset)
     def add_dataset(
         self, name: str, description: str = "", *, reason: str | None = None
     ) -> Dataset:
-        """See below: the operation's own docstring is put here."""
         call = dataset_calls.add_dataset(self.session, name, description, reason=reason)
         return Dataset(self, self.run(call))
 
-    add_dataset.__doc__ = documented(dataset_calls.add_dataset)
-
+    @documented_as(dataset_calls.dataset)
     def dataset(self, name_or_id: str | int) -> Dataset:
-        """See below: the operation's own docstring is put here."""
         return Dataset(self, self.run(dataset_calls.dataset(self.session, name_or_id)))
-
-    dataset.__doc__ = documented(dataset_calls.dataset)
 
     def found(self, ask: Callable[[], records.Pages]) -> FoundRecords:
         """Return what a query finds; `ask` makes its pages anew for each loop."""
@@ -279,6 +274,7 @@ class Client:
         missing_ok: bool,
         as_of: records.AsOf = None,
     ) -> Records[Record | None]: ...
+    @documented_as(records.get_records)
     def get_records(
         self,
         ids: int | Iterable[int | None],
@@ -287,11 +283,8 @@ class Client:
         missing_ok: bool = False,
         as_of: records.AsOf = None,
     ) -> Any:
-        """See below: the operation's own docstring is put here."""
         call = records.get_records(self.session, ids, include, missing_ok=missing_ok, as_of=as_of)
         return self.run(call)
-
-    get_records.__doc__ = documented(records.get_records)
 
     def paged(self, feed: event_calls.Feed) -> Iterator[LogEvent]:
         """Iterate over the events that there are."""
@@ -388,8 +381,120 @@ class FoundRecords:
 
     def all(self) -> Records[Record]:
         """Return all of them at once."""
+        from .results.records import Records
+
         found: Records[Record] = Records()
         for page in self.pages():
             found += page
             found.as_of = page.as_of
         return found
+
+
+def _of_it(
+    call: Callable[Concatenate[dataset_calls.Within, P], Operation[T]],
+) -> Callable[Concatenate[Dataset, P], T]:
+    def method(dataset: Dataset, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return dataset.client.run(call(dataset.within, *args, **kwargs))
+
+    return presented(method, call, "{}")
+
+
+def _finding(
+    call: Callable[Concatenate[dataset_calls.Within, P], records.Pages],
+) -> Callable[Concatenate[Dataset, P], FoundRecords]:
+    def method(dataset: Dataset, /, *args: P.args, **kwargs: P.kwargs) -> FoundRecords:
+        return dataset.client.found(lambda: call(dataset.within, *args, **kwargs))
+
+    return presented(method, call, "FoundRecords")
+
+
+def _managing(verb: Callable[..., Operation[UpdateMetadata]]) -> Callable[..., UpdateMetadata]:
+    """Return a verb over records as a method: over those of the dataset, or some of them."""
+
+    def method(dataset: Dataset, /, **given: Any) -> UpdateMetadata:
+        return dataset.client.run(verb(dataset.client.session, dataset=dataset.id, **given))
+
+    return of_dataset(method, verb)
+
+
+class Dataset:
+    """A dataset on the server. It is a handle: each call asks anew, and nothing is kept here.
+
+    >>> from recordledger import Client
+    >>> with Client() as client:  # doctest: +SKIP
+    ...     dataset = client.add_dataset("water clusters")
+    ...     dataset.add_entries({"dimer": {"n": 2}, "trimer": {"n": 3}})
+    ...     dataset.add_specification("hf", "package.module:energy", {"basis": "sto-3g"})
+    ...     dataset.submit()
+    ...     dataset.status()
+    """
+
+    def __init__(self, client: Client, dataset_id: int) -> None:
+        """Speak of this dataset through this client."""
+        self.client = client
+        self.within = dataset_calls.Within(client.session, dataset_id)
+
+    @property
+    def id(self) -> int:
+        """Which dataset it is."""
+        return self.within.dataset_id
+
+    def __repr__(self) -> str:
+        """Return which dataset this is."""
+        return f"Dataset({self.id})"
+
+    info = _of_it(dataset_calls.info)
+    history = _of_it(dataset_calls.history)
+    add_entries = _of_it(dataset_calls.add_entries)
+    entries = _of_it(dataset_calls.entries)
+    rename_entries = _of_it(dataset_calls.rename_entries)
+    remove_entries = _of_it(dataset_calls.remove_entries)
+    add_specification = _of_it(dataset_calls.add_specification)
+    remove_specifications = _of_it(dataset_calls.remove_specifications)
+    submit = _of_it(dataset_calls.submit)
+    status = _of_it(dataset_calls.status)
+    wait = _of_it(dataset_calls.wait)
+    table = _of_it(dataset_calls.table)
+    results = _of_it(dataset_calls.results)
+    records = _finding(dataset_calls.records)
+    unlink_records = _of_it(dataset_calls.unlink_records)
+    lock = _of_it(dataset_calls.lock)
+    rename = _of_it(dataset_calls.rename)
+    describe = _of_it(dataset_calls.describe)
+    delete = _of_it(dataset_calls.delete)
+
+    reset_records = _managing(management.reset_records)
+    cancel_records = _managing(management.cancel_records)
+    uncancel_records = _managing(management.uncancel_records)
+    delete_records = _managing(management.delete_records)
+    undelete_records = _managing(management.undelete_records)
+    invalidate_records = _managing(management.invalidate_records)
+    uninvalidate_records = _managing(management.uninvalidate_records)
+    hold_records = _managing(management.hold_records)
+    release_records = _managing(management.release_records)
+    fail_records = _managing(management.fail_records)
+    revive_records = _managing(management.revive_records)
+    modify_records = _managing(management.modify_records)
+    add_comment = _managing(management.add_comment)
+    resubmit_records = _managing(management.resubmit_records)
+    adopt_results = _managing(management.adopt_results)
+
+    @documented_as(dataset_calls.clone)
+    def clone(
+        self,
+        name: str,
+        description: str | None = None,
+        *,
+        version: int | None = None,
+        link_records: bool = False,
+        reason: str | None = None,
+    ) -> Dataset:
+        call = dataset_calls.clone(
+            self.within,
+            name,
+            description,
+            version=version,
+            link_records=link_records,
+            reason=reason,
+        )
+        return Dataset(self.client, self.client.run(call))

@@ -4,39 +4,104 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, ParamSpec, TypeVar, cast
+
+from .on_demand import Call
+
+P = ParamSpec("P")
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 _HIDDEN: Final = ("    session: the client's.\n", "    within: the dataset's.\n")
 
 
-def documented(call: Callable[..., Any]) -> str:
-    """Return an operation's docstring as a method has it: `self` is not described."""
-    # Python 3.13 takes the indentation out of docstrings, and older ones leave it in.
-    text = inspect.cleandoc(call.__doc__ or "")
-    for hidden in _HIDDEN:
-        text = text.replace(hidden, "")
-    return text
+class _Method:
+    """A method that gets its name, docstring and signature when it is first used or looked at.
+
+    They are those of an operation, whose module need not be imported before. The class then has
+    the function itself in place of this.
+    """
+
+    def __init__(self, function: Callable[..., Any], describe: Callable[[], None]) -> None:
+        self._function = function
+        self._describe = describe
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        """Note where it is."""
+        self._owner = owner
+        self._name = name
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        """Return the method, described."""
+        self._describe()
+        setattr(self._owner, self._name, self._function)
+        return getattr(owner if instance is None else instance, self._name)
 
 
-def present(method: Callable[..., Any], call: Callable[..., Any], wrapped: str) -> None:
-    """Give a method the name, the docstring and the signature that a user shall see.
+def presented(method: Callable[P, T], call: Callable[..., Any], wrapped: str) -> Callable[P, T]:
+    """Return the method with the name, the docstring and the signature that a user shall see.
 
     Args:
         method: the method that a client has.
         call: the operation; its first parameter is the client's `self`.
         wrapped: how the method wraps the operation's result, with `{}` for that.
     """
-    signature = inspect.signature(call)
-    _, *parameters = signature.parameters.values()
-    result = str(signature.return_annotation)
-    result = result.removeprefix("Operation[").removesuffix("]")
-    method.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=[
-            inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD),
-            *parameters,
-        ],
-        return_annotation=wrapped.format(result),
-    )
-    method.__name__ = call.__name__
-    method.__doc__ = documented(call)
-    method.__wrapped__ = call  # type: ignore[attr-defined]
+
+    def describe() -> None:
+        operation = _operation(call)
+        signature = inspect.signature(operation)
+        _, *parameters = signature.parameters.values()
+        result = str(signature.return_annotation)
+        result = result.removeprefix("Operation[").removesuffix("]")
+        method.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=[
+                inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD),
+                *parameters,
+            ],
+            return_annotation=wrapped.format(result),
+        )
+        method.__name__ = operation.__name__
+        method.__doc__ = _documented(operation)
+        method.__wrapped__ = operation  # type: ignore[attr-defined]
+
+    return cast("Any", _Method(method, describe))
+
+
+def documented_as(call: Callable[..., Any]) -> Callable[[F], F]:
+    """Give a method that is written out the docstring of the operation that it calls."""
+
+    def decorate(method: F) -> F:
+        def describe() -> None:
+            method.__doc__ = _documented(_operation(call))
+
+        return cast("Any", _Method(method, describe))
+
+    return decorate
+
+
+def of_dataset(method: Callable[P, T], call: Callable[..., Any]) -> Callable[P, T]:
+    """Return the method of a dataset that does something to its records, with its docstring."""
+
+    def describe() -> None:
+        operation = _operation(call)
+        first, _, rest = _documented(operation).partition("\n")
+        method.__name__ = operation.__name__
+        method.__doc__ = (
+            f"{first}\n\nOf this dataset: all its records, or those that meet conditions, like "
+            f'`specification="hf", entry=[...], status="error"`.\n{rest}'
+        )
+
+    return cast("Any", _Method(method, describe))
+
+
+def _operation(call: Callable[..., Any]) -> Callable[..., Any]:
+    return call.operation if isinstance(call, Call) else call
+
+
+def _documented(operation: Callable[..., Any]) -> str:
+    """Return an operation's docstring as a method has it: `self` is not described."""
+    # Python 3.13 takes the indentation out of docstrings, and older ones leave it in.
+    text = inspect.cleandoc(operation.__doc__ or "")
+    for hidden in _HIDDEN:
+        text = text.replace(hidden, "")
+    return text

@@ -302,8 +302,8 @@ def test_both_handles_have_the_same_calls_with_their_docstrings() -> None:
     def calls(kind: type[Any]) -> dict[str, tuple[list[str], str | None]]:
         return {
             name: (list(inspect.signature(member).parameters), inspect.getdoc(member))
-            for name, member in vars(kind).items()
-            if inspect.isfunction(member) and not name.startswith("_")
+            for name in vars(kind)
+            if inspect.isfunction(member := getattr(kind, name)) and not name.startswith("_")
         }
 
     blocking, awaited = calls(Dataset), calls(AsyncDataset)

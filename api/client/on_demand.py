@@ -1,0 +1,83 @@
+"""The modules of `calls`, each imported when one of its operations is first used.
+
+A client has some ninety methods, and most programs use a few of them: the modules of the others,
+and the schemas that these build, are not imported. Import from here what methods are made of.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .calls import (
+        datasets,
+        diff,
+        events,
+        histories,
+        management,
+        managers,
+        operations,
+        origins,
+        records,
+        routing,
+        seals,
+        self_audit,
+        services,
+        tokens,
+        webhooks,
+    )
+
+__all__ = [
+    "Call",
+    "datasets",
+    "diff",
+    "events",
+    "histories",
+    "management",
+    "managers",
+    "operations",
+    "origins",
+    "records",
+    "routing",
+    "seals",
+    "self_audit",
+    "services",
+    "tokens",
+    "webhooks",
+]
+
+
+class Call:
+    """An operation by its name: it is imported when it is called, or looked at."""
+
+    def __init__(self, module: str, name: str) -> None:
+        self._module = module
+        self._name = name
+
+    @cached_property
+    def operation(self) -> Any:
+        """The operation itself."""
+        return getattr(import_module(f".calls.{self._module}", __package__), self._name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the operation."""
+        return self.operation(*args, **kwargs)
+
+
+class _Module:
+    """A module of `calls`: what is asked of it is a `Call`."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, name: str) -> Call:
+        return Call(self._name, name)
+
+
+def __getattr__(name: str) -> _Module:
+    """Return what stands for a module of `calls` until it is imported."""
+    if name in __all__:
+        return _Module(name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
