@@ -64,7 +64,7 @@ def presented(method: Callable[P, T], call: Callable[..., Any], wrapped: str) ->
         method.__doc__ = _documented(operation)
         method.__wrapped__ = operation  # type: ignore[attr-defined]
 
-    return cast("Any", _Method(method, describe))
+    return cast("Callable[P, T]", _Method(method, describe))
 
 
 def documented_as(call: Callable[..., Any]) -> Callable[[F], F]:
@@ -74,7 +74,7 @@ def documented_as(call: Callable[..., Any]) -> Callable[[F], F]:
         def describe() -> None:
             method.__doc__ = _documented(_operation(call))
 
-        return cast("Any", _Method(method, describe))
+        return cast("F", _Method(method, describe))
 
     return decorate
 
@@ -91,7 +91,7 @@ def of_dataset(method: Callable[P, T], call: Callable[..., Any]) -> Callable[P, 
             f'`specification="hf", entry=[...], status="error"`.\n{rest}'
         )
 
-    return cast("Any", _Method(method, describe))
+    return cast("Callable[P, T]", _Method(method, describe))
 
 
 def _operation(call: Callable[..., Any]) -> Callable[..., Any]:
