@@ -27,7 +27,7 @@ from .proxy import LOOPBACK
 
 ROOT: Final = Path(__file__).parents[2]
 CLI: Final = (sys.executable, "-m", "recordledger.workers.cli")
-TASKS: Final = "tests.workers.tasks"
+TASKS: Final = "tests.workers.misbehaving"
 SWEEP_S: Final = 0.5
 HEARTBEAT_S: Final = 0.3
 TIMEOUT_S: Final = 30.0

@@ -28,7 +28,7 @@ from tests.postgres import new_database
 
 from .conditions import eventually
 
-TASKS = "tests.workers.tasks"
+TASKS = "tests.workers.misbehaving"
 PROGRAM = """
 import json, logging, sys
 from pathlib import Path

@@ -37,7 +37,7 @@ from recordledger.workers.tasks.running import Report, WorkerSettings
 
 from ..conditions import eventually
 
-TASKS = "tests.workers.tasks"
+TASKS = "tests.workers.misbehaving"
 TIMEOUT_S = 30.0
 SETTINGS = WorkerSettings(
     patterns=(f"{TASKS}:*",),

@@ -45,7 +45,7 @@ def test_deadly_tasks_are_errors_and_a_killed_manager_leaves_nothing_behind(
 ) -> None:
     good = [site.add("echo", n=n) for n in range(20)]
     deadly = site.client.add_records(
-        "tests.workers.tasks:kill_self", {"number": 9}, retries=1, find_existing=False
+        "tests.workers.misbehaving:kill_self", {"number": 9}, retries=1, find_existing=False
     ).ids
     good += [site.add("echo", n=n) for n in range(20, 40)]
     process = site.manager_process(engine=engine)
@@ -129,10 +129,10 @@ def test_a_manager_whose_engine_does_not_start_says_so_and_ends(
         token=site.token,
         state_dir=tmp_path,
         engine=PARSL,
-        engine_address="tests.workers.tasks:not_callable",
+        engine_address="tests.workers.misbehaving:not_callable",
     )
     assert run_manager(config) == 1
-    assert "tests.workers.tasks:not_callable is a int, not a parsl.Config" in caplog.text
+    assert "tests.workers.misbehaving:not_callable is a int, not a parsl.Config" in caplog.text
 
 
 def test_a_manager_with_an_engine_that_does_not_exist_does_not_begin(

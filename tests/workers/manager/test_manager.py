@@ -152,7 +152,7 @@ def test_it_offers_what_it_finds_and_reports_what_changes(site: Site) -> None:
     manager = site.manager(executables={"tool": f"{tool} --version"}, survey_s=0.05)
     assert site.client.manager(manager.id).programs["tool"] == "1.0.0"
     added = site.client.add_records(
-        "tests.workers.tasks:echo", {"n": 1}, required_programs=["tool>=2"]
+        "tests.workers.misbehaving:echo", {"n": 1}, required_programs=["tool>=2"]
     )
     (needs_newer,) = added.ids
     assert needs_newer is not None

@@ -10,7 +10,7 @@ import pytest
 from recordledger.workers.demo.functions import quadratic
 from recordledger.workers.tasks.allowlist import AllowList, FunctionNotAllowed, FunctionNotFound
 
-TASKS = "tests.workers.tasks"
+TASKS = "tests.workers.misbehaving"
 
 
 @pytest.fixture
