@@ -26,7 +26,7 @@ from .errors import (
     TooLarge,
 )
 from .records import events as e
-from .records.events import Event, Kind, Payload, Priority, Stamp
+from .records.events import Event, Kind, Payload, Priority, Stamp, events_of
 from .records.retries import Retry
 
 # An event names no more than so many entries; the rest goes into further events.
@@ -44,6 +44,7 @@ class DatasetCreated(Event):
     """
 
     topic = "dataset_created"
+    words = "{who} created it"
 
     name: str
     description: str = ""
@@ -54,6 +55,7 @@ class DatasetRenamed(Event):
     """The dataset has another name; it is found by its id as before."""
 
     topic = "dataset_renamed"
+    words = "{who} renamed it"
 
     name: str
 
@@ -62,6 +64,7 @@ class DatasetDescribed(Event):
     """The dataset has another description."""
 
     topic = "dataset_described"
+    words = "{who} described it"
 
     description: str
 
@@ -74,6 +77,7 @@ class EntriesAdded(Event):
     """
 
     topic = "entries_added"
+    words = "{who} added entries"
 
     first: int
     names: tuple[str, ...]
@@ -84,6 +88,7 @@ class EntriesRenamed(Event):
     """These entries have other names; they are the same entries."""
 
     topic = "entries_renamed"
+    words = "{who} renamed entries"
 
     entries: tuple[int, ...]
     names: tuple[str, ...]
@@ -93,6 +98,7 @@ class EntriesRemoved(Event):
     """The dataset has these entries no more, nor the records of their cells."""
 
     topic = "entries_removed"
+    words = "{who} removed entries"
 
     entries: tuple[int, ...]
 
@@ -105,6 +111,7 @@ class SpecificationAdded(Event):
     """
 
     topic = "specification_added"
+    words = "{who} added specification {specification}"
 
     specification: int
     name: str
@@ -123,6 +130,7 @@ class SpecificationRemoved(Event):
     """The dataset has this specification no more, nor the records of its cells."""
 
     topic = "specification_removed"
+    words = "{who} removed specification {specification}"
 
     specification: int
 
@@ -131,6 +139,7 @@ class RecordsLinked(Event):
     """These entries have these records, in the same order, for one specification."""
 
     topic = "records_linked"
+    words = "{who} linked records for specification {specification}"
 
     specification: int
     entries: tuple[int, ...]
@@ -141,6 +150,7 @@ class RecordsUnlinked(Event):
     """The cells of these entries and one specification are empty; the records are as they were."""
 
     topic = "records_unlinked"
+    words = "{who} unlinked records of specification {specification}"
 
     specification: int
     entries: tuple[int, ...]
@@ -150,6 +160,7 @@ class VersionLocked(Event):
     """What the dataset is now can be read for ever under this number, however it changes."""
 
     topic = "version_locked"
+    words = "{who} locked version {number}"
 
     number: int
     label: str = ""
@@ -160,22 +171,10 @@ class DatasetDeleted(Event):
     """There is no such dataset any more; its records are as they were, and free of it."""
 
     topic = "dataset_deleted"
+    words = "{who} deleted it"
 
 
-DATASET_EVENTS: Final[tuple[type[Event], ...]] = (
-    DatasetCreated,
-    DatasetRenamed,
-    DatasetDescribed,
-    EntriesAdded,
-    EntriesRenamed,
-    EntriesRemoved,
-    SpecificationAdded,
-    SpecificationRemoved,
-    RecordsLinked,
-    RecordsUnlinked,
-    VersionLocked,
-    DatasetDeleted,
-)
+DATASET_EVENTS: Final = events_of(__name__)
 
 
 @dataclass(frozen=True, slots=True)

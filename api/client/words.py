@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import cache
 from string import Formatter
 from typing import Any, Final, cast
 
@@ -108,71 +109,18 @@ def duration(seconds: float) -> str:
     return f"{whole} s"
 
 
-# What each kind of event says, with its own fields and `who` did it.
-SENTENCES: Final[Mapping[str, str]] = {
-    "created": "{who} created it",
-    "claimed": "{who} claimed it as attempt {attempt}",
-    "service_started": "{who} started attempt {attempt}",
-    "service_iterated": "iteration {iteration} is over",
-    "completed": "attempt {attempt} was completed by {who}",
-    "errored": "attempt {attempt} of {who} ended in an error",
-    "late_result": "a result of attempt {attempt} came late from manager {manager_id}",
-    "result_adopted": "{who} adopted the late result of attempt {attempt}",
-    "lease_expired": "the lease of attempt {attempt} expired, and it waits again",
-    "manager_lost": "manager {manager_id} was lost with attempt {attempt}, and it waits again",
-    "relinquished": "manager {manager_id} gave attempt {attempt} back, and it waits again",
-    "reset": "{who} reset it",
-    "retry_due": "the pause before the retry is over",
-    "failed": "{who} declared the error final",
-    "revived": "{who} revived it",
-    "held": "{who} held it",
-    "released": "{who} released it",
-    "cancelled": "{who} cancelled it",
-    "uncancelled": "{who} took the cancellation back",
-    "invalidated": "{who} declared the result invalid",
-    "uninvalidated": "{who} declared the result valid again",
-    "soft_deleted": "{who} deleted it",
-    "undeleted": "{who} took the deletion back",
-    "resubmitted": "{who} resubmitted it as record {new_record_id}",
-    "commented": "{who} wrote",
-    "rerouted": "{who} changed where it is queued",
-    "reverted": "{who} undid an operation, and it is {status} again",
-    "erased": "{who} erased it",
-    "manager_registered": "{who} registered it",
-    "manager_draining": "{who} drains it",
-    "programs_changed": "it has other programs now",
-    "program_suspended": "it gets no more tasks for {program} until {until}",
-    "program_probed": "it tries {program} again with record {record_id}",
-    "program_resumed": "it gets tasks for {program} again",
-    "manager_deactivated": "{who} ended it",
-    "manager_declared_lost": "{who} declared it lost",
-    "job_submitted": "{who} submitted it, for {n_total} records",
-    "job_advanced": "{n_done} records more are done",
-    "job_finished": "it is finished",
-    "job_cancel_requested": "{who} wants it stopped and undone",
-    "job_cancelled": "it was stopped, and what it had done undone",
-    "dataset_created": "{who} created it",
-    "dataset_renamed": "{who} renamed it",
-    "dataset_described": "{who} described it",
-    "entries_added": "{who} added entries",
-    "entries_renamed": "{who} renamed entries",
-    "entries_removed": "{who} removed entries",
-    "specification_added": "{who} added specification {specification}",
-    "specification_removed": "{who} removed specification {specification}",
-    "records_linked": "{who} linked records for specification {specification}",
-    "records_unlinked": "{who} unlinked records of specification {specification}",
-    "version_locked": "{who} locked version {number}",
-    "dataset_deleted": "{who} deleted it",
-    "imported": "{who} imported it from ledger {origin_ledger}, where it was {origin_id}",
-    "divergence_found": "{who} found a row of {table} that is not what the log says",
-    "divergence_repaired": "{who} put the row right",
-    "divergence_gone": "the row is what the log says again",
-}
+@cache
+def sentences() -> Mapping[str, str]:
+    """Return what each kind of event says, with its own fields and `who` did it."""
+    # Only here, for whoever prints an event: it takes a while to load all of them.
+    from recordledger.domain.aggregates import EVENT_TYPES
+
+    return {topic: each.words for topic, each in EVENT_TYPES.items() if each.words}
 
 
 def in_words(event: EventOut) -> str:
     """Return what happened as a sentence: who did what, what came of it, and why."""
-    sentence = SENTENCES.get(event.kind, f"{event.kind.replace('_', ' ')}, by {{who}}")
+    sentence = sentences().get(event.kind, f"{event.kind.replace('_', ' ')}, by {{who}}")
     used = {name for _, name, _, _ in Formatter().parse(sentence) if name}
     values = {name: shown(event.data.get(name)) or "?" for name in used}
     words = sentence.format(**values | {"who": _who(event.actor)})

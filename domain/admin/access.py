@@ -10,7 +10,7 @@ from typing import Final
 from pydantic import AwareDatetime
 
 from ..errors import ImpossibleHistory
-from ..records.events import Digest, Event, Stamp
+from ..records.events import Digest, Event, Stamp, events_of
 
 
 class Permission(StrEnum):
@@ -56,7 +56,7 @@ class TokenRevoked(Event):
     topic = "token_revoked"
 
 
-TOKEN_EVENTS: Final[tuple[type[Event], ...]] = (TokenIssued, TokenRevoked)
+TOKEN_EVENTS: Final = events_of(__name__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from enum import StrEnum, auto
 from typing import Final
 
 from ..errors import ImpossibleHistory
-from ..records.events import Event
+from ..records.events import Event, events_of
 
 
 class DivergenceState(StrEnum):
@@ -35,6 +35,7 @@ class DivergenceFound(Event):
     """
 
     topic = "divergence_found"
+    words = "{who} found a row of {table} that is not what the log says"
 
     table: str
     key: tuple[str, ...]
@@ -46,19 +47,17 @@ class DivergenceRepaired(Event):
     """Somebody wanted the row put right, and in the same transaction it was."""
 
     topic = "divergence_repaired"
+    words = "{who} put the row right"
 
 
 class DivergenceGone(Event):
     """The row is what the log says again: by a later event of its own, or by a hand."""
 
     topic = "divergence_gone"
+    words = "the row is what the log says again"
 
 
-DIVERGENCE_EVENTS: Final[tuple[type[Event], ...]] = (
-    DivergenceFound,
-    DivergenceRepaired,
-    DivergenceGone,
-)
+DIVERGENCE_EVENTS: Final = events_of(__name__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from ..errors import ImpossibleHistory
-from ..records.events import Event, Payload, Stamp
+from ..records.events import Event, Payload, Stamp, events_of
 
 
 class JobState(StrEnum):
@@ -28,6 +28,7 @@ class JobSubmitted(Event):
     """
 
     topic = "job_submitted"
+    words = "{who} submitted it, for {n_total} records"
 
     ids: Payload
     n_total: int
@@ -39,6 +40,7 @@ class JobAdvanced(Event):
     """A slice was done: its records were changed in the same transaction as this was recorded."""
 
     topic = "job_advanced"
+    words = "{n_done} records more are done"
 
     n_done: int
     n_updated: int
@@ -51,6 +53,7 @@ class JobFinished(Event):
     """Every slice was done. `released` is the text that the job had to say and needs no more."""
 
     topic = "job_finished"
+    words = "it is finished"
 
     released: Payload | None = None
 
@@ -59,23 +62,19 @@ class JobCancelRequested(Event):
     """Somebody wants the job stopped, and what it has done undone."""
 
     topic = "job_cancel_requested"
+    words = "{who} wants it stopped and undone"
 
 
 class JobCancelled(Event):
     """The job was stopped, and what it had done was undone where nobody had changed it since."""
 
     topic = "job_cancelled"
+    words = "it was stopped, and what it had done undone"
 
     released: Payload | None = None
 
 
-JOB_EVENTS: Final[tuple[type[Event], ...]] = (
-    JobSubmitted,
-    JobAdvanced,
-    JobFinished,
-    JobCancelRequested,
-    JobCancelled,
-)
+JOB_EVENTS: Final = events_of(__name__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Final
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from ..errors import ImpossibleHistory
-from ..records.events import Event, Stamp
+from ..records.events import Event, Stamp, events_of
 
 URL_CHARACTERS_MAX: Final = 2_000
 
@@ -84,13 +84,7 @@ class WebhookRemoved(Event):
     topic = "webhook_removed"
 
 
-WEBHOOK_EVENTS: Final[tuple[type[Event], ...]] = (
-    WebhookAdded,
-    WebhookChanged,
-    WebhookEnabled,
-    WebhookDisabled,
-    WebhookRemoved,
-)
+WEBHOOK_EVENTS: Final = events_of(__name__)
 
 
 @dataclass(frozen=True, slots=True)

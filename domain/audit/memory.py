@@ -9,8 +9,6 @@ from typing import Final
 from ..records import events as e
 from ..records.events import Event, Kind, Outcome, Priority
 from ..records.status import (
-    ONLY_KIND,
-    REMEMBERS,
     REVERTIBLE,
     TRANSITIONS,
     Status,
@@ -22,17 +20,10 @@ from ..streams import Stream
 from .findings import Place
 
 # What an attempt can end by; those that bring no outcome leave room for a late one.
-ENDS: Final = (
-    e.Completed,
-    e.Errored,
-    e.ResultAdopted,
-    e.LeaseExpired,
-    e.ManagerLost,
-    e.Relinquished,
-    e.Cancelled,
-    e.SoftDeleted,
-    e.Erased,
-    e.Imported,
+ENDS: Final = tuple(
+    event_type
+    for (source, event_type), target in TRANSITIONS.items()
+    if source is Status.running and target not in (Status.running, Target.unchanged)
 )
 
 
@@ -127,7 +118,7 @@ class Life(Strand):
         event_type = type(event)
         if self.status is None and self.version:
             return None
-        if ONLY_KIND.get(event_type, self.kind) is not self.kind:
+        if event.only not in (None, self.kind):
             return None
         target = TRANSITIONS.get((self.status, event_type))
         if target is Target.stated and getattr(event, "status", "") not in REVERTIBLE:
@@ -141,6 +132,8 @@ class Life(Strand):
         self.version, self.at = place.version, event.timestamp
         if event.action is not None:
             self._more().touched = (*self.rare.touched, hash(event.operation_id))
+        if event.ends_pause and self.rarely is not None:
+            self.rarely.not_before = None
         match event:
             case e.Claimed() | e.ServiceStarted():
                 self._begin(place, event)
@@ -161,7 +154,6 @@ class Life(Strand):
         match event:
             case e.ResultAdopted():
                 self._accept(place, is_good=True)
-                self._more().not_before = None
             case e.LateResult(attempt=attempt, outcome=outcome):
                 more = self._more()
                 more.over.pop(attempt, None)
@@ -170,13 +162,10 @@ class Life(Strand):
                 self.accepted, self.is_good = 0, False
                 if not_before is not None or self.rarely is not None:
                     self._more().not_before = not_before
-            case e.RetryDue():
-                self._more().not_before = None
             case e.Revived():
                 self.accepted, self.is_good = 0, False
             case e.Reverted():
                 self.accepted, self.is_good = 0, False
-                self._more().not_before = None
                 if self.status is Status.complete:
                     self._accept(place, is_good=True)
             case e.ServiceIterated(children=children):
@@ -193,7 +182,7 @@ class Life(Strand):
 
     def _move(self, event: Event, target: Status | Target) -> None:
         if isinstance(target, Status):
-            if type(event) in REMEMBERS and self.status is not None:
+            if event.remembers and self.status is not None:
                 self._more().prior = (*self.rare.prior, remembered(self.status))
             self.status = target
         elif target is Target.gone:
@@ -210,8 +199,6 @@ class Life(Strand):
         self.accepted, self.is_good = 0, False
         if isinstance(event, e.Claimed):
             self.holder, self.lease_ends_at = event.manager_id, event.lease_expires_at
-        if self.rarely is not None:
-            self.rarely.not_before = None
 
     def _accept(self, place: Place, is_good: bool) -> None:
         self.accepted, self.accepted_version = place.position, place.version

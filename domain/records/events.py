@@ -46,8 +46,17 @@ class Event(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    # Its name in the log, and which shape its fields have there.
     topic: ClassVar[str]
     class_version: ClassVar[int] = 1
+    # What it says as a sentence, with its own fields and `who` did it.
+    words: ClassVar[str] = ""
+    # The only kind of records that can have it.
+    only: ClassVar[Kind | None] = None
+    # Whether it puts the status that it leaves on the stack of what the record was.
+    remembers: ClassVar[bool] = False
+    # Whether the pause before a retry is over with it, if there was one.
+    ends_pause: ClassVar[bool] = False
 
     timestamp: AwareDatetime
     actor: str
@@ -56,6 +65,11 @@ class Event(BaseModel):
     action: str | None = None
     cause: int | None = None
     undoes: UUID | None = None
+
+
+def events_of(module: str) -> tuple[type[Event], ...]:
+    """Return the events that a module defines, in its order; to be called below the last."""
+    return tuple(each for each in Event.__subclasses__() if each.__module__ == module)
 
 
 class Outcome(BaseModel):
@@ -101,6 +115,7 @@ class Created(Event):
     """
 
     topic = "created"
+    words = "{who} created it"
 
     kind: Kind
     spec: Payload
@@ -119,6 +134,9 @@ class Claimed(Event):
     """A manager has the task. Until the lease expires, nobody else may take it."""
 
     topic = "claimed"
+    words = "{who} claimed it as attempt {attempt}"
+    only = Kind.task
+    ends_pause = True
 
     attempt: int
     manager_id: int
@@ -129,6 +147,9 @@ class ServiceStarted(Event):
     """The service runner has begun, or taken up again, the iterations of the service."""
 
     topic = "service_started"
+    words = "{who} started attempt {attempt}"
+    only = Kind.service
+    ends_pause = True
 
     attempt: int
     runner: str
@@ -144,6 +165,8 @@ class ServiceIterated(Event):
     """
 
     topic = "service_iterated"
+    words = "iteration {iteration} is over"
+    only = Kind.service
 
     iteration: int
     state: Payload
@@ -168,6 +191,7 @@ class Completed(Event):
     """The current attempt ended well; its result is the record's result."""
 
     topic = "completed"
+    words = "attempt {attempt} was completed by {who}"
 
     attempt: int
     outcome: Outcome
@@ -177,6 +201,7 @@ class Errored(Event):
     """The current attempt ended badly; the record has left the queue until it is reset."""
 
     topic = "errored"
+    words = "attempt {attempt} of {who} ended in an error"
 
     attempt: int
     outcome: Outcome
@@ -186,6 +211,7 @@ class LateResult(Event):
     """A result came for an attempt that was over; it is kept aside and may be adopted."""
 
     topic = "late_result"
+    words = "a result of attempt {attempt} came late from manager {manager_id}"
 
     attempt: int
     manager_id: int
@@ -196,6 +222,8 @@ class ResultAdopted(Event):
     """A late result was taken as the record's result; a running attempt is now stale."""
 
     topic = "result_adopted"
+    words = "{who} adopted the late result of attempt {attempt}"
+    ends_pause = True
 
     attempt: int
     outcome: Outcome
@@ -205,6 +233,7 @@ class LeaseExpired(Event):
     """The attempt's time ran out unextended; the record waits again."""
 
     topic = "lease_expired"
+    words = "the lease of attempt {attempt} expired, and it waits again"
 
     attempt: int
 
@@ -213,6 +242,7 @@ class ManagerLost(Event):
     """The manager that had the attempt fell silent; the record waits again."""
 
     topic = "manager_lost"
+    words = "manager {manager_id} was lost with attempt {attempt}, and it waits again"
 
     attempt: int
     manager_id: int
@@ -222,6 +252,7 @@ class Relinquished(Event):
     """The manager gave the attempt back; the record waits again."""
 
     topic = "relinquished"
+    words = "manager {manager_id} gave attempt {attempt} back, and it waits again"
 
     attempt: int
     manager_id: int
@@ -235,6 +266,7 @@ class Reset(Event):
     """
 
     topic = "reset"
+    words = "{who} reset it"
 
     retry: int | None = None
     not_before: AwareDatetime | None = None
@@ -244,72 +276,87 @@ class RetryDue(Event):
     """The pause before a retry is over: the record may be claimed."""
 
     topic = "retry_due"
+    words = "the pause before the retry is over"
+    ends_pause = True
 
 
 class Failed(Event):
     """The error is final: the record is out of the queue for good."""
 
     topic = "failed"
+    words = "{who} declared the error final"
 
 
 class Revived(Event):
     """A failed record waits again, with a task made anew from its specification."""
 
     topic = "revived"
+    words = "{who} revived it"
 
 
 class Held(Event):
     """The record keeps its place in the queue, but nobody may claim it."""
 
     topic = "held"
+    words = "{who} held it"
 
 
 class Released(Event):
     """The record may be claimed again."""
 
     topic = "released"
+    words = "{who} released it"
 
 
 class Cancelled(Event):
     """Nobody wants the record computed now; uncancelling brings it back as it was."""
 
     topic = "cancelled"
+    words = "{who} cancelled it"
+    remembers = True
 
 
 class Uncancelled(Event):
     """The record is again what it was before it was cancelled; running became waiting."""
 
     topic = "uncancelled"
+    words = "{who} took the cancellation back"
 
 
 class Invalidated(Event):
     """The result must not be used; it stays readable."""
 
     topic = "invalidated"
+    words = "{who} declared the result invalid"
 
 
 class Uninvalidated(Event):
     """The result may be used again."""
 
     topic = "uninvalidated"
+    words = "{who} declared the result valid again"
 
 
 class SoftDeleted(Event):
     """The record is out of sight; undeleting brings it back as it was."""
 
     topic = "soft_deleted"
+    words = "{who} deleted it"
+    remembers = True
 
 
 class Undeleted(Event):
     """The record is again what it was before it was deleted; running became waiting."""
 
     topic = "undeleted"
+    words = "{who} took the deletion back"
 
 
 class Resubmitted(Event):
     """A new record of the same specification was made from this one."""
 
     topic = "resubmitted"
+    words = "{who} resubmitted it as record {new_record_id}"
 
     new_record_id: int
 
@@ -321,6 +368,7 @@ class Commented(Event):
     """
 
     topic = "commented"
+    words = "{who} wrote"
 
     text: Payload | str
 
@@ -329,6 +377,7 @@ class Rerouted(Event):
     """The record has another tag or priority; None keeps what it was."""
 
     topic = "rerouted"
+    words = "{who} changed where it is queued"
 
     tag: str | None = None
     priority: Priority | None = None
@@ -341,6 +390,8 @@ class Reverted(Event):
     """
 
     topic = "reverted"
+    words = "{who} undid an operation, and it is {status} again"
+    ends_pause = True
 
     status: str
     outcome: Outcome | None = None
@@ -353,6 +404,7 @@ class Erased(Event):
     """The record was hard-deleted: its payloads are destroyed, its bare events stay."""
 
     topic = "erased"
+    words = "{who} erased it"
 
 
 class Imported(Event):
@@ -367,43 +419,14 @@ class Imported(Event):
     """
 
     topic = "imported"
+    words = "{who} imported it from ledger {origin_ledger}, where it was {origin_id}"
 
     origin_ledger: UUID
     origin_id: int
     archive_digest: Digest
 
 
-RECORD_EVENTS: Final[tuple[type[Event], ...]] = (
-    Created,
-    Claimed,
-    ServiceStarted,
-    ServiceIterated,
-    Completed,
-    Errored,
-    LateResult,
-    ResultAdopted,
-    LeaseExpired,
-    ManagerLost,
-    Relinquished,
-    Reset,
-    RetryDue,
-    Failed,
-    Revived,
-    Held,
-    Released,
-    Cancelled,
-    Uncancelled,
-    Invalidated,
-    Uninvalidated,
-    SoftDeleted,
-    Undeleted,
-    Resubmitted,
-    Commented,
-    Rerouted,
-    Reverted,
-    Erased,
-    Imported,
-)
+RECORD_EVENTS: Final = events_of(__name__)
 
 
 class Stamp(BaseModel):

@@ -34,8 +34,6 @@ from .events import Event, Kind, Outcome, Payload, Priority, Stamp
 from .policies import ADOPT_LATE_RESULTS, AUTO_RESET
 from .retries import NO_RETRY, Retry
 from .status import (
-    ONLY_KIND,
-    REMEMBERS,
     REVERTIBLE,
     TRANSITIONS,
     Status,
@@ -129,6 +127,8 @@ def _changes(record: Record, event: Event) -> dict[str, Any]:
     changes = _status_after(record, event)
     changes["version"] = record.version + 1
     changes["modified_at"] = event.timestamp
+    if event.ends_pause:
+        changes["not_before"] = None
     match event:
         case e.Created():
             changes |= {
@@ -150,7 +150,6 @@ def _changes(record: Record, event: Event) -> dict[str, Any]:
             changes |= {"outcome": outcome, "finished_at": event.timestamp}
         case e.ResultAdopted(outcome=outcome):
             changes |= {"outcome": outcome, "finished_at": event.timestamp, "manager_id": None}
-            changes["not_before"] = None
         case e.LeaseExpired() | e.ManagerLost() | e.Relinquished():
             changes["manager_id"] = None
         case e.Cancelled() | e.SoftDeleted() | e.Imported():
@@ -159,8 +158,6 @@ def _changes(record: Record, event: Event) -> dict[str, Any]:
         case e.Reset(retry=retry, not_before=not_before):
             changes |= {"outcome": None, "manager_id": None, "finished_at": None}
             changes |= {"retries_used": retry or 0, "not_before": not_before}
-        case e.RetryDue():
-            changes["not_before"] = None
         case e.Revived():
             changes |= {"outcome": None, "manager_id": None, "finished_at": None, "retries_used": 0}
         case e.ServiceIterated(iteration=iteration, state=state):
@@ -171,7 +168,6 @@ def _changes(record: Record, event: Event) -> dict[str, Any]:
                 "manager_id": event.manager_id,
                 "finished_at": event.finished_at,
                 "retries_used": event.retries_used,
-                "not_before": None,
             }
         case e.Rerouted(tag=tag, priority=priority):
             changes["tag"] = record.tag if tag is None else tag
@@ -381,7 +377,7 @@ def _require(record: Record, event_type: type[Event]) -> None:
     if (record.status, event_type) not in TRANSITIONS:
         allowed = tuple(str(source) for source in sources(event_type) if source is not None)
         raise TransitionForbidden(event_type.topic, str(record.status), allowed)
-    if (only := ONLY_KIND.get(event_type)) is not None and record.kind is not only:
+    if event_type.only not in (None, record.kind):
         raise WrongKind(event_type.topic, record.kind)
 
 
@@ -391,7 +387,6 @@ def _started(event: Event, attempt: int, manager_id: int | None) -> dict[str, An
         "manager_id": manager_id,
         "started_at": event.timestamp,
         "finished_at": None,
-        "not_before": None,
     }
 
 
@@ -404,7 +399,7 @@ def _status_after(record: Record, event: Event) -> dict[str, Any]:
             record.version + 1,
             f"{event.topic} cannot happen to a record that is {record.status or 'not there'}",
         )
-    if ONLY_KIND.get(event_type, record.kind) is not record.kind:
+    if event.only not in (None, record.kind):
         raise ImpossibleHistory(
             f"record {record.id}",
             record.version + 1,
@@ -412,7 +407,7 @@ def _status_after(record: Record, event: Event) -> dict[str, Any]:
         )
     match target:
         case Status():
-            if event_type in REMEMBERS and record.status is not None:
+            if event.remembers and record.status is not None:
                 return {"status": target, "prior": (*record.prior, remembered(record.status))}
             return {"status": target}
         case Target.unchanged:

@@ -11,7 +11,7 @@ from enum import Enum, StrEnum, auto
 from typing import Final
 
 from . import events as e
-from .events import Event, Kind
+from .events import Event
 
 
 class Status(StrEnum):
@@ -90,16 +90,6 @@ TRANSITIONS: Final[Mapping[tuple[Status | None, type[Event]], Status | Target]] 
     (_settled,                             e.Imported,        Target.unchanged),
 ))
 # fmt: on
-
-# Events that only one kind of record can have.
-ONLY_KIND: Final[Mapping[type[Event], Kind]] = {
-    e.Claimed: Kind.task,
-    e.ServiceStarted: Kind.service,
-    e.ServiceIterated: Kind.service,
-}
-
-# Events that put the status they leave on the stack of what the record was.
-REMEMBERS: Final[frozenset[type[Event]]] = frozenset({e.Cancelled, e.SoftDeleted})
 
 
 def sources(event_type: type[Event]) -> tuple[Status | None, ...]:

@@ -11,7 +11,7 @@ from typing import Final
 from pydantic import AwareDatetime
 
 from ..errors import ImpossibleHistory, ManagerNotActive
-from ..records.events import Event, Imported, Stamp
+from ..records.events import Event, Imported, Stamp, events_of
 
 
 class ManagerState(StrEnum):
@@ -51,6 +51,7 @@ class ManagerRegistered(Event):
     """The manager may claim tasks of these tags, in this order, that these programs can run."""
 
     topic = "manager_registered"
+    words = "{who} registered it"
 
     name: str
     hostname: str
@@ -64,12 +65,14 @@ class ManagerDraining(Event):
     """The manager claims nothing more; it ends when it has finished what it has."""
 
     topic = "manager_draining"
+    words = "{who} drains it"
 
 
 class ProgramsChanged(Event):
     """The manager has other programs than before: these are all that it has now."""
 
     topic = "programs_changed"
+    words = "it has other programs now"
 
     programs: dict[str, str | None]
 
@@ -81,6 +84,7 @@ class ProgramSuspended(Event):
     """
 
     topic = "program_suspended"
+    words = "it gets no more tasks for {program} until {until}"
 
     program: str
     n_times: int
@@ -100,6 +104,7 @@ class ProgramProbed(Event):
     """The manager got one task that requires the suspended program, to see whether it ends well."""
 
     topic = "program_probed"
+    words = "it tries {program} again with record {record_id}"
 
     program: str
     record_id: int
@@ -110,6 +115,7 @@ class ProgramResumed(Event):
     """A task that requires the program ended well: the manager gets such tasks as before."""
 
     topic = "program_resumed"
+    words = "it gets tasks for {program} again"
 
     program: str
 
@@ -118,24 +124,17 @@ class ManagerDeactivated(Event):
     """The manager said good-bye, or was sent away; it has no attempts any more."""
 
     topic = "manager_deactivated"
+    words = "{who} ended it"
 
 
 class ManagerDeclaredLost(Event):
     """The manager's lease ran out in silence; its attempts were taken back."""
 
     topic = "manager_declared_lost"
+    words = "{who} declared it lost"
 
 
-MANAGER_EVENTS: Final[tuple[type[Event], ...]] = (
-    ManagerRegistered,
-    ManagerDraining,
-    ProgramsChanged,
-    ProgramSuspended,
-    ProgramProbed,
-    ProgramResumed,
-    ManagerDeactivated,
-    ManagerDeclaredLost,
-)
+MANAGER_EVENTS: Final = events_of(__name__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from psycopg import Connection
 
 from recordledger.domain.records.events import Completed, Errored, Event, Kind, ServiceIterated
 from recordledger.domain.records.record import Record, fold
-from recordledger.domain.records.status import ONLY_KIND, TRANSITIONS, Status
+from recordledger.domain.records.status import TRANSITIONS, Status
 from recordledger.domain.specs.service_rules import Awaited, Standing, standing_of
 from recordledger.domain.streams import Stream, stream_uuid
 
@@ -231,7 +231,7 @@ _OF_SERVICES: Final = (
 _CONCERNING: Final[frozenset[type[Event]]] = frozenset(
     event_type
     for (source, event_type), target in TRANSITIONS.items()
-    if ONLY_KIND.get(event_type) is not Kind.task
+    if event_type.only is not Kind.task
     or not isinstance(target, Status)
     or standing_of(source) is not standing_of(target)
 )

@@ -15,7 +15,7 @@ from rich.console import Console
 from recordledger.api.client import Timeline, Timelines
 from recordledger.api.client.results.events import HistoryEvent, LogEvent, LogEvents
 from recordledger.api.client.results.timelines import LOOKS, PAUSE, Axis, Period
-from recordledger.api.client.words import SENTENCES, in_words
+from recordledger.api.client.words import in_words, sentences
 from recordledger.domain.records.status import Status
 from recordledger.projections.reading.event_log import KINDS
 
@@ -183,7 +183,7 @@ def event(kind: str, actor: str = "user:ann", reason: str | None = None, **data:
 
 
 def test_there_is_a_sentence_for_every_kind_of_event() -> None:
-    assert set(SENTENCES) == set(KINDS)
+    assert set(sentences()) == set(KINDS)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from recordledger.domain.records import events as e
 from recordledger.domain.records.events import RECORD_EVENTS, Event, Kind
 from recordledger.domain.records.record import Record, evolve, fold
 from recordledger.domain.records.status import (
-    ONLY_KIND,
     TRANSITIONS,
     Status,
     Target,
@@ -31,6 +30,8 @@ from tests.examples import (
     given_status,
     reverted,
 )
+
+ONLY_KIND = {each: each.only for each in RECORD_EVENTS if each.only is not None}
 
 LISTED = [pytest.param(*row, id=f"{row[0]}-{row[1].topic}") for row in ROWS]
 NOT_LISTED = [
