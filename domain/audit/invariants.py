@@ -14,11 +14,11 @@ from ..aggregates import AGGREGATES
 from ..errors import ImpossibleHistory
 from ..records import events as e
 from ..records.events import Event, Kind
-from ..records.status import Status, Target
+from ..records.status import ENDS, Status, Target
 from ..routing.manager import Manager, ManagerDeactivated, ManagerDeclaredLost
 from ..streams import Stream
 from .findings import Finding, Place
-from .memory import ENDS, Life, Strand
+from .memory import Life, Strand
 from .origins import is_foreign
 from .overtaking import Order, Queue
 

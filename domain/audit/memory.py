@@ -9,6 +9,7 @@ from typing import Final
 from ..records import events as e
 from ..records.events import Event, Kind, Outcome, Priority
 from ..records.status import (
+    ENDS,
     REVERTIBLE,
     TRANSITIONS,
     Status,
@@ -18,13 +19,6 @@ from ..records.status import (
 from ..routing.lanes import Lane
 from ..streams import Stream
 from .findings import Place
-
-# What an attempt can end by; those that bring no outcome leave room for a late one.
-ENDS: Final = tuple(
-    event_type
-    for (source, event_type), target in TRANSITIONS.items()
-    if source is Status.running and target not in (Status.running, Target.unchanged)
-)
 
 
 @dataclass(slots=True)
@@ -147,7 +141,7 @@ class Life(Strand):
                 self._rest(place, event)
 
     def _rest(self, place: Place, event: Event) -> None:
-        if self.live and isinstance(event, ENDS):
+        if self.live and type(event) in ENDS:
             if self.holder is not None:
                 self._more().over[self.attempt] = self.holder
             self.live, self.holder = 0, None

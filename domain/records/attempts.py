@@ -8,6 +8,7 @@ from datetime import datetime
 
 from . import events as e
 from .events import Event, Outcome
+from .status import ENDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +32,6 @@ class Attempt:
     ended_by: str | None = None
     outcome: Outcome | None = None
     late: bool = False
-
-
-_ENDS = (
-    e.Cancelled,
-    e.SoftDeleted,
-    e.LeaseExpired,
-    e.ManagerLost,
-    e.Relinquished,
-    e.Erased,
-    e.Imported,
-)
 
 
 def attempts(history: Iterable[Event]) -> dict[int, Attempt]:
@@ -74,7 +64,7 @@ def attempts(history: Iterable[Event]) -> dict[int, Attempt]:
             case e.ResultAdopted():
                 end(event)
                 current = None
-            case _ if isinstance(event, _ENDS):
+            case _ if type(event) in ENDS:
                 end(event)
                 current = None
             case _:

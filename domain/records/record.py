@@ -34,6 +34,7 @@ from .events import Event, Kind, Outcome, Payload, Priority, Stamp
 from .policies import ADOPT_LATE_RESULTS, AUTO_RESET
 from .retries import NO_RETRY, Retry
 from .status import (
+    ENDS,
     REVERTIBLE,
     TRANSITIONS,
     Status,
@@ -150,11 +151,6 @@ def _changes(record: Record, event: Event) -> dict[str, Any]:
             changes |= {"outcome": outcome, "finished_at": event.timestamp}
         case e.ResultAdopted(outcome=outcome):
             changes |= {"outcome": outcome, "finished_at": event.timestamp, "manager_id": None}
-        case e.LeaseExpired() | e.ManagerLost() | e.Relinquished():
-            changes["manager_id"] = None
-        case e.Cancelled() | e.SoftDeleted() | e.Imported():
-            if record.status is Status.running:
-                changes["manager_id"] = None
         case e.Reset(retry=retry, not_before=not_before):
             changes |= {"outcome": None, "manager_id": None, "finished_at": None}
             changes |= {"retries_used": retry or 0, "not_before": not_before}
@@ -172,6 +168,9 @@ def _changes(record: Record, event: Event) -> dict[str, Any]:
         case e.Rerouted(tag=tag, priority=priority):
             changes["tag"] = record.tag if tag is None else tag
             changes["priority"] = record.priority if priority is None else priority
+        case _ if record.status is Status.running and type(event) in ENDS:
+            # Nobody has the attempt any more, and nothing came of it.
+            changes["manager_id"] = None
         case _:
             pass
     return changes

@@ -91,6 +91,13 @@ TRANSITIONS: Final[Mapping[tuple[Status | None, type[Event]], Status | Target]] 
 ))
 # fmt: on
 
+ENDS: Final[frozenset[type[Event]]] = frozenset(
+    event_type
+    for (source, event_type), target in TRANSITIONS.items()
+    if source is Status.running and target not in (Status.running, Target.unchanged)
+)
+"""The events that end an attempt, if one is running."""
+
 
 def sources(event_type: type[Event]) -> tuple[Status | None, ...]:
     """Return the statuses in which an event of this type can happen; None is 'not there yet'."""
