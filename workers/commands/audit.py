@@ -28,7 +28,7 @@ from .terminal import JSON, print_json, print_table, says_what_is_wrong
 def self_audit(
     repair: bool, table: str | None, key: tuple[str, ...], reason: str | None, as_json: bool
 ) -> None:
-    r"""Print how far the self-audit is, and the rows that it found not to be what the log says.
+    """Print how far the self-audit is, and the rows that it found not to be what the log says.
 
     `recordledger work` does it all the time. With --repair, each of these rows is held against the
     log again and put right. It takes a token of role admin.

@@ -44,7 +44,7 @@ def dataset() -> None:
       recordledger dataset submit water
       recordledger dataset status water
       recordledger dataset results water --output energies.csv
-    """  # noqa: D301 - click wants the character itself
+    """
 
 
 @dataset.command("list")

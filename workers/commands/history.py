@@ -65,7 +65,7 @@ def history(
     as_json: bool,
     **given: Any,
 ) -> None:
-    r"""Print what has happened to the record RECORD_ID, oldest first; or to something else.
+    """Print what has happened to the record RECORD_ID, oldest first; or to something else.
 
     \b
     Examples:
@@ -132,7 +132,7 @@ def history(
 @JSON
 @says_what_is_wrong
 def timeline(record_ids: tuple[int, ...], as_json: bool) -> None:
-    r"""Draw the life of records: a bar each, in which a letter and a colour stand for a status.
+    """Draw the life of records: a bar each, in which a letter and a colour stand for a status.
 
     Below it is said how long they waited and ran, and in which attempts. A short time is drawn
     longer than it was, so that it is seen. NO_COLOR switches the colours off.
@@ -170,7 +170,7 @@ def timeline(record_ids: tuple[int, ...], as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 @says_what_is_wrong
 def events(follow: bool, after: int, new: bool, as_json: bool, **conditions: Any) -> None:
-    r"""Print what has happened to records, managers, datasets and jobs, in order.
+    """Print what has happened to records, managers, datasets and jobs, in order.
 
     A line begins with the event's position in the log, from which one can go on by --after.
 

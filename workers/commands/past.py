@@ -80,7 +80,7 @@ AS_OF: Final = click.option(
 @JSON
 @says_what_is_wrong
 def diff(a: int | datetime, b: int | datetime, limit: int, as_json: bool, **which: Any) -> None:
-    r"""Print which records changed after the moment A and up to B, how, and by whom.
+    """Print which records changed after the moment A and up to B, how, and by whom.
 
     A moment is a position of the log, a time like 2026-11-21T16:30 (UTC), or how long ago. A
     status is `none` where the record was not there: before it was created, or after it was erased.

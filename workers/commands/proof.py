@@ -139,7 +139,7 @@ def verify(
     log_only: bool,
     as_json: bool,
 ) -> None:
-    r"""Verify the file RECEIPT, offline; without it, the whole log of a database.
+    """Verify the file RECEIPT, offline; without it, the whole log of a database.
 
     The whole log is read once in one snapshot, every hash is computed again, and all is compared
     with what was sealed and, by --checkpoints, with what was kept elsewhere; and every payload with

@@ -71,7 +71,7 @@ def add_service(
     Examples:
       recordledger add-service scan --spec @scan.json --follow
       recordledger add-service optimization --tag gpu --spec @molecule.json
-    """  # noqa: D301 - click wants the character itself
+    """
     from recordledger.api.client import Client
 
     with Client() as client:

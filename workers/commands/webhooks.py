@@ -35,7 +35,7 @@ def webhook() -> None:
 @JSON
 @says_what_is_wrong
 def add(url: str, as_json: bool, **given: Any) -> None:
-    r"""Let the address URL be told what happens, and print the secret of its messages, once.
+    """Let the address URL be told what happens, and print the secret of its messages, once.
 
     \b
     Example:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,11 +15,11 @@ from rich.text import Text
 from recordledger.api.client import Client, ClientError
 from recordledger.domain.records.status import Status
 
-from ..commands.services import follow
 from .functions import available_engine
 
 SERVICE: Final = "nudged_elastic_band"
 TAG: Final = "demo"
+Follow = Callable[[Client, int, Callable[[str], object]], object]
 _COLOR: Final = "#2b6cb0"
 _KJ_PER_MOL_IN_HARTREE: Final = 2625.4996394799
 
@@ -76,12 +76,13 @@ def neb_specification(*, smoke: bool = False, engine: str = "auto") -> BandDemo:
             raise ValueError(f"engine is {engine!r}; choose one of auto, pyscf, scipy")
 
 
-def run_band(client: Client, output: Path, *, smoke: bool = False) -> int:
+def run_band(client: Client, output: Path, follow: Follow, *, smoke: bool = False) -> int:
     """Let a service of the ledger find the path, and draw it; return the exit status.
 
     Args:
         client: of a ledger with a service runner, whose managers have the demo's functions.
         output: folder for `band.png`; it is made.
+        follow: writes what the service of an id says while it runs, and returns when it has ended.
         smoke: a small basis, and fewer images.
 
     Returns:
