@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import Any, Final
@@ -38,7 +39,7 @@ from recordledger.projections.reading.queries import (
     query_records,
     select_ids,
 )
-from recordledger.projections.tables import datasets, jobs
+from recordledger.projections.tables import datasets, inline, jobs
 
 from ..collection import RETRY, TERMS, WHO, Collection, entries, run_jobs
 from ..invariants import violations
@@ -198,7 +199,11 @@ def test_a_job_that_was_killed_goes_on_where_it_was(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(datasets, "write", killed)
+        tables = [
+            replace(table, write=killed) if table.name == "datasets" else table
+            for table in inline.INLINE
+        ]
+        patched.setattr(inline, "INLINE", tables)
         with pytest.raises(KeyboardInterrupt):
             advance_jobs(stage.ledger)
     assert len(water.cells()) == 4
