@@ -7,10 +7,12 @@ milliseconds for a bulk request, and the event loop must go on serving heartbeat
 from __future__ import annotations
 
 import hashlib
+import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from inspect import Parameter
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 from uuid import UUID
 
 import anyio
@@ -37,6 +39,7 @@ _KEY: Final = re.compile(r"[\x21-\x7e]{1,200}")
 
 Model = TypeVar("Model", bound=BaseModel)
 Result = TypeVar("Result")
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +175,43 @@ def desk_of(request: Request) -> Desk:
     """Return the desk of the app that serves a request."""
     desk: Desk = request.app.state.desk
     return desk
+
+
+def endpoint(
+    who: Any,
+) -> Callable[[Callable[Concatenate[Call, P], Reply]], Callable[..., Awaitable[Response]]]:
+    """Make the endpoint of a route out of a function that turns a call into a reply.
+
+    The function's further parameters are those of path and query, as FastAPI reads them. It is run
+    in a thread of its own and may block.
+
+    Args:
+        who: who may call the route, like `Annotated[Visitor, allowed(Permission.read)]`.
+    """
+
+    def decorate(work: Callable[Concatenate[Call, P], Reply]) -> Callable[..., Awaitable[Response]]:
+        async def answer(request: Request, visitor: Visitor, **given: Any) -> Response:
+            return await desk_of(request).answer(
+                request,
+                visitor,
+                lambda call: work(call, **given),  # type: ignore[call-arg]
+            )
+
+        # What FastAPI reads: its annotations are those of the module that `work` is in.
+        signature = inspect.signature(work, eval_str=True)
+        _, *given = signature.parameters.values()
+        own = [
+            Parameter("request", Parameter.POSITIONAL_OR_KEYWORD, annotation=Request),
+            Parameter("visitor", Parameter.POSITIONAL_OR_KEYWORD, annotation=who),
+        ]
+        answer.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=[*own, *given], return_annotation=Response
+        )
+        answer.__name__, answer.__qualname__ = work.__name__, work.__qualname__
+        answer.__doc__, answer.__module__ = work.__doc__, work.__module__
+        return answer
+
+    return decorate
 
 
 def answer_openly(reply: Reply, request: Request, *, status: int = 200) -> Response:

@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Query
-from starlette.requests import Request
-from starlette.responses import Response
 
 from recordledger.domain.admin.access import Permission
 from recordledger.domain.errors import InvalidInput
@@ -17,7 +15,7 @@ from recordledger.projections.reading.diff import Between, Change, ChangeFilter,
 
 from ..http.auth import Visitor, allowed
 from ..http.cursors import diff_cursor_of, last_changed_id_of
-from ..http.request_context import Call, desk_of
+from ..http.request_context import Call, endpoint
 from ..http.wire import Reply
 from ..schemas.diff import DiffAnswer
 from ..schemas.fields import PAGE_MAX, ShortText
@@ -40,9 +38,9 @@ Tags = Annotated[
 
 
 @router.get("", response_model=DiffAnswer)
-async def get_diff(
-    request: Request,
-    visitor: Reader,
+@endpoint(Reader)
+def get_diff(
+    call: Call,
     a: Annotated[AsOf, Query()],
     b: Annotated[AsOf, Query()],
     from_status: Places = None,
@@ -50,7 +48,7 @@ async def get_diff(
     tag: Tags = None,
     limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 250,
     cursor: Annotated[str | None, Query(max_length=200)] = None,
-) -> Response:
+) -> Reply:
     """Get the records to which something happened after `a` and up to `b`, by id.
 
     Each condition may be repeated and is then met by any.
@@ -60,31 +58,27 @@ async def get_diff(
         to_statuses=_places(to_status),
         tags=None if tag is None else tuple(each.lower() for each in tag),
     )
-
-    def work(call: Call) -> Reply:
-        ledger, ledger_id = call.desk.ledger, call.desk.ledger_id
-        between = Between(moment_of(ledger, a, "a"), moment_of(ledger, b, "b"))
-        positions = between.a.position, between.b.position
-        if positions[0] > positions[1]:
-            raise InvalidInput(f"a is later than b: position {positions[0]} and {positions[1]}")
-        after_id = 0
-        if cursor is not None:
-            after_id = last_changed_id_of(cursor, ledger_id, *positions)
-        # One more than the page, to know whether there is another page.
-        found = diff.changes(ledger, between, limit + 1, after_id, which)
-        shown = found[:limit]
-        next_cursor = None
-        if len(found) > limit:
-            next_cursor = diff_cursor_of(ledger_id, *positions, shown[-1].record_id)
-        return {
-            "a": moment_out(between.a),
-            "b": moment_out(between.b),
-            "changes": [_change_out(each) for each in shown],
-            "counts": None if cursor else _counts_out(diff.counts(ledger, between, which)),
-            "next_cursor": next_cursor,
-        }
-
-    return await desk_of(request).answer(request, visitor, work)
+    ledger, ledger_id = call.desk.ledger, call.desk.ledger_id
+    between = Between(moment_of(ledger, a, "a"), moment_of(ledger, b, "b"))
+    positions = between.a.position, between.b.position
+    if positions[0] > positions[1]:
+        raise InvalidInput(f"a is later than b: position {positions[0]} and {positions[1]}")
+    after_id = 0
+    if cursor is not None:
+        after_id = last_changed_id_of(cursor, ledger_id, *positions)
+    # One more than the page, to know whether there is another page.
+    found = diff.changes(ledger, between, limit + 1, after_id, which)
+    shown = found[:limit]
+    next_cursor = None
+    if len(found) > limit:
+        next_cursor = diff_cursor_of(ledger_id, *positions, shown[-1].record_id)
+    return {
+        "a": moment_out(between.a),
+        "b": moment_out(between.b),
+        "changes": [_change_out(each) for each in shown],
+        "counts": None if cursor else _counts_out(diff.counts(ledger, between, which)),
+        "next_cursor": next_cursor,
+    }
 
 
 def _places(given: Iterable[Status | str] | None) -> tuple[Place, ...] | None:

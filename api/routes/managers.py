@@ -6,8 +6,6 @@ from dataclasses import asdict
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Query
-from starlette.requests import Request
-from starlette.responses import Response
 
 from recordledger.domain.admin.access import Permission
 from recordledger.domain.errors import InvalidInput, ManagerNotFound
@@ -24,7 +22,7 @@ from ..http.auth import Visitor, allowed
 from ..http.cursors import cursor_of, last_id_of
 from ..http.openapi import gives, takes
 from ..http.rendering import events_out
-from ..http.request_context import Call, desk_of
+from ..http.request_context import Call, endpoint
 from ..http.wire import Reply
 from ..schemas.claims import ClaimAnswer, ClaimRequest, RelinquishRequest, RequeuedAnswer
 from ..schemas.fields import PAGE_MAX
@@ -82,213 +80,9 @@ _RETURNED: Final[dict[str, Any]] = {
     response_model=RegisterAnswer,
     openapi_extra=takes(RegisterRequest, changes=True),
 )
-async def register(request: Request, visitor: Computer) -> Response:
+@endpoint(Computer)
+def register(call: Call) -> Reply:
     """Register a manager; it has a new id at every boot."""
-    return await desk_of(request).answer(request, visitor, _register)
-
-
-@router.post(
-    "/managers/{manager_id}/heartbeat",
-    response_model=HeartbeatAnswer,
-    openapi_extra=takes(HeartbeatRequest),
-)
-async def heartbeat(request: Request, visitor: Computer, manager_id: ManagerIdInPath) -> Response:
-    """Extend the lease. Say what the manager has; hear what of it is not its any more."""
-
-    def work(call: Call) -> Reply:
-        held = {each.record_id: each.attempt for each in call.parse(HeartbeatRequest).held}
-        beaten = managing.heartbeat(call.desk.ledger, manager_id, held, user=visitor.actor)
-        stale = [
-            {"record_id": record_id, "attempt": attempt} for record_id, attempt in beaten["stale"]
-        ]
-        return HeartbeatAnswer.model_validate({**beaten, "stale": stale})
-
-    return await desk_of(request).answer(request, visitor, work)
-
-
-@router.post(
-    "/managers/{manager_id}/claim",
-    response_model=ClaimAnswer,
-    responses=gives(_CLAIMED),
-    openapi_extra=takes(ClaimRequest, example={"limit": 20}, changes=True),
-)
-async def claim(request: Request, visitor: Computer, manager_id: ManagerIdInPath) -> Response:
-    """Take up to `limit` tasks that the manager can run; an empty list when there are none."""
-    return await desk_of(request).answer(request, visitor, lambda call: give(call, manager_id))
-
-
-@router.post(
-    "/managers/{manager_id}/results",
-    response_model=ReturnAnswer,
-    responses=gives(_RETURNED),
-    openapi_extra=takes(ReturnRequest, example=_RETURN, changes=True),
-)
-async def return_results(
-    request: Request, visitor: Computer, manager_id: ManagerIdInPath
-) -> Response:
-    """Return results. What comes too late is kept aside; a wrong entry spoils no other."""
-    return await desk_of(request).answer(request, visitor, lambda call: take(call, manager_id))
-
-
-@router.post(
-    "/managers/{manager_id}/relinquish",
-    response_model=RequeuedAnswer,
-    openapi_extra=takes(RelinquishRequest, changes=True),
-)
-async def relinquish(request: Request, visitor: Computer, manager_id: ManagerIdInPath) -> Response:
-    """Give attempts back unfinished; those that the manager does not have are passed over."""
-
-    def work(call: Call) -> Reply:
-        asked = call.parse(RelinquishRequest)
-        waiting = managing.relinquish(
-            call.desk.ledger,
-            manager_id,
-            {each.record_id: each.attempt for each in asked.attempts},
-            user=visitor.actor,
-            reason=asked.reason,
-            request=call.key,
-        )
-        return {"record_ids": waiting}
-
-    return await desk_of(request).answer(request, visitor, work)
-
-
-@router.post(
-    "/managers/{manager_id}/deactivate",
-    response_model=RequeuedAnswer,
-    openapi_extra=takes(DeactivateRequest, changes=True),
-)
-async def deactivate(request: Request, visitor: Computer, manager_id: ManagerIdInPath) -> Response:
-    """End a manager; what it has waits again. Administrators can end anybody's."""
-
-    def work(call: Call) -> Reply:
-        waiting = managing.deactivate_manager(
-            call.desk.ledger,
-            manager_id,
-            actor=visitor.actor,
-            owner=None if visitor.may(Permission.admin) else visitor.actor,
-            reason=call.parse(DeactivateRequest).reason,
-            request=call.key,
-        )
-        return {"record_ids": waiting}
-
-    return await desk_of(request).answer(request, visitor, work)
-
-
-@router.post(
-    "/managers/{manager_id}/drain",
-    response_model=DrainAnswer,
-    openapi_extra=takes(DrainRequest, changes=True),
-)
-async def drain(request: Request, visitor: Computer, manager_id: ManagerIdInPath) -> Response:
-    """Give a manager nothing more to do. Administrators can drain anybody's."""
-
-    def work(call: Call) -> Reply:
-        state = managing.drain_manager(
-            call.desk.ledger,
-            manager_id,
-            actor=visitor.actor,
-            owner=None if visitor.may(Permission.admin) else visitor.actor,
-            reason=call.parse(DrainRequest).reason,
-            request=call.key,
-        )
-        return {"state": state}
-
-    return await desk_of(request).answer(request, visitor, work)
-
-
-@router.post(
-    "/managers/{manager_id}/programs",
-    response_model=ProgramsAnswer,
-    openapi_extra=takes(ProgramsRequest, example={"programs": {"psi4": "1.9"}}, changes=True),
-)
-async def programs(request: Request, visitor: Computer, manager_id: ManagerIdInPath) -> Response:
-    """Say what a manager has now; from then on it gets the tasks that these can run."""
-
-    def work(call: Call) -> Reply:
-        changed = managing.report_programs(
-            call.desk.ledger,
-            manager_id,
-            parse_programs(call.parse(ProgramsRequest).programs),
-            user=visitor.actor,
-            request=call.key,
-        )
-        return {"changed": changed}
-
-    return await desk_of(request).answer(request, visitor, work)
-
-
-@router.get("/rescues", response_model=RescuesAnswer)
-async def rescues(request: Request, visitor: Reader) -> Response:
-    """Count the results that came late, and those that were adopted, with what they had cost."""
-
-    def work(call: Call) -> Reply:
-        return {
-            kind: {
-                "n_results": found.n_results,
-                "compute_s": found.compute_s,
-                "core_hours": found.core_s / 3600,
-            }
-            for kind, found in queries.rescues(call.desk.ledger).items()
-        }
-
-    return await desk_of(request).answer(request, visitor, work)
-
-
-@router.get("/managers", response_model=ManagersAnswer)
-async def list_managers(
-    request: Request,
-    visitor: Reader,
-    state: Annotated[list[ManagerState] | None, Query(max_length=4)] = None,
-    limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 250,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
-) -> Response:
-    """Get one page of the managers, oldest first; `state` may be repeated."""
-
-    def work(call: Call) -> Reply:
-        desk = call.desk
-        after = 0 if cursor is None else last_id_of(cursor, desk.ledger_id, Stream.manager)
-        with desk.ledger.datastore.reading() as db:
-            found = managers.page(db, after, limit + 1, state)
-        shown = found[:limit]
-        next_cursor = None
-        if len(found) > limit:
-            next_cursor = cursor_of(desk.ledger_id, Stream.manager, shown[-1].manager.id)
-        return {"managers": [_manager_out(each) for each in shown], "next_cursor": next_cursor}
-
-    return await desk_of(request).answer(request, visitor, work)
-
-
-@router.get("/managers/{manager_id}", response_model=ManagerOut)
-async def get_manager(request: Request, visitor: Reader, manager_id: ManagerIdInPath) -> Response:
-    """Get one manager."""
-
-    def work(call: Call) -> Reply:
-        with call.desk.ledger.datastore.reading() as db:
-            found = managers.one(db, manager_id)
-        if found is None:
-            raise ManagerNotFound(manager_id)
-        return _manager_out(found)
-
-    return await desk_of(request).answer(request, visitor, work)
-
-
-@router.get("/managers/{manager_id}/events", response_model=ManagerHistoryAnswer)
-async def get_manager_history(
-    request: Request, visitor: Reader, manager_id: ManagerIdInPath, wanted: Wanted
-) -> Response:
-    """Get the events of a manager, oldest first; all or some. Signs of life are not among them."""
-
-    def work(call: Call) -> Reply:
-        ledger = call.desk.ledger
-        placed = queries.manager_history(ledger, manager_id)
-        events = wanted.through(events_out(ledger, placed))
-        return {"manager_id": manager_id, "events": events}
-
-    return await desk_of(request).answer(request, visitor, work)
-
-
-def _register(call: Call) -> Reply:
     asked = call.parse(RegisterRequest)
     settings = call.desk.settings
     lease_s = asked.lease_s or settings.lease_s
@@ -312,6 +106,175 @@ def _register(call: Call) -> Reply:
         request=call.key,
     )
     return RegisterAnswer(manager_id=manager_id, lease_s=lease_s, heartbeat_s=heartbeat_s)
+
+
+@router.post(
+    "/managers/{manager_id}/heartbeat",
+    response_model=HeartbeatAnswer,
+    openapi_extra=takes(HeartbeatRequest),
+)
+@endpoint(Computer)
+def heartbeat(call: Call, manager_id: ManagerIdInPath) -> Reply:
+    """Extend the lease. Say what the manager has; hear what of it is not its any more."""
+    held = {each.record_id: each.attempt for each in call.parse(HeartbeatRequest).held}
+    beaten = managing.heartbeat(call.desk.ledger, manager_id, held, user=call.visitor.actor)
+    stale = [{"record_id": record_id, "attempt": attempt} for record_id, attempt in beaten["stale"]]
+    return HeartbeatAnswer.model_validate({**beaten, "stale": stale})
+
+
+@router.post(
+    "/managers/{manager_id}/claim",
+    response_model=ClaimAnswer,
+    responses=gives(_CLAIMED),
+    openapi_extra=takes(ClaimRequest, example={"limit": 20}, changes=True),
+)
+@endpoint(Computer)
+def claim(call: Call, manager_id: ManagerIdInPath) -> Reply:
+    """Take up to `limit` tasks that the manager can run; an empty list when there are none."""
+    return give(call, manager_id)
+
+
+@router.post(
+    "/managers/{manager_id}/results",
+    response_model=ReturnAnswer,
+    responses=gives(_RETURNED),
+    openapi_extra=takes(ReturnRequest, example=_RETURN, changes=True),
+)
+@endpoint(Computer)
+def return_results(call: Call, manager_id: ManagerIdInPath) -> Reply:
+    """Return results. What comes too late is kept aside; a wrong entry spoils no other."""
+    return take(call, manager_id)
+
+
+@router.post(
+    "/managers/{manager_id}/relinquish",
+    response_model=RequeuedAnswer,
+    openapi_extra=takes(RelinquishRequest, changes=True),
+)
+@endpoint(Computer)
+def relinquish(call: Call, manager_id: ManagerIdInPath) -> Reply:
+    """Give attempts back unfinished; those that the manager does not have are passed over."""
+    asked = call.parse(RelinquishRequest)
+    waiting = managing.relinquish(
+        call.desk.ledger,
+        manager_id,
+        {each.record_id: each.attempt for each in asked.attempts},
+        user=call.visitor.actor,
+        reason=asked.reason,
+        request=call.key,
+    )
+    return {"record_ids": waiting}
+
+
+@router.post(
+    "/managers/{manager_id}/deactivate",
+    response_model=RequeuedAnswer,
+    openapi_extra=takes(DeactivateRequest, changes=True),
+)
+@endpoint(Computer)
+def deactivate(call: Call, manager_id: ManagerIdInPath) -> Reply:
+    """End a manager; what it has waits again. Administrators can end anybody's."""
+    waiting = managing.deactivate_manager(
+        call.desk.ledger,
+        manager_id,
+        actor=call.visitor.actor,
+        owner=None if call.visitor.may(Permission.admin) else call.visitor.actor,
+        reason=call.parse(DeactivateRequest).reason,
+        request=call.key,
+    )
+    return {"record_ids": waiting}
+
+
+@router.post(
+    "/managers/{manager_id}/drain",
+    response_model=DrainAnswer,
+    openapi_extra=takes(DrainRequest, changes=True),
+)
+@endpoint(Computer)
+def drain(call: Call, manager_id: ManagerIdInPath) -> Reply:
+    """Give a manager nothing more to do. Administrators can drain anybody's."""
+    state = managing.drain_manager(
+        call.desk.ledger,
+        manager_id,
+        actor=call.visitor.actor,
+        owner=None if call.visitor.may(Permission.admin) else call.visitor.actor,
+        reason=call.parse(DrainRequest).reason,
+        request=call.key,
+    )
+    return {"state": state}
+
+
+@router.post(
+    "/managers/{manager_id}/programs",
+    response_model=ProgramsAnswer,
+    openapi_extra=takes(ProgramsRequest, example={"programs": {"psi4": "1.9"}}, changes=True),
+)
+@endpoint(Computer)
+def programs(call: Call, manager_id: ManagerIdInPath) -> Reply:
+    """Say what a manager has now; from then on it gets the tasks that these can run."""
+    changed = managing.report_programs(
+        call.desk.ledger,
+        manager_id,
+        parse_programs(call.parse(ProgramsRequest).programs),
+        user=call.visitor.actor,
+        request=call.key,
+    )
+    return {"changed": changed}
+
+
+@router.get("/rescues", response_model=RescuesAnswer)
+@endpoint(Reader)
+def rescues(call: Call) -> Reply:
+    """Count the results that came late, and those that were adopted, with what they had cost."""
+    return {
+        kind: {
+            "n_results": found.n_results,
+            "compute_s": found.compute_s,
+            "core_hours": found.core_s / 3600,
+        }
+        for kind, found in queries.rescues(call.desk.ledger).items()
+    }
+
+
+@router.get("/managers", response_model=ManagersAnswer)
+@endpoint(Reader)
+def list_managers(
+    call: Call,
+    state: Annotated[list[ManagerState] | None, Query(max_length=4)] = None,
+    limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 250,
+    cursor: Annotated[str | None, Query(max_length=200)] = None,
+) -> Reply:
+    """Get one page of the managers, oldest first; `state` may be repeated."""
+    desk = call.desk
+    after = 0 if cursor is None else last_id_of(cursor, desk.ledger_id, Stream.manager)
+    with desk.ledger.datastore.reading() as db:
+        found = managers.page(db, after, limit + 1, state)
+    shown = found[:limit]
+    next_cursor = None
+    if len(found) > limit:
+        next_cursor = cursor_of(desk.ledger_id, Stream.manager, shown[-1].manager.id)
+    return {"managers": [_manager_out(each) for each in shown], "next_cursor": next_cursor}
+
+
+@router.get("/managers/{manager_id}", response_model=ManagerOut)
+@endpoint(Reader)
+def get_manager(call: Call, manager_id: ManagerIdInPath) -> Reply:
+    """Get one manager."""
+    with call.desk.ledger.datastore.reading() as db:
+        found = managers.one(db, manager_id)
+    if found is None:
+        raise ManagerNotFound(manager_id)
+    return _manager_out(found)
+
+
+@router.get("/managers/{manager_id}/events", response_model=ManagerHistoryAnswer)
+@endpoint(Reader)
+def get_manager_history(call: Call, manager_id: ManagerIdInPath, wanted: Wanted) -> Reply:
+    """Get the events of a manager, oldest first; all or some. Signs of life are not among them."""
+    ledger = call.desk.ledger
+    placed = queries.manager_history(ledger, manager_id)
+    events = wanted.through(events_out(ledger, placed))
+    return {"manager_id": manager_id, "events": events}
 
 
 def _manager_out(each: Seen) -> dict[str, Any]:

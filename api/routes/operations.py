@@ -6,8 +6,6 @@ from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Query
-from starlette.requests import Request
-from starlette.responses import Response
 
 from recordledger.domain.admin.access import Permission
 from recordledger.domain.admin.job import Job
@@ -32,7 +30,7 @@ from ..http.cursors import (
 )
 from ..http.openapi import gives, takes
 from ..http.rendering import log_out
-from ..http.request_context import Call, desk_of
+from ..http.request_context import Call, endpoint
 from ..http.wire import Accepted, Reply
 from ..schemas.events import LogHistoryAnswer
 from ..schemas.fields import PAGE_MAX, ShortText
@@ -67,117 +65,100 @@ _UNDONE: Final[dict[str, Any]] = {
 
 
 @router.get("/operations", response_model=OperationsAnswer)
-async def list_operations(
-    request: Request,
-    visitor: Reader,
+@endpoint(Reader)
+def list_operations(
+    call: Call,
     actor: Actor = None,
     action: Annotated[Action | None, Query()] = None,
     limit: Limit = 250,
     cursor: Cursor = None,
-) -> Response:
+) -> Reply:
     """Get one page of what people and policies have done to records, newest first."""
-
-    def work(call: Call) -> Reply:
-        desk = call.desk
-        before = None if cursor is None else last_operation_of(cursor, desk.ledger_id)
-        with desk.ledger.datastore.reading() as db:
-            found = operations.page(db, limit + 1, actor=actor, action=action, before=before)
-        shown, next_cursor = found[:limit], None
-        if len(found) > limit:
-            last = shown[-1]
-            next_cursor = operation_cursor_of(desk.ledger_id, last.started_at, last.id)
-        return {"operations": [_operation_out(row) for row in shown], "next_cursor": next_cursor}
-
-    return await desk_of(request).answer(request, visitor, work)
+    desk = call.desk
+    before = None if cursor is None else last_operation_of(cursor, desk.ledger_id)
+    with desk.ledger.datastore.reading() as db:
+        found = operations.page(db, limit + 1, actor=actor, action=action, before=before)
+    shown, next_cursor = found[:limit], None
+    if len(found) > limit:
+        last = shown[-1]
+        next_cursor = operation_cursor_of(desk.ledger_id, last.started_at, last.id)
+    return {"operations": [_operation_out(row) for row in shown], "next_cursor": next_cursor}
 
 
 @router.get("/operations/{operation_id}", response_model=OperationAnswer)
-async def get_operation(
-    request: Request, visitor: Reader, operation_id: Annotated[UUID, Path()]
-) -> Response:
+@endpoint(Reader)
+def get_operation(call: Call, operation_id: Annotated[UUID, Path()]) -> Reply:
     """Get what was done to records by one operation, and whether it was undone."""
-
-    def work(call: Call) -> Reply:
-        with call.desk.ledger.datastore.reading() as db:
-            job_id = jobs.of_operation(db, operation_id)
-            try:
-                row = operations.get(db, operation_id)
-            except OperationNotFound:
-                if job_id is None:
-                    raise
-                row = _not_yet(jobs.get(db, job_id))
-            undone_by = operations.undone_by(db, operation_id)
-        return {
-            **_operation_out(row),
-            "undone_by": [str(id_) for id_ in undone_by],
-            "job_id": job_id,
-        }
-
-    return await desk_of(request).answer(request, visitor, work)
+    with call.desk.ledger.datastore.reading() as db:
+        job_id = jobs.of_operation(db, operation_id)
+        try:
+            row = operations.get(db, operation_id)
+        except OperationNotFound:
+            if job_id is None:
+                raise
+            row = _not_yet(jobs.get(db, job_id))
+        undone_by = operations.undone_by(db, operation_id)
+    return {
+        **_operation_out(row),
+        "undone_by": [str(id_) for id_ in undone_by],
+        "job_id": job_id,
+    }
 
 
 @router.get("/operations/{operation_id}/events", response_model=LogHistoryAnswer)
-async def get_operation_history(
-    request: Request,
-    visitor: Reader,
+@endpoint(Reader)
+def get_operation_history(
+    call: Call,
     operation_id: Annotated[UUID, Path()],
     wanted: Wanted,
     limit: Limit = 250,
     cursor: Cursor = None,
-) -> Response:
+) -> Reply:
     """Get one page of what an operation did to records, record by record."""
-
-    def work(call: Call) -> Reply:
-        ledger, ledger_id = call.desk.ledger, call.desk.ledger_id
-        after = (0, 0)
-        if cursor is not None:
-            after = last_pair_of(cursor, ledger_id, Listing.operation_events)
-        placed = histories.of_operation(ledger, operation_id, after, limit)
-        next_cursor = None
-        if len(placed) == limit:
-            last = placed[-1].recorded
-            next_cursor = pair_cursor_of(
-                ledger_id, Listing.operation_events, (last.number, last.version)
-            )
-        return {"events": wanted.through(log_out(ledger, placed)), "next_cursor": next_cursor}
-
-    return await desk_of(request).answer(request, visitor, work)
+    ledger, ledger_id = call.desk.ledger, call.desk.ledger_id
+    after = (0, 0)
+    if cursor is not None:
+        after = last_pair_of(cursor, ledger_id, Listing.operation_events)
+    placed = histories.of_operation(ledger, operation_id, after, limit)
+    next_cursor = None
+    if len(placed) == limit:
+        last = placed[-1].recorded
+        next_cursor = pair_cursor_of(
+            ledger_id, Listing.operation_events, (last.number, last.version)
+        )
+    return {"events": wanted.through(log_out(ledger, placed)), "next_cursor": next_cursor}
 
 
 @router.get("/users/events", response_model=LogHistoryAnswer)
-async def get_user_history(
-    request: Request,
-    visitor: Reader,
+@endpoint(Reader)
+def get_user_history(
+    call: Call,
     user: Annotated[ShortText, Query(description="By name, like ann.")],
     wanted: Wanted,
     newest_first: Annotated[bool, Query()] = True,
     limit: Limit = 250,
     cursor: Cursor = None,
-) -> Response:
+) -> Reply:
     """Get one page of what a user did, to anything but tokens, in the order of the log.
 
     `actor` is the user already. A page may be empty before the end.
     """
     listing = Listing.user_events if newest_first else Listing.user_events_oldest_first
-
-    def work(call: Call) -> Reply:
-        ledger, ledger_id = call.desk.ledger, call.desk.ledger_id
-        found = histories.of_user(
-            ledger,
-            user,
-            limit,
-            edge=None if cursor is None else last_id_of(cursor, ledger_id, listing),
-            newest_first=newest_first,
-            kinds=sorted(wanted.kinds) or None,
-        )
-        edge = found.next_edge
-        if wanted.is_past([each.recorded.event.timestamp for each in found.events], newest_first):
-            edge = None
-        next_cursor = None if edge is None else cursor_of(ledger_id, listing, edge)
-        events = wanted.through(log_out(ledger, found.events))
-        return {"events": events, "next_cursor": next_cursor}
-
-    return await desk_of(request).answer(request, visitor, work)
+    ledger, ledger_id = call.desk.ledger, call.desk.ledger_id
+    found = histories.of_user(
+        ledger,
+        user,
+        limit,
+        edge=None if cursor is None else last_id_of(cursor, ledger_id, listing),
+        newest_first=newest_first,
+        kinds=sorted(wanted.kinds) or None,
+    )
+    edge = found.next_edge
+    if wanted.is_past([each.recorded.event.timestamp for each in found.events], newest_first):
+        edge = None
+    next_cursor = None if edge is None else cursor_of(ledger_id, listing, edge)
+    events = wanted.through(log_out(ledger, found.events))
+    return {"events": events, "next_cursor": next_cursor}
 
 
 @router.post(
@@ -186,85 +167,72 @@ async def get_user_history(
     responses=gives(_UNDONE, job=UndoAnswer),
     openapi_extra=takes(UndoRequest, example={"reason": "by mistake"}, changes=True),
 )
-async def undo(
-    request: Request, visitor: Submitter, operation_id: Annotated[UUID, Path()]
-) -> Response:
+@endpoint(Submitter)
+def undo(call: Call, operation_id: Annotated[UUID, Path()]) -> Reply:
     """Take back what an operation changed, relatives included, where nobody has changed it since.
 
     Records that have changed since stay as they are and are listed. An undo is an operation too,
     and can be undone.
     """
-
-    def work(call: Call) -> Reply:
-        asked = call.parse(UndoRequest)
-        undone = bulk.undo(
-            call.desk.ledger,
-            operation_id,
-            actor=call.visitor.actor,
-            reason=asked.reason,
-            request=call.key,
-            dry_run=asked.dry_run,
-        )
-        happened = undone["job_id"] is not None or (undone["n_undone"] and not asked.dry_run)
-        answer = {
-            "operation_id": undone["operation_id"] if happened else None,
-            "n_undone": undone["n_undone"],
-            "conflicts": [
-                {"record_id": record_id, "code": code, "message": message}
-                for record_id, code, message in undone["conflicts"]
-            ],
-            "job_id": undone["job_id"],
-        }
-        return answer if undone["job_id"] is None else Accepted(answer)
-
-    return await desk_of(request).answer(request, visitor, work)
+    asked = call.parse(UndoRequest)
+    undone = bulk.undo(
+        call.desk.ledger,
+        operation_id,
+        actor=call.visitor.actor,
+        reason=asked.reason,
+        request=call.key,
+        dry_run=asked.dry_run,
+    )
+    happened = undone["job_id"] is not None or (undone["n_undone"] and not asked.dry_run)
+    answer = {
+        "operation_id": undone["operation_id"] if happened else None,
+        "n_undone": undone["n_undone"],
+        "conflicts": [
+            {"record_id": record_id, "code": code, "message": message}
+            for record_id, code, message in undone["conflicts"]
+        ],
+        "job_id": undone["job_id"],
+    }
+    return answer if undone["job_id"] is None else Accepted(answer)
 
 
 @router.get("/jobs", response_model=JobsAnswer)
-async def list_jobs(
-    request: Request, visitor: Reader, limit: Limit = 250, cursor: Cursor = None
-) -> Response:
+@endpoint(Reader)
+def list_jobs(call: Call, limit: Limit = 250, cursor: Cursor = None) -> Reply:
     """Get one page of the jobs, newest first, whether or not they have ended."""
-
-    def work(call: Call) -> Reply:
-        desk = call.desk
-        before = ID_MAX if cursor is None else last_id_of(cursor, desk.ledger_id, Stream.job)
-        with desk.ledger.datastore.reading() as db:
-            found = jobs.page(db, limit + 1, before)
-        shown, next_cursor = found[:limit], None
-        if len(found) > limit:
-            next_cursor = cursor_of(desk.ledger_id, Stream.job, shown[-1].id)
-        return {"jobs": [_job_out(job) for job in shown], "next_cursor": next_cursor}
-
-    return await desk_of(request).answer(request, visitor, work)
+    desk = call.desk
+    before = ID_MAX if cursor is None else last_id_of(cursor, desk.ledger_id, Stream.job)
+    with desk.ledger.datastore.reading() as db:
+        found = jobs.page(db, limit + 1, before)
+    shown, next_cursor = found[:limit], None
+    if len(found) > limit:
+        next_cursor = cursor_of(desk.ledger_id, Stream.job, shown[-1].id)
+    return {"jobs": [_job_out(job) for job in shown], "next_cursor": next_cursor}
 
 
 @router.get("/jobs/{job_id}", response_model=JobOut)
-async def get_job(request: Request, visitor: Reader, job_id: JobIdInPath) -> Response:
+@endpoint(Reader)
+def get_job(call: Call, job_id: JobIdInPath) -> Reply:
     """Get how far a job has come."""
-    return await desk_of(request).answer(request, visitor, lambda call: _job(call, job_id))
+    return _job(call, job_id)
 
 
 @router.get("/jobs/{job_id}/refusals", response_model=JobRefusalsAnswer)
-async def get_refusals(
-    request: Request,
-    visitor: Reader,
+@endpoint(Reader)
+def get_refusals(
+    call: Call,
     job_id: JobIdInPath,
     limit: Annotated[int, Query(ge=1, le=REFUSALS_MAX)] = PAGE_MAX,
     cursor: Cursor = None,
-) -> Response:
+) -> Reply:
     """Get one page of the records that a job was refused for, so far, and why."""
-
-    def work(call: Call) -> Reply:
-        desk = call.desk
-        after = -1 if cursor is None else last_id_of(cursor, desk.ledger_id, Listing.refusals)
-        found = bulk.refusals_of(desk.ledger, job_id, limit + 1, after)
-        shown, next_cursor = found[:limit], None
-        if len(found) > limit:
-            next_cursor = cursor_of(desk.ledger_id, Listing.refusals, shown[-1].idx)
-        return {"refusals": [each._asdict() for each in shown], "next_cursor": next_cursor}
-
-    return await desk_of(request).answer(request, visitor, work)
+    desk = call.desk
+    after = -1 if cursor is None else last_id_of(cursor, desk.ledger_id, Listing.refusals)
+    found = bulk.refusals_of(desk.ledger, job_id, limit + 1, after)
+    shown, next_cursor = found[:limit], None
+    if len(found) > limit:
+        next_cursor = cursor_of(desk.ledger_id, Listing.refusals, shown[-1].idx)
+    return {"refusals": [each._asdict() for each in shown], "next_cursor": next_cursor}
 
 
 @router.post(
@@ -272,41 +240,35 @@ async def get_refusals(
     response_model=JobOut,
     openapi_extra=takes(CancelJobRequest, changes=True),
 )
-async def cancel_job(request: Request, visitor: Submitter, job_id: JobIdInPath) -> Response:
+@endpoint(Submitter)
+def cancel_job(call: Call, job_id: JobIdInPath) -> Reply:
     """Stop a job, and undo what it has done. One that has ended is left as it is: undo it."""
-
-    def work(call: Call) -> Reply:
-        asked = call.parse(CancelJobRequest)
-        bulk.cancel_job(
-            call.desk.ledger,
-            job_id,
-            actor=call.visitor.actor,
-            reason=asked.reason,
-            request=call.key,
-        )
-        return _job(call, job_id)
-
-    return await desk_of(request).answer(request, visitor, work)
+    asked = call.parse(CancelJobRequest)
+    bulk.cancel_job(
+        call.desk.ledger,
+        job_id,
+        actor=call.visitor.actor,
+        reason=asked.reason,
+        request=call.key,
+    )
+    return _job(call, job_id)
 
 
 @router.get("/policies", response_model=PoliciesAnswer)
-async def get_policies(request: Request, visitor: Reader) -> Response:
+@endpoint(Reader)
+def get_policies(call: Call) -> Reply:
     """Get what the server does to records by itself. All of it is off unless it was configured."""
-
-    def work(call: Call) -> Reply:
-        policies = call.desk.settings.policies
-        return {
-            "auto_reset": dict(policies.auto_reset),
-            "failed_after_s": policies.failed_after_s,
-            "adopt_late_results": policies.adopt_late_results,
-            "actors": {
-                "auto_reset": AUTO_RESET,
-                "failed_after_s": FAILED_AFTER,
-                "adopt_late_results": ADOPT_LATE_RESULTS,
-            },
-        }
-
-    return await desk_of(request).answer(request, visitor, work)
+    policies = call.desk.settings.policies
+    return {
+        "auto_reset": dict(policies.auto_reset),
+        "failed_after_s": policies.failed_after_s,
+        "adopt_late_results": policies.adopt_late_results,
+        "actors": {
+            "auto_reset": AUTO_RESET,
+            "failed_after_s": FAILED_AFTER,
+            "adopt_late_results": ADOPT_LATE_RESULTS,
+        },
+    }
 
 
 def _job(call: Call, job_id: int) -> Reply:

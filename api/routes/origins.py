@@ -6,8 +6,6 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Query
-from starlette.requests import Request
-from starlette.responses import Response
 
 from recordledger.domain.admin.access import Permission
 from recordledger.domain.streams import ID_MAX, Stream
@@ -15,7 +13,7 @@ from recordledger.projections.tables import origins
 
 from ..http.auth import Visitor, allowed
 from ..http.cursors import Listing, last_pair_of, pair_cursor_of
-from ..http.request_context import Call, desk_of
+from ..http.request_context import Call, endpoint
 from ..http.wire import Reply
 from ..schemas.fields import PAGE_MAX
 from ..schemas.origins import ImportedKind, OriginsAnswer
@@ -26,47 +24,43 @@ Id = Annotated[int | None, Query(ge=1, le=ID_MAX)]
 
 
 @router.get("", response_model=OriginsAnswer)
-async def list_origins(
-    request: Request,
-    visitor: Annotated[Visitor, allowed(Permission.read)],
+@endpoint(Annotated[Visitor, allowed(Permission.read)])
+def list_origins(
+    call: Call,
     kind: ImportedKind = "record",
     imported_id: Id = None,
     ledger_id: UUID | None = None,
     origin_id: Id = None,
     limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 250,
     cursor: Annotated[str | None, Query(max_length=200)] = None,
-) -> Response:
+) -> Reply:
     """Get one page of what was imported, by ids here: all, or what fits.
 
     `imported_id` is the id here; `ledger_id` and `origin_id` are the ledger and the id there. What
     came from one ledger by way of another has an origin in each.
     """
-
-    def work(call: Call) -> Reply:
-        desk = call.desk
-        number, n_shown = 0, 0
-        if cursor is not None:
-            number, n_shown = last_pair_of(cursor, desk.ledger_id, Listing.origins)
-        with desk.ledger.datastore.reading() as db:
-            found = origins.page(
-                db,
-                Stream[kind],
-                limit + 1,
-                since=number,
-                skip=n_shown,
-                number=imported_id,
-                ledger_id=ledger_id,
-                origin_id=origin_id,
-            )
-        shown, next_cursor = found[:limit], None
-        if len(found) > limit:
-            last = shown[-1].number
-            n_of_last = sum(each.number == last for each in shown)
-            n_shown = n_of_last + (n_shown if last == number else 0)
-            next_cursor = pair_cursor_of(desk.ledger_id, Listing.origins, (last, n_shown))
-        return {"origins": list(map(_origin_out, shown)), "next_cursor": next_cursor}
-
-    return await desk_of(request).answer(request, visitor, work)
+    desk = call.desk
+    number, n_shown = 0, 0
+    if cursor is not None:
+        number, n_shown = last_pair_of(cursor, desk.ledger_id, Listing.origins)
+    with desk.ledger.datastore.reading() as db:
+        found = origins.page(
+            db,
+            Stream[kind],
+            limit + 1,
+            since=number,
+            skip=n_shown,
+            number=imported_id,
+            ledger_id=ledger_id,
+            origin_id=origin_id,
+        )
+    shown, next_cursor = found[:limit], None
+    if len(found) > limit:
+        last = shown[-1].number
+        n_of_last = sum(each.number == last for each in shown)
+        n_shown = n_of_last + (n_shown if last == number else 0)
+        next_cursor = pair_cursor_of(desk.ledger_id, Listing.origins, (last, n_shown))
+    return {"origins": list(map(_origin_out, shown)), "next_cursor": next_cursor}
 
 
 def _origin_out(origin: origins.Origin) -> dict[str, Any]:

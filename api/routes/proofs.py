@@ -15,7 +15,7 @@ from recordledger.domain.streams import ID_MAX
 from recordledger.projections.ledger import Ledger
 from recordledger.projections.proof import receipts, seals
 
-from ..http.request_context import Call, desk_of
+from ..http.request_context import Call, desk_of, endpoint
 from ..http.wire import Reply
 from ..schemas.proofs import ConsistencyAnswer
 from .records import Reader, RecordIdInPath
@@ -54,20 +54,15 @@ async def get_checkpoint(request: Request, visitor: Reader) -> Response:
 
 
 @router.get("/proofs/consistency", response_model=ConsistencyAnswer)
-async def prove_consistency(
-    request: Request, visitor: Reader, first: Size, second: Size
-) -> Response:
+@endpoint(Reader)
+def prove_consistency(call: Call, first: Size, second: Size) -> Reply:
     """Get what proves that the log of `second` events begins with the one of `first` events.
 
     The hashes are those of RFC 9162, section 2.1.4, in base64.
     """
-
-    def work(call: Call) -> Reply:
-        proof = seals.prove_consistency(call.desk.ledger, first, second)
-        hashes = [b64encode(each).decode() for each in proof]
-        return {"first": first, "second": second, "proof": hashes}
-
-    return await desk_of(request).answer(request, visitor, work)
+    proof = seals.prove_consistency(call.desk.ledger, first, second)
+    hashes = [b64encode(each).decode() for each in proof]
+    return {"first": first, "second": second, "proof": hashes}
 
 
 async def _as_it_is(

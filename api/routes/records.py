@@ -8,8 +8,6 @@ from datetime import datetime
 from typing import Annotated, Any, Final, cast
 
 from fastapi import APIRouter, Path, Query
-from starlette.requests import Request
-from starlette.responses import Response
 
 from recordledger.domain.admin.access import Permission
 from recordledger.domain.errors import RecordNotFound
@@ -26,7 +24,7 @@ from ..http.auth import Visitor, allowed
 from ..http.cursors import cursor_of, last_id_of, last_past_id_of, past_cursor_of
 from ..http.openapi import gives, takes
 from ..http.rendering import attempts_out, events_out, fitting, rendered, require_room
-from ..http.request_context import Call, desk_of
+from ..http.request_context import Call, endpoint
 from ..http.wire import Reply
 from ..schemas.attempts import AttemptInclude, AttemptsAnswer
 from ..schemas.events import HistoryAnswer
@@ -84,116 +82,20 @@ _CREATED: Final[dict[str, Any]] = {
     responses=gives(_CREATED),
     openapi_extra=takes(CreateRequest, example=_CREATE, changes=True),
 )
-async def create_records(request: Request, visitor: Submitter) -> Response:
+@endpoint(Submitter)
+def create_records(call: Call) -> Reply:
     """Create records, in one operation; a wrong entry is refused and spoils no other.
 
     With `find_existing`, the oldest record of the same specification is given back instead of a
     new one, unless that record is cancelled, deleted or invalid.
     """
-    return await desk_of(request).answer(request, visitor, create)
+    return create(call)
 
 
 @router.post("/records/get", response_model=GetAnswer, openapi_extra=takes(GetRequest))
-async def get_records(request: Request, visitor: Reader) -> Response:
+@endpoint(Reader)
+def get_records(call: Call) -> Reply:
     """Get records by id, in the order of the ids. Deleted ones are still there, as deleted."""
-    return await desk_of(request).answer(request, visitor, _get)
-
-
-@router.post("/records/query", response_model=QueryAnswer, openapi_extra=takes(QueryRequest))
-async def query_records(request: Request, visitor: Reader) -> Response:
-    """Get one page of the records that meet every condition given, newest first."""
-    return await desk_of(request).answer(request, visitor, _query)
-
-
-@router.get("/records/counts", response_model=CountsAnswer)
-async def count_records(request: Request, visitor: Reader, as_of: AsOfInQuery = None) -> Response:
-    """Count the records in each status. The counts are kept, not counted: this is cheap."""
-
-    def work(call: Call) -> Reply:
-        ledger = call.desk.ledger
-        if as_of is None:
-            return {"counts": queries.counts(ledger), "as_of": None}
-        moment = moment_of(ledger, as_of)
-        return {"counts": past.counts(ledger, moment), "as_of": moment_out(moment)}
-
-    return await desk_of(request).answer(request, visitor, work)
-
-
-@router.get("/records/{record_id}", response_model=RecordOut)
-async def get_record(
-    request: Request,
-    visitor: Reader,
-    record_id: RecordIdInPath,
-    include: Annotated[list[Include] | None, Query()] = None,
-    as_of: AsOfInQuery = None,
-) -> Response:
-    """Get one record; `include` names the payloads that shall come with it, and may be repeated."""
-
-    def work(call: Call) -> Reply:
-        ledger = call.desk.ledger
-        found, erased, _ = _found(ledger, [record_id], as_of)
-        if record_id not in found:
-            raise RecordNotFound(record_id)
-        return rendered(ledger, [found[record_id]], include or [], erased)[0]
-
-    return await desk_of(request).answer(request, visitor, work)
-
-
-@router.get("/records/{record_id}/events", response_model=HistoryAnswer)
-async def get_history(
-    request: Request,
-    visitor: Reader,
-    record_id: RecordIdInPath,
-    wanted: Wanted,
-) -> Response:
-    """Get the events of a record, oldest first: who did what, when and why; all or some.
-
-    `kind` and `actor` may be repeated and are then met by any. Times are from `after`, and up to
-    but without `before`.
-    """
-
-    def work(call: Call) -> Reply:
-        placed = queries.history(call.desk.ledger, record_id)
-        events = events_out(call.desk.ledger, placed)
-        return {"record_id": record_id, "events": wanted.through(events)}
-
-    return await desk_of(request).answer(request, visitor, work)
-
-
-@router.get("/records/{record_id}/timeline", response_model=TimelineAnswer)
-async def get_timeline(request: Request, visitor: Reader, record_id: RecordIdInPath) -> Response:
-    """Get the life of a record as periods: in which status it was, from when to when."""
-
-    def work(call: Call) -> Reply:
-        ledger = call.desk.ledger
-        placed = queries.history(ledger, record_id)
-        now = queries.now(ledger)
-        found = periods(each.recorded.event for each in placed)
-        shown = [asdict(each) | {"duration_s": each.duration_s(now)} for each in found]
-        return {"record_id": record_id, "as_of": now, "periods": shown}
-
-    return await desk_of(request).answer(request, visitor, work)
-
-
-@router.get("/records/{record_id}/attempts", response_model=AttemptsAnswer)
-async def get_attempts(
-    request: Request,
-    visitor: Reader,
-    record_id: RecordIdInPath,
-    include: Annotated[list[AttemptInclude] | None, Query()] = None,
-) -> Response:
-    """Get every attempt of a record, with its own outcome; `include` as of a record."""
-
-    def work(call: Call) -> Reply:
-        desk = call.desk
-        placed = queries.history(desk.ledger, record_id)
-        found = attempts_out(desk.ledger, placed, include or [], desk.settings.answer_bytes_max)
-        return {"record_id": record_id, "attempts": found}
-
-    return await desk_of(request).answer(request, visitor, work)
-
-
-def _get(call: Call) -> Reply:
     asked = call.parse(GetRequest)
     ledger = call.desk.ledger
     found, erased, moment = _found(ledger, asked.ids, asked.as_of)
@@ -206,6 +108,95 @@ def _get(call: Call) -> Reply:
     rows = {row["id"]: row for row in rendered(ledger, shown, asked.include, erased)}
     records = [rows.get(record_id) for record_id in asked.ids]
     return {"records": records, "as_of": moment and moment_out(moment)}
+
+
+@router.post("/records/query", response_model=QueryAnswer, openapi_extra=takes(QueryRequest))
+@endpoint(Reader)
+def query_records(call: Call) -> Reply:
+    """Get one page of the records that meet every condition given, newest first."""
+    asked = call.parse(QueryRequest)
+    desk = call.desk
+    if asked.as_of is not None:
+        return _query_past(call, asked, moment_of(desk.ledger, asked.as_of))
+    before_id = None
+    if asked.cursor is not None:
+        before_id = last_id_of(asked.cursor, desk.ledger_id, Stream.record)
+    # One more than the page, to know whether there is another page.
+    which = filter_of(desk.ledger, asked.query)
+    found = queries.query_records(desk.ledger, which, asked.limit + 1, before_id)
+    n_shown = fitting(found[: asked.limit], asked.include, desk.settings.answer_bytes_max)
+    shown = found[:n_shown]
+    next_cursor = None
+    if len(found) > n_shown:
+        next_cursor = cursor_of(desk.ledger_id, Stream.record, shown[-1].id)
+    records = rendered(desk.ledger, shown, asked.include)
+    return {"records": records, "next_cursor": next_cursor, "as_of": None}
+
+
+@router.get("/records/counts", response_model=CountsAnswer)
+@endpoint(Reader)
+def count_records(call: Call, as_of: AsOfInQuery = None) -> Reply:
+    """Count the records in each status. The counts are kept, not counted: this is cheap."""
+    ledger = call.desk.ledger
+    if as_of is None:
+        return {"counts": queries.counts(ledger), "as_of": None}
+    moment = moment_of(ledger, as_of)
+    return {"counts": past.counts(ledger, moment), "as_of": moment_out(moment)}
+
+
+@router.get("/records/{record_id}", response_model=RecordOut)
+@endpoint(Reader)
+def get_record(
+    call: Call,
+    record_id: RecordIdInPath,
+    include: Annotated[list[Include] | None, Query()] = None,
+    as_of: AsOfInQuery = None,
+) -> Reply:
+    """Get one record; `include` names the payloads that shall come with it, and may be repeated."""
+    ledger = call.desk.ledger
+    found, erased, _ = _found(ledger, [record_id], as_of)
+    if record_id not in found:
+        raise RecordNotFound(record_id)
+    return rendered(ledger, [found[record_id]], include or [], erased)[0]
+
+
+@router.get("/records/{record_id}/events", response_model=HistoryAnswer)
+@endpoint(Reader)
+def get_history(call: Call, record_id: RecordIdInPath, wanted: Wanted) -> Reply:
+    """Get the events of a record, oldest first: who did what, when and why; all or some.
+
+    `kind` and `actor` may be repeated and are then met by any. Times are from `after`, and up to
+    but without `before`.
+    """
+    placed = queries.history(call.desk.ledger, record_id)
+    events = events_out(call.desk.ledger, placed)
+    return {"record_id": record_id, "events": wanted.through(events)}
+
+
+@router.get("/records/{record_id}/timeline", response_model=TimelineAnswer)
+@endpoint(Reader)
+def get_timeline(call: Call, record_id: RecordIdInPath) -> Reply:
+    """Get the life of a record as periods: in which status it was, from when to when."""
+    ledger = call.desk.ledger
+    placed = queries.history(ledger, record_id)
+    now = queries.now(ledger)
+    found = periods(each.recorded.event for each in placed)
+    shown = [asdict(each) | {"duration_s": each.duration_s(now)} for each in found]
+    return {"record_id": record_id, "as_of": now, "periods": shown}
+
+
+@router.get("/records/{record_id}/attempts", response_model=AttemptsAnswer)
+@endpoint(Reader)
+def get_attempts(
+    call: Call,
+    record_id: RecordIdInPath,
+    include: Annotated[list[AttemptInclude] | None, Query()] = None,
+) -> Reply:
+    """Get every attempt of a record, with its own outcome; `include` as of a record."""
+    desk = call.desk
+    placed = queries.history(desk.ledger, record_id)
+    found = attempts_out(desk.ledger, placed, include or [], desk.settings.answer_bytes_max)
+    return {"record_id": record_id, "attempts": found}
 
 
 def _found(
@@ -236,26 +227,6 @@ def moment_of(ledger: Ledger, as_of: int | datetime, where: str = "as_of") -> Mo
 def moment_out(moment: Moment) -> dict[str, Any]:
     """Return a moment as `MomentOut` has it."""
     return moment._asdict()
-
-
-def _query(call: Call) -> Reply:
-    asked = call.parse(QueryRequest)
-    desk = call.desk
-    if asked.as_of is not None:
-        return _query_past(call, asked, moment_of(desk.ledger, asked.as_of))
-    before_id = None
-    if asked.cursor is not None:
-        before_id = last_id_of(asked.cursor, desk.ledger_id, Stream.record)
-    # One more than the page, to know whether there is another page.
-    which = filter_of(desk.ledger, asked.query)
-    found = queries.query_records(desk.ledger, which, asked.limit + 1, before_id)
-    n_shown = fitting(found[: asked.limit], asked.include, desk.settings.answer_bytes_max)
-    shown = found[:n_shown]
-    next_cursor = None
-    if len(found) > n_shown:
-        next_cursor = cursor_of(desk.ledger_id, Stream.record, shown[-1].id)
-    records = rendered(desk.ledger, shown, asked.include)
-    return {"records": records, "next_cursor": next_cursor, "as_of": None}
 
 
 def _query_past(call: Call, asked: QueryRequest, moment: Moment) -> Reply:

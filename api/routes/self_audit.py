@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter
-from starlette.requests import Request
-from starlette.responses import Response
 
 from recordledger.domain.admin.access import Permission
 from recordledger.domain.admin.divergence import Divergence
@@ -18,7 +16,7 @@ from recordledger.projections.tables.inline import PROJECTIONS
 
 from ..http.auth import Visitor, allowed
 from ..http.openapi import takes
-from ..http.request_context import Call, desk_of
+from ..http.request_context import Call, endpoint
 from ..http.wire import Reply
 from ..schemas.self_audit import RepairAnswer, RepairRequest, SelfAuditAnswer
 
@@ -28,22 +26,9 @@ Administrator = Annotated[Visitor, allowed(Permission.admin)]
 
 
 @router.get("", response_model=SelfAuditAnswer)
-async def get_self_audit(request: Request, visitor: Administrator) -> Response:
+@endpoint(Administrator)
+def get_self_audit(call: Call) -> Reply:
     """Get how far the self-audit is, and the rows that it found not to be what the log says."""
-    return await desk_of(request).answer(request, visitor, _state)
-
-
-@router.post("/repair", response_model=RepairAnswer, openapi_extra=takes(RepairRequest))
-async def repair_rows(request: Request, visitor: Administrator) -> Response:
-    """Put rows right that the self-audit has found: all, those of a table, or one.
-
-    Each row is held against the log again under its lock, and changed together with the event that
-    says so. An idempotency key has no effect: what is right is not repaired again.
-    """
-    return await desk_of(request).answer(request, visitor, _repair)
-
-
-def _state(call: Call) -> Reply:
     ledger = call.desk.ledger
     found = state(ledger)
     with ledger.datastore.reading() as db:
@@ -57,7 +42,14 @@ def _state(call: Call) -> Reply:
     }
 
 
-def _repair(call: Call) -> Reply:
+@router.post("/repair", response_model=RepairAnswer, openapi_extra=takes(RepairRequest))
+@endpoint(Administrator)
+def repair_rows(call: Call) -> Reply:
+    """Put rows right that the self-audit has found: all, those of a table, or one.
+
+    Each row is held against the log again under its lock, and changed together with the event that
+    says so. An idempotency key has no effect: what is right is not repaired again.
+    """
     asked = call.parse(RepairRequest)
     if asked.table is not None and asked.table not in PROJECTIONS:
         raise InvalidInput(f"there is no table {asked.table!r}; there are {', '.join(PROJECTIONS)}")

@@ -14,7 +14,7 @@ from recordledger.domain.admin.access import Permission
 
 from ..http.auth import Visitor, allowed, open_to_all
 from ..http.metrics import CONTENT_TYPE
-from ..http.request_context import Call, answer_openly, desk_of
+from ..http.request_context import Call, answer_openly, desk_of, endpoint
 from ..http.wire import Reply
 from ..schemas.fields import CLAIM_MAX, IDS_MAX, PAGE_MAX
 from ..schemas.server import HealthAnswer, Limits, ServerAnswer
@@ -25,9 +25,29 @@ AnyVisitor = Annotated[Visitor, allowed(*Permission)]
 
 
 @router.get("/v1/server", response_model=ServerAnswer)
-async def get_server(request: Request, visitor: AnyVisitor) -> Response:
+@endpoint(AnyVisitor)
+def get_server(call: Call) -> Reply:
     """Get which server and ledger this is, whose token was shown, and what the server takes."""
-    return await desk_of(request).answer(request, visitor, _server)
+    desk, settings = call.desk, call.desk.settings
+    # The database's clock is the only one: clients compare theirs with it.
+    now = desk.ledger.operate(lambda operation: operation.stamp.timestamp, actor=call.visitor.actor)
+    limits = Limits(
+        records_per_request=settings.records_per_request,
+        results_per_request=settings.results_per_request,
+        ids_per_request=IDS_MAX,
+        claim_per_request=CLAIM_MAX,
+        page=PAGE_MAX,
+        body_bytes=settings.body_bytes_max,
+        payload_bytes=settings.payload_bytes_max,
+    )
+    return ServerAnswer(
+        version=__version__,
+        ledger_id=str(desk.ledger_id),
+        time=now,
+        user=call.visitor.user,
+        role=call.visitor.role,
+        limits=limits,
+    )
 
 
 @router.get("/health", response_model=HealthAnswer)
@@ -60,26 +80,3 @@ async def metrics(request: Request) -> Response:
 async def openapi(request: Request) -> Response:
     """Get the description of this API."""
     return JSONResponse(request.app.openapi())
-
-
-def _server(call: Call) -> Reply:
-    desk, settings = call.desk, call.desk.settings
-    # The database's clock is the only one: clients compare theirs with it.
-    now = desk.ledger.operate(lambda operation: operation.stamp.timestamp, actor=call.visitor.actor)
-    limits = Limits(
-        records_per_request=settings.records_per_request,
-        results_per_request=settings.results_per_request,
-        ids_per_request=IDS_MAX,
-        claim_per_request=CLAIM_MAX,
-        page=PAGE_MAX,
-        body_bytes=settings.body_bytes_max,
-        payload_bytes=settings.payload_bytes_max,
-    )
-    return ServerAnswer(
-        version=__version__,
-        ledger_id=str(desk.ledger_id),
-        time=now,
-        user=call.visitor.user,
-        role=call.visitor.role,
-        limits=limits,
-    )

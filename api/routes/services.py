@@ -7,8 +7,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from pydantic_core import from_json
-from starlette.requests import Request
-from starlette.responses import Response
 
 from recordledger.domain.admin.access import Permission
 from recordledger.domain.errors import RecordNotFound, TooLarge
@@ -23,7 +21,7 @@ from recordledger.projections.tables.payloads import payload_of
 from ..http.auth import Visitor, allowed
 from ..http.openapi import takes
 from ..http.rendering import rendered
-from ..http.request_context import Call, desk_of
+from ..http.request_context import Call, endpoint
 from ..http.wire import Reply
 from ..schemas.records import RecordOut
 from ..schemas.services import FinishRequest, IterateRequest, ServiceAnswer, TreeAnswer
@@ -36,73 +34,62 @@ Runner = Annotated[Visitor, allowed(Permission.admin)]
 
 
 @views.get("/{record_id}/service", response_model=ServiceAnswer)
-async def get_service(
-    request: Request,
-    visitor: Reader,
+@endpoint(Reader)
+def get_service(
+    call: Call,
     record_id: RecordIdInPath,
     iteration: Annotated[int | None, Query(ge=1, le=ID_MAX)] = None,
-) -> Response:
+) -> Reply:
     """Get where a service stands: its state, what it waits for, and what it has said so far.
 
     With `iteration`, where it stood after that one. The children are shown as they are now.
     """
-
-    def work(call: Call) -> Reply:
-        found = service_views.view(call.desk.ledger, record_id, iteration)
-        waits = found.waits
-        return {
-            "record_id": record_id,
-            "status": found.record.status,
-            "function": found.record.function,
-            "iteration": found.iteration,
-            "decided_at": found.at,
-            "code_version": found.code_version,
-            "progress": found.progress,
-            "n_children": waits.n_children,
-            "awaited": [asdict(child) for child in found.children],
-            "n_awaited": found.n_awaited,
-            "until": "any" if waits.any_child else "all",
-            "takes_errors": waits.takes_errors,
-            "wake_at": waits.wake_at,
-            "due": waits.due,
-            "state": None if found.state is None else from_json(found.state),
-            "output": found.output.decode("utf-8", "replace"),
-        }
-
-    return await desk_of(request).answer(request, visitor, work)
+    found = service_views.view(call.desk.ledger, record_id, iteration)
+    waits = found.waits
+    return {
+        "record_id": record_id,
+        "status": found.record.status,
+        "function": found.record.function,
+        "iteration": found.iteration,
+        "decided_at": found.at,
+        "code_version": found.code_version,
+        "progress": found.progress,
+        "n_children": waits.n_children,
+        "awaited": [asdict(child) for child in found.children],
+        "n_awaited": found.n_awaited,
+        "until": "any" if waits.any_child else "all",
+        "takes_errors": waits.takes_errors,
+        "wake_at": waits.wake_at,
+        "due": waits.due,
+        "state": None if found.state is None else from_json(found.state),
+        "output": found.output.decode("utf-8", "replace"),
+    }
 
 
 @views.get("/{record_id}/tree", response_model=TreeAnswer)
-async def get_tree(
-    request: Request,
-    visitor: Reader,
+@endpoint(Reader)
+def get_tree(
+    call: Call,
     record_id: RecordIdInPath,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 1_000,
     children_limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
-) -> Response:
+) -> Reply:
     """Get the tree below a service: its children, by its own names for them, and theirs.
 
     At most `limit` records, and `children_limit` children of one service; others are counted.
     """
-
-    def work(call: Call) -> Reply:
-        nodes = service_views.tree(
-            call.desk.ledger, record_id, nodes_max=limit, children_max=children_limit
-        )
-        return {"record_id": record_id, "nodes": [asdict(node) for node in nodes]}
-
-    return await desk_of(request).answer(request, visitor, work)
+    nodes = service_views.tree(
+        call.desk.ledger, record_id, nodes_max=limit, children_max=children_limit
+    )
+    return {"record_id": record_id, "nodes": [asdict(node) for node in nodes]}
 
 
 @router.post("/{record_id}/start", response_model=RecordOut)
-async def start(request: Request, visitor: Runner, record_id: RecordIdInPath) -> Response:
+@endpoint(Runner)
+def start(call: Call, record_id: RecordIdInPath) -> Reply:
     """Begin to iterate a waiting service."""
-
-    def work(call: Call) -> Reply:
-        services.start_service(call.desk.ledger, record_id, runner=visitor.actor, request=call.key)
-        return _shown(call, record_id)
-
-    return await desk_of(request).answer(request, visitor, work)
+    services.start_service(call.desk.ledger, record_id, runner=call.visitor.actor, request=call.key)
+    return _shown(call, record_id)
 
 
 @router.post(
@@ -112,23 +99,20 @@ async def start(request: Request, visitor: Runner, record_id: RecordIdInPath) ->
         IterateRequest, example={"state": {"step": 2}, "children": [411]}, changes=True
     ),
 )
-async def iterate(request: Request, visitor: Runner, record_id: RecordIdInPath) -> Response:
+@endpoint(Runner)
+def iterate(call: Call, record_id: RecordIdInPath) -> Reply:
     """Give a running service its next state and the children that it waits for."""
-
-    def work(call: Call) -> Reply:
-        asked = call.parse(IterateRequest)
-        services.iterate_service(
-            call.desk.ledger,
-            record_id,
-            _sized(call, "the state", canonical_json(asked.state)),
-            asked.children,
-            runner=visitor.actor,
-            output=_sized(call, "the output", _text_bytes(asked.output)) or None,
-            request=call.key,
-        )
-        return _shown(call, record_id)
-
-    return await desk_of(request).answer(request, visitor, work)
+    asked = call.parse(IterateRequest)
+    services.iterate_service(
+        call.desk.ledger,
+        record_id,
+        _sized(call, "the state", canonical_json(asked.state)),
+        asked.children,
+        runner=call.visitor.actor,
+        output=_sized(call, "the output", _text_bytes(asked.output)) or None,
+        request=call.key,
+    )
+    return _shown(call, record_id)
 
 
 @router.post(
@@ -136,33 +120,30 @@ async def iterate(request: Request, visitor: Runner, record_id: RecordIdInPath) 
     response_model=RecordOut,
     openapi_extra=takes(FinishRequest, example={"result": {"energy": -1.5}}, changes=True),
 )
-async def finish(request: Request, visitor: Runner, record_id: RecordIdInPath) -> Response:
+@endpoint(Runner)
+def finish(call: Call, record_id: RecordIdInPath) -> Reply:
     """End a running service, well or badly."""
-
-    def work(call: Call) -> Reply:
-        asked = call.parse(FinishRequest)
-        contents: dict[bytes, bytes] = {}
-        fields: dict[str, Any] = {}
-        if asked.error_type is None or asked.result is not None:
-            data = _sized(call, "the result", canonical_json(asked.result))
-            fields["result"] = payload_of(data)
-            contents[fields["result"].digest] = data
-        if asked.error_message is not None:
-            message = _text_bytes(asked.error_message)
-            fields["error_message"] = payload_of(message)
-            contents[fields["error_message"].digest] = message
-        outcome = Outcome(error_type=asked.error_type, **fields)
-        services.finish_service(
-            call.desk.ledger,
-            record_id,
-            outcome,
-            contents,
-            runner=visitor.actor,
-            request=call.key,
-        )
-        return _shown(call, record_id)
-
-    return await desk_of(request).answer(request, visitor, work)
+    asked = call.parse(FinishRequest)
+    contents: dict[bytes, bytes] = {}
+    fields: dict[str, Any] = {}
+    if asked.error_type is None or asked.result is not None:
+        data = _sized(call, "the result", canonical_json(asked.result))
+        fields["result"] = payload_of(data)
+        contents[fields["result"].digest] = data
+    if asked.error_message is not None:
+        message = _text_bytes(asked.error_message)
+        fields["error_message"] = payload_of(message)
+        contents[fields["error_message"].digest] = message
+    outcome = Outcome(error_type=asked.error_type, **fields)
+    services.finish_service(
+        call.desk.ledger,
+        record_id,
+        outcome,
+        contents,
+        runner=call.visitor.actor,
+        request=call.key,
+    )
+    return _shown(call, record_id)
 
 
 def _shown(call: Call, record_id: int) -> Reply:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
-from starlette.requests import Request
-from starlette.responses import Response
 
 from recordledger.domain.admin.access import Permission, Token
 from recordledger.domain.streams import ID_MAX, Stream
@@ -17,7 +15,7 @@ from ..http.auth import Visitor, allowed
 from ..http.cursors import cursor_of, last_id_of
 from ..http.errors import TokenNotFound
 from ..http.openapi import takes
-from ..http.request_context import Call, desk_of
+from ..http.request_context import Call, endpoint
 from ..http.wire import Reply
 from ..schemas.fields import PAGE_MAX
 from ..schemas.tokens import NewTokenAnswer, TokenOut, TokenRequest, TokensAnswer
@@ -30,56 +28,13 @@ Administrator = Annotated[Visitor, allowed(Permission.admin)]
 
 
 @router.post("/tokens", response_model=NewTokenAnswer, openapi_extra=takes(TokenRequest))
-async def issue(request: Request, visitor: Administrator) -> Response:
+@endpoint(Administrator)
+def issue(call: Call) -> Reply:
     """Issue a token; its secret is in this answer and nowhere else.
 
     An idempotency key has no effect here, since the secret is not kept: if the answer was lost,
     revoke the token and issue another.
     """
-    return await desk_of(request).answer(request, visitor, _issue)
-
-
-@router.get("/tokens", response_model=TokensAnswer)
-async def list_tokens(
-    request: Request,
-    visitor: Administrator,
-    limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 250,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
-) -> Response:
-    """Get one page of the tokens, without their secrets, oldest first."""
-
-    def work(call: Call) -> Reply:
-        desk = call.desk
-        after = 0 if cursor is None else last_id_of(cursor, desk.ledger_id, Stream.token)
-        with desk.ledger.datastore.reading() as db:
-            found = tokens.page(db, after, limit + 1)
-        shown = found[:limit]
-        next_cursor = None
-        if len(found) > limit:
-            next_cursor = cursor_of(desk.ledger_id, Stream.token, shown[-1].id)
-        return {"tokens": [_token_out(token) for token in shown], "next_cursor": next_cursor}
-
-    return await desk_of(request).answer(request, visitor, work)
-
-
-@router.post("/tokens/{token_id}/revoke", response_model=TokenOut)
-async def revoke(request: Request, visitor: Administrator, token_id: TokenIdInPath) -> Response:
-    """Revoke a token: it opens nothing any more. To revoke it again changes nothing."""
-
-    def work(call: Call) -> Reply:
-        desk = call.desk
-        revoke_token(desk.ledger, token_id, actor=visitor.actor)
-        desk.doorkeeper.forget()
-        with desk.ledger.datastore.reading() as db:
-            found = tokens.page(db, token_id - 1, 1)
-        if not found or found[0].id != token_id:
-            raise TokenNotFound(token_id)
-        return _token_out(found[0])
-
-    return await desk_of(request).answer(request, visitor, work)
-
-
-def _issue(call: Call) -> Reply:
     asked = call.parse(TokenRequest)
     expires_at = asked.expires_at and in_utc(asked.expires_at, "expires_at")
     new = issue_token(
@@ -90,6 +45,39 @@ def _issue(call: Call) -> Reply:
         expires_at=expires_at,
     )
     return {"token": _token_out(new.token), "secret": new.secret}
+
+
+@router.get("/tokens", response_model=TokensAnswer)
+@endpoint(Administrator)
+def list_tokens(
+    call: Call,
+    limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 250,
+    cursor: Annotated[str | None, Query(max_length=200)] = None,
+) -> Reply:
+    """Get one page of the tokens, without their secrets, oldest first."""
+    desk = call.desk
+    after = 0 if cursor is None else last_id_of(cursor, desk.ledger_id, Stream.token)
+    with desk.ledger.datastore.reading() as db:
+        found = tokens.page(db, after, limit + 1)
+    shown = found[:limit]
+    next_cursor = None
+    if len(found) > limit:
+        next_cursor = cursor_of(desk.ledger_id, Stream.token, shown[-1].id)
+    return {"tokens": [_token_out(token) for token in shown], "next_cursor": next_cursor}
+
+
+@router.post("/tokens/{token_id}/revoke", response_model=TokenOut)
+@endpoint(Administrator)
+def revoke(call: Call, token_id: TokenIdInPath) -> Reply:
+    """Revoke a token: it opens nothing any more. To revoke it again changes nothing."""
+    desk = call.desk
+    revoke_token(desk.ledger, token_id, actor=call.visitor.actor)
+    desk.doorkeeper.forget()
+    with desk.ledger.datastore.reading() as db:
+        found = tokens.page(db, token_id - 1, 1)
+    if not found or found[0].id != token_id:
+        raise TokenNotFound(token_id)
+    return _token_out(found[0])
 
 
 def _token_out(token: Token) -> dict[str, Any]:

@@ -7,8 +7,6 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Query
-from starlette.requests import Request
-from starlette.responses import Response
 
 from recordledger.domain.admin.access import Permission
 from recordledger.domain.admin.webhook import WebhookFilter
@@ -22,7 +20,7 @@ from ..http.auth import Visitor, allowed
 from ..http.errors import BeyondHead
 from ..http.openapi import takes
 from ..http.rendering import events_out
-from ..http.request_context import Call, desk_of
+from ..http.request_context import Call, endpoint
 from ..http.webhook_sender import TEST_TYPE, Sender, message, new_message_id, shown_secret
 from ..http.wire import Reply
 from ..schemas.fields import Text
@@ -51,137 +49,13 @@ _CONDITIONS: Final = frozenset(WebhookFilter.model_fields)
 
 
 @router.post("", response_model=NewWebhookAnswer, openapi_extra=takes(WebhookRequest))
-async def add_webhook(request: Request, visitor: Administrator) -> Response:
+@endpoint(Administrator)
+def add_webhook(call: Call) -> Reply:
     """Add a webhook; the secret that messages are signed with is in this answer and nowhere else.
 
     An idempotency key has no effect here, since the secret is not shown again: if the answer was
     lost, remove the webhook and add it again.
     """
-    return await desk_of(request).answer(request, visitor, _add)
-
-
-@router.get("", response_model=WebhooksAnswer)
-async def list_webhooks(request: Request, visitor: Administrator) -> Response:
-    """Get all webhooks, oldest first, without their secrets."""
-
-    def work(call: Call) -> Reply:
-        return {"webhooks": [_webhook_out(each) for each in webhooks.seen(call.desk.ledger)]}
-
-    return await desk_of(request).answer(request, visitor, work)
-
-
-@router.get("/{webhook_id}", response_model=WebhookAnswer)
-async def get_webhook(
-    request: Request, visitor: Administrator, webhook_id: WebhookIdInPath
-) -> Response:
-    """Get a webhook and what has happened to it: who added, changed or disabled it, and why."""
-    return await desk_of(request).answer(request, visitor, lambda call: _one(call, webhook_id))
-
-
-@router.patch(
-    "/{webhook_id}",
-    response_model=WebhookAnswer,
-    openapi_extra=takes(ChangeWebhookRequest, changes=True),
-)
-async def change_webhook(
-    request: Request, visitor: Administrator, webhook_id: WebhookIdInPath
-) -> Response:
-    """Change what is given, and leave the rest. One that is enabled again goes on where it was."""
-
-    def work(call: Call) -> Reply:
-        asked = call.parse(ChangeWebhookRequest)
-        if asked.url is not None:
-            _sender(call).target(asked.url)
-        given = _CONDITIONS & asked.model_fields_set
-
-        def changed(before: WebhookFilter) -> WebhookFilter:
-            new = _filter(asked).model_dump(include=set(given))
-            return before.model_copy(update=new)
-
-        webhooks.modify(
-            call.desk.ledger,
-            webhook_id,
-            url=asked.url,
-            what=changed if given else None,
-            enabled=asked.enabled,
-            actor=call.visitor.actor,
-            reason=asked.reason,
-            request=call.key,
-        )
-        return _one(call, webhook_id)
-
-    return await desk_of(request).answer(request, visitor, work)
-
-
-@router.delete("/{webhook_id}", response_model=WebhookRemoved)
-async def remove_webhook(
-    request: Request,
-    visitor: Administrator,
-    webhook_id: WebhookIdInPath,
-    reason: Annotated[Text | None, Query()] = None,
-) -> Response:
-    """Remove a webhook: nothing is sent to it any more, and its secret is destroyed."""
-
-    def work(call: Call) -> Reply:
-        webhooks.remove(
-            call.desk.ledger,
-            webhook_id,
-            actor=call.visitor.actor,
-            reason=reason,
-            request=call.key,
-        )
-        return {"id": webhook_id}
-
-    return await desk_of(request).answer(request, visitor, work)
-
-
-@router.get("/{webhook_id}/deliveries", response_model=WebhookAttemptsAnswer)
-async def get_deliveries(
-    request: Request,
-    visitor: Administrator,
-    webhook_id: WebhookIdInPath,
-    limit: Annotated[int, Query(ge=1, le=ATTEMPTS_KEPT)] = ATTEMPTS_KEPT,
-) -> Response:
-    """Get the newest attempts to tell a webhook something, newest first; 100 are kept."""
-
-    def work(call: Call) -> Reply:
-        found = deliveries.attempts(call.desk.ledger, webhook_id, limit)
-        return {"webhook_id": webhook_id, "attempts": [each._asdict() for each in found]}
-
-    return await desk_of(request).answer(request, visitor, work)
-
-
-@router.post(
-    "/{webhook_id}/test", response_model=WebhookTested, openapi_extra=takes(WebhookTestRequest)
-)
-async def test_webhook(
-    request: Request, visitor: Administrator, webhook_id: WebhookIdInPath
-) -> Response:
-    """Send a webhook a message of type `ledger.test`, now, and say what came of it.
-
-    It is sent also if the webhook is disabled, and changes nothing.
-    """
-
-    def work(call: Call) -> Reply:
-        call.parse(WebhookTestRequest)
-        ledger = call.desk.ledger
-        found = webhooks.get(ledger, webhook_id).webhook
-        body = message(TEST_TYPE, datetime.now(UTC), {"webhook_id": webhook_id})
-        message_id = new_message_id()
-        sender = replace(_sender(call), timeout_s=_TEST_TIMEOUT_S)
-        result = sender.send(found.url, webhooks.secret_of(ledger, webhook_id), message_id, body)
-        return {
-            "message_id": message_id,
-            "has_arrived": result.has_arrived,
-            "status_code": result.status_code,
-            "error": result.error,
-            "duration_s": result.duration_s,
-        }
-
-    return await desk_of(request).answer(request, visitor, work)
-
-
-def _add(call: Call) -> Reply:
     asked = call.parse(WebhookRequest)
     desk = call.desk
     _sender(call).target(asked.url)
@@ -199,6 +73,103 @@ def _add(call: Call) -> Reply:
     )
     webhook = _webhook_out(webhooks.get(desk.ledger, new.webhook.id))
     return {"webhook": webhook, "secret": shown_secret(new.secret)}
+
+
+@router.get("", response_model=WebhooksAnswer)
+@endpoint(Administrator)
+def list_webhooks(call: Call) -> Reply:
+    """Get all webhooks, oldest first, without their secrets."""
+    return {"webhooks": [_webhook_out(each) for each in webhooks.seen(call.desk.ledger)]}
+
+
+@router.get("/{webhook_id}", response_model=WebhookAnswer)
+@endpoint(Administrator)
+def get_webhook(call: Call, webhook_id: WebhookIdInPath) -> Reply:
+    """Get a webhook and what has happened to it: who added, changed or disabled it, and why."""
+    return _one(call, webhook_id)
+
+
+@router.patch(
+    "/{webhook_id}",
+    response_model=WebhookAnswer,
+    openapi_extra=takes(ChangeWebhookRequest, changes=True),
+)
+@endpoint(Administrator)
+def change_webhook(call: Call, webhook_id: WebhookIdInPath) -> Reply:
+    """Change what is given, and leave the rest. One that is enabled again goes on where it was."""
+    asked = call.parse(ChangeWebhookRequest)
+    if asked.url is not None:
+        _sender(call).target(asked.url)
+    given = _CONDITIONS & asked.model_fields_set
+
+    def changed(before: WebhookFilter) -> WebhookFilter:
+        new = _filter(asked).model_dump(include=set(given))
+        return before.model_copy(update=new)
+
+    webhooks.modify(
+        call.desk.ledger,
+        webhook_id,
+        url=asked.url,
+        what=changed if given else None,
+        enabled=asked.enabled,
+        actor=call.visitor.actor,
+        reason=asked.reason,
+        request=call.key,
+    )
+    return _one(call, webhook_id)
+
+
+@router.delete("/{webhook_id}", response_model=WebhookRemoved)
+@endpoint(Administrator)
+def remove_webhook(
+    call: Call, webhook_id: WebhookIdInPath, reason: Annotated[Text | None, Query()] = None
+) -> Reply:
+    """Remove a webhook: nothing is sent to it any more, and its secret is destroyed."""
+    webhooks.remove(
+        call.desk.ledger,
+        webhook_id,
+        actor=call.visitor.actor,
+        reason=reason,
+        request=call.key,
+    )
+    return {"id": webhook_id}
+
+
+@router.get("/{webhook_id}/deliveries", response_model=WebhookAttemptsAnswer)
+@endpoint(Administrator)
+def get_deliveries(
+    call: Call,
+    webhook_id: WebhookIdInPath,
+    limit: Annotated[int, Query(ge=1, le=ATTEMPTS_KEPT)] = ATTEMPTS_KEPT,
+) -> Reply:
+    """Get the newest attempts to tell a webhook something, newest first; 100 are kept."""
+    found = deliveries.attempts(call.desk.ledger, webhook_id, limit)
+    return {"webhook_id": webhook_id, "attempts": [each._asdict() for each in found]}
+
+
+@router.post(
+    "/{webhook_id}/test", response_model=WebhookTested, openapi_extra=takes(WebhookTestRequest)
+)
+@endpoint(Administrator)
+def test_webhook(call: Call, webhook_id: WebhookIdInPath) -> Reply:
+    """Send a webhook a message of type `ledger.test`, now, and say what came of it.
+
+    It is sent also if the webhook is disabled, and changes nothing.
+    """
+    call.parse(WebhookTestRequest)
+    ledger = call.desk.ledger
+    found = webhooks.get(ledger, webhook_id).webhook
+    body = message(TEST_TYPE, datetime.now(UTC), {"webhook_id": webhook_id})
+    message_id = new_message_id()
+    sender = replace(_sender(call), timeout_s=_TEST_TIMEOUT_S)
+    result = sender.send(found.url, webhooks.secret_of(ledger, webhook_id), message_id, body)
+    return {
+        "message_id": message_id,
+        "has_arrived": result.has_arrived,
+        "status_code": result.status_code,
+        "error": result.error,
+        "duration_s": result.duration_s,
+    }
 
 
 def _sender(call: Call) -> Sender:
