@@ -21,8 +21,8 @@ from psycopg.errors import UniqueViolation
 
 from recordledger.domain.aggregates import State
 from recordledger.domain.errors import StoreUnavailable
+from recordledger.domain.records.actions import Action
 from recordledger.domain.records.events import Event, Stamp
-from recordledger.domain.records.propagation import Action
 from recordledger.domain.records.record import Record
 from recordledger.domain.streams import Stream, stream_number, stream_uuid
 

@@ -11,8 +11,8 @@ from starlette.responses import Response
 
 from recordledger.domain.admin.access import Permission
 from recordledger.domain.errors import InvalidInput, RecordNotFound, TooLarge
+from recordledger.domain.records.actions import Action
 from recordledger.domain.records.events import Priority
-from recordledger.domain.records.propagation import Action
 from recordledger.domain.routing.lanes import parse_tag
 from recordledger.projections.actions import bulk
 from recordledger.projections.actions.bulk import Ordered

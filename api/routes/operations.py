@@ -10,8 +10,8 @@ from fastapi import APIRouter, Path, Query
 from recordledger.domain.admin.access import Permission
 from recordledger.domain.admin.job import Job
 from recordledger.domain.errors import InvalidInput, OperationNotFound
+from recordledger.domain.records.actions import Action
 from recordledger.domain.records.policies import ADOPT_LATE_RESULTS, AUTO_RESET, FAILED_AFTER
-from recordledger.domain.records.propagation import Action
 from recordledger.domain.streams import ID_MAX, Stream
 from recordledger.projections.actions import bulk
 from recordledger.projections.reading import histories

@@ -8,67 +8,45 @@ depth nor width meets a limit of the interpreter.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from enum import StrEnum, auto
 from typing import Final
 
 from . import events as e
+from .actions import DELETE_CHILDREN, PROPAGATE, Action, Group, Reach
 from .events import Event
 from .record import Record
 from .status import Status
 
+# The options without which children, or parents, do not follow.
+DOWN: Final = DELETE_CHILDREN.name
+UP: Final = PROPAGATE.name
 UNFINISHED: Final = frozenset({Status.waiting, Status.running, Status.error, Status.held})
 
+_EVENTS: Final[Mapping[str, type[Event]]] = {event.topic: event for event in e.RECORD_EVENTS}
 
-class Action(StrEnum):
-    """What people do to records."""
-
-    reset = auto()
-    cancel = auto()
-    uncancel = auto()
-    delete = auto()
-    undelete = auto()
-    erase = auto()
-    invalidate = auto()
-    uninvalidate = auto()
-    hold = auto()
-    release = auto()
-    fail = auto()
-    revive = auto()
-    modify = auto()
-    comment = auto()
-    resubmit = auto()
-    adopt = auto()
-    undo = auto()
-
-
-# What each action lets happen to the records that were meant, where that needs no more thought.
+# What each action lets happen to the records that were meant.
 EVENT_OF: Final[Mapping[Action, type[Event]]] = {
-    Action.reset: e.Reset,
-    Action.cancel: e.Cancelled,
-    Action.uncancel: e.Uncancelled,
-    Action.delete: e.SoftDeleted,
-    Action.undelete: e.Undeleted,
-    Action.erase: e.Erased,
-    Action.invalidate: e.Invalidated,
-    Action.uninvalidate: e.Uninvalidated,
-    Action.hold: e.Held,
-    Action.release: e.Released,
-    Action.fail: e.Failed,
-    Action.revive: e.Revived,
-    Action.modify: e.Rerouted,
-    Action.comment: e.Commented,
-    Action.resubmit: e.Resubmitted,
-    Action.adopt: e.ResultAdopted,
+    action: _EVENTS[action.row.event] for action in Action if action.row.event is not None
 }
 
 # Actions that bring back what an earlier operation took away.
 RESTORES: Final[Mapping[Action, type[Event]]] = {
-    Action.uncancel: e.Cancelled,
-    Action.undelete: e.SoftDeleted,
-    Action.uninvalidate: e.Invalidated,
+    action: _EVENTS[action.row.restores] for action in Action if action.row.restores is not None
+}
+
+# What would bring a record back of which nothing can be expected in this status.
+REMEDIES: Final[Mapping[Status, Action]] = {
+    Status(action.row.remedy_for): action for action in Action if action.row.remedy_for is not None
+}
+
+_STATUSES: Final[Mapping[Group, AbstractSet[Status]]] = {
+    Group.unfinished: UNFINISHED,
+    Group.complete: frozenset({Status.complete}),
+    Group.error: frozenset({Status.error}),
+    Group.not_deleted: frozenset(Status) - {Status.deleted},
+    Group.existing: frozenset(Status),
 }
 
 
@@ -130,51 +108,13 @@ def consequences(
         spared: records that no erasure reaches, because something else refers to them.
     """
     plan = _Plan(family, records, meant)
-    match action:
-        case Action.cancel:
-            plan.climb(e.Cancelled, _is_unfinished)
-            plan.descend(e.Cancelled, _is_unfinished)
-        case Action.delete:
-            plan.climb(e.SoftDeleted, _is_not_deleted)
-            if down:
-                plan.descend(e.SoftDeleted, _is_not_deleted)
-        case Action.erase:
-            if down:
-                plan.descend(e.Erased, _exists, spared=spared)
-        case Action.invalidate:
-            if up:
-                plan.climb(e.Invalidated, _is_complete, otherwise=(e.Cancelled, _is_unfinished))
-                plan.descend(e.Cancelled, _is_unfinished, below=e.Cancelled)
-        case Action.reset:
-            plan.descend(e.Reset, _is_error, shared=True)
-        case Action.modify:
-            plan.descend(e.Rerouted, _is_unfinished, shared=True)
-        case _:
-            pass
+    left_out = {name for name, is_on in ((DOWN, down), (UP, up)) if not is_on}
+    parents, children = action.row.parents, action.row.children
+    if parents is not None and parents.option not in left_out:
+        plan.climb(parents)
+    if children is not None and children.option not in left_out:
+        plan.descend(children, spared)
     return plan.found
-
-
-Condition = Callable[[Record], bool]
-
-
-def _is_unfinished(record: Record) -> bool:
-    return record.status in UNFINISHED
-
-
-def _is_not_deleted(record: Record) -> bool:
-    return record.exists and record.status is not Status.deleted
-
-
-def _is_complete(record: Record) -> bool:
-    return record.status is Status.complete
-
-
-def _is_error(record: Record) -> bool:
-    return record.status is Status.error
-
-
-def _exists(record: Record) -> bool:
-    return record.exists
 
 
 class _Plan:
@@ -188,13 +128,9 @@ class _Plan:
             record_id: (None, record_id) for record_id in meant
         }
 
-    def climb(
-        self,
-        event_type: type[Event],
-        condition: Condition,
-        otherwise: tuple[type[Event], Condition] | None = None,
-    ) -> None:
-        """Let it happen to every ancestor that meets the condition, or the other thing."""
+    def climb(self, reach: Reach) -> None:
+        """Let it happen to every ancestor of the group, or the other thing to those of another."""
+        outcomes = [(reach.event, reach.group), *([reach.otherwise] if reach.otherwise else [])]
         todo = deque(self._affected)
         while todo:
             record_id = todo.popleft()
@@ -202,32 +138,21 @@ class _Plan:
                 record = self._records.get(parent)
                 if parent in self._affected or record is None:
                     continue
-                if condition(record):
-                    self._add(parent, event_type, record_id, is_child=False)
-                elif otherwise is not None and otherwise[1](record):
-                    self._add(parent, otherwise[0], record_id, is_child=False)
-                else:
-                    continue
-                todo.append(parent)
+                for event, group in outcomes:
+                    if record.status in _STATUSES[group]:
+                        self._add(parent, _EVENTS[event], record_id, is_child=False)
+                        todo.append(parent)
+                        break
 
-    def descend(
-        self,
-        event_type: type[Event],
-        condition: Condition,
-        *,
-        below: type[Event] | None = None,
-        shared: bool = False,
-        spared: AbstractSet[int] = frozenset(),
-    ) -> None:
-        """Let it happen to children that meet the condition and that nobody else needs.
+    def descend(self, reach: Reach, spared: AbstractSet[int]) -> None:
+        """Let it happen to children of the group that nobody else of the group needs.
 
         Args:
-            event_type: what happens.
-            condition: of a child to be affected, and of another parent to need it.
-            below: begin only below records to which this happens; None for all.
-            shared: take children also where another parent needs them.
+            reach: what happens, and to which children.
             spared: leave these as they are.
         """
+        event_type, group = _EVENTS[reach.event], _STATUSES[reach.group]
+        below = None if reach.below is None else _EVENTS[reach.below]
         todo = deque(
             id_ for id_, (what, _) in self._affected.items() if below is None or what is below
         )
@@ -235,17 +160,17 @@ class _Plan:
             parent = todo.popleft()
             for child in self._family.children.get(parent, ()):
                 record = self._records.get(child)
-                if child in self._affected or record is None or not condition(record):
+                if child in self._affected or record is None or record.status not in group:
                     continue
                 if child in spared:
                     continue
-                if shared or not self._is_needed(child, condition):
+                if reach.shared or not self._is_needed(child, group):
                     self._add(child, event_type, parent, is_child=True)
                     todo.append(child)
 
-    def _is_needed(self, child: int, condition: Condition) -> bool:
+    def _is_needed(self, child: int, group: AbstractSet[Status]) -> bool:
         return any(
-            parent not in self._affected and condition(self._records[parent])
+            parent not in self._affected and self._records[parent].status in group
             for parent in self._family.parents.get(child, ())
             if parent in self._records
         )

@@ -11,9 +11,10 @@ from uuid import UUID
 from ..errors import RecordNotFound
 from ..records import events as e
 from ..records.events import Event, Kind
+from ..records.propagation import REMEDIES
 from ..records.record import Record
 from ..records.status import Status
-from ..specs.service_rules import CHILD_UNAVAILABLE, REMEDIES, Awaited
+from ..specs.service_rules import CHILD_UNAVAILABLE, Awaited
 from .breaker import NO_PROGRAM
 from .lanes import WILDCARD, Lane
 from .manager import ManagerState
@@ -160,22 +161,20 @@ def explain(record: Record, history: Sequence[Event], now: Circumstances) -> Exp
         case Status.error:
             return _in_error(record, history, now)
         case Status.failed:
-            return _told(
-                record, Cause.failed, "declared failed", _newest(history, e.Failed), "revive"
-            )
+            return _told(record, Cause.failed, "declared failed", _newest(history, e.Failed))
         case Status.held:
             held = _newest(history, (e.Held, e.Imported))
             how = "held when it was imported" if isinstance(held, e.Imported) else "held"
-            return _told(record, Cause.held, how, held, "release")
+            return _told(record, Cause.held, how, held)
         case Status.cancelled:
             ended = _newest(history, e.Cancelled)
-            return _told(record, Cause.cancelled, "cancelled", ended, "uncancel")
+            return _told(record, Cause.cancelled, "cancelled", ended)
         case Status.deleted:
             gone = _newest(history, e.SoftDeleted)
-            return _told(record, Cause.deleted, "deleted", gone, "undelete")
+            return _told(record, Cause.deleted, "deleted", gone)
         case Status.invalid:
             denied = _newest(history, e.Invalidated)
-            return _told(record, Cause.invalidated, "invalidated", denied, "uninvalidate")
+            return _told(record, Cause.invalidated, "invalidated", denied)
         case _:  # pragma: no cover
             assert_never(record.status)
 
@@ -400,9 +399,14 @@ def _service_running(record: Record, now: Circumstances) -> Explanation:
 def _remedy_of(now: Circumstances) -> str | None:
     """Return the command that would let a service's first child go on; None if nothing is to do."""
     for child in now.blocking[:1]:
-        if child.status in REMEDIES:
-            return f"recordledger {REMEDIES[child.status]} {child.record_id}"
+        return _remedy(child.record_id, child.status)
     return None
+
+
+def _remedy(record_id: int, status: Status | None) -> str | None:
+    """Return the command that would bring a record out of a status; None if none would."""
+    action = None if status is None else REMEDIES.get(status)
+    return action and f"recordledger {action} {record_id}"
 
 
 def _children(children: Mapping[Status, int]) -> str:
@@ -442,7 +446,7 @@ def _in_error(record: Record, history: Sequence[Event], now: Circumstances) -> E
     event = _newest(history, e.Errored)
     error_type = event.outcome.error_type or ""
     retry, n_used = record.retry, record.retries_used
-    remedy = f"recordledger reset {record.id}"
+    remedy = _remedy(record.id, record.status)
     if record.kind is Kind.service:
         code, because = Cause.service_error, "Services are not retried by themselves."
         if error_type == CHILD_UNAVAILABLE:
@@ -475,14 +479,12 @@ def _in_error(record: Record, history: Sequence[Event], now: Circumstances) -> E
     )
 
 
-def _told(
-    record: Record, code: Cause, done: str, event: Event, opposite: str | None = None
-) -> Explanation:
+def _told(record: Record, code: Cause, done: str, event: Event) -> Explanation:
     """Return who has brought a record here, and what would bring it back."""
     because = "" if event.cause is None else f", because of record {event.cause}"
     reason = "" if event.reason is None else f": {event.reason}"
-    remedy = opposite and f"recordledger {opposite} {record.id}"
-    if opposite and event.cause is not None:
+    remedy = _remedy(record.id, record.status)
+    if remedy and event.cause is not None:
         # The opposite of what was done to the relative, for all whom it has changed.
         remedy = f"recordledger undo {event.operation_id}"
     end = "" if reason.endswith((".", "!", "?")) else "."

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Final
 
+from ..records.propagation import REMEDIES
 from ..records.status import Status
 from .service import Broken, Done, Service, Step, Wait
 
@@ -41,16 +42,6 @@ _STANDINGS: Final[Mapping[Status, Standing]] = {
     Status.cancelled: Standing.troubled,
     Status.deleted: Standing.troubled,
     Status.invalid: Standing.troubled,
-}
-
-# What would bring a child back of which nothing can be expected.
-REMEDIES: Final[Mapping[Status, str]] = {
-    Status.error: "reset",
-    Status.failed: "revive",
-    Status.cancelled: "uncancel",
-    Status.deleted: "undelete",
-    Status.invalid: "uninvalidate",
-    Status.held: "release",
 }
 
 

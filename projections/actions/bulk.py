@@ -23,8 +23,8 @@ from recordledger.domain.admin.job import (
     request_cancel,
 )
 from recordledger.domain.errors import JobNotEnded, TooLarge
+from recordledger.domain.records.actions import Action
 from recordledger.domain.records.events import Payload
-from recordledger.domain.records.propagation import Action
 from recordledger.domain.streams import Stream
 
 from ..ledger import Intent, Ledger, Operation
@@ -295,7 +295,7 @@ def _advance(ledger: Ledger, job_id: int) -> None:
 
 def _do_slice(ledger: Ledger, seen: Job) -> None:
     submitted, ids = _order_of(ledger, seen.id)
-    action = Action(seen.action)
+    action = Action[seen.action]
 
     def work(operation: Operation) -> None:
         job = jobs.get(operation.db, seen.id, "lock")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Final, TypedDict
 from uuid import UUID
 
@@ -24,10 +24,11 @@ from recordledger.domain.errors import (
     StillReferenced,
 )
 from recordledger.domain.records import events as e
+from recordledger.domain.records.actions import Action
 from recordledger.domain.records.attempts import attempts
 from recordledger.domain.records.commands import Change, Create
 from recordledger.domain.records.events import Event, Payload, Priority, Stamp
-from recordledger.domain.records.propagation import EVENT_OF, RESTORES, Action, Family, consequences
+from recordledger.domain.records.propagation import EVENT_OF, RESTORES, Family, consequences
 from recordledger.domain.records.record import Record, decide, fold, inverse
 from recordledger.domain.specs.references import MARK_BYTES, payloads_referred_to
 
@@ -35,20 +36,6 @@ from ..ledger import Intent, Ledger, Operation
 from ..tables import datasets, families, operations, payloads, records
 from ..tables.idempotency import RequestKey
 
-# Actions that concern relatives; the others need not look for them.
-_FAMILIAL: Final = frozenset(
-    {
-        Action.cancel,
-        Action.delete,
-        Action.erase,
-        Action.invalidate,
-        Action.reset,
-        Action.modify,
-        *RESTORES,
-    }
-)
-# Of these, the ones that reach children only, whoever else needs them.
-_DOWNWARD: Final = frozenset({Action.reset, Action.modify})
 # Histories that are held in memory at a time.
 _HISTORIES: Final = 2_000
 # What may have happened to a record since, without standing in the way of an undo.
@@ -78,13 +65,8 @@ class Order:
 
     def options(self) -> dict[str, Any]:
         """Return everything but the action and the text, as plain values."""
-        return {
-            "tag": self.tag,
-            "priority": self.priority,
-            "attempt": self.attempt,
-            "delete_children": self.delete_children,
-            "propagate": self.propagate,
-        }
+        names = (each.name for each in fields(self) if each.name not in ("action", "text"))
+        return {name: getattr(self, name) for name in names}
 
     @classmethod
     def of(cls, action: Action, options: Mapping[str, Any], text: Payload | None) -> Order:
@@ -544,9 +526,9 @@ def _lock_with_family(
     read again under the locks, and if there are more of them, all locks are given back and taken
     anew: nobody ever waits for a smaller id while holding a larger one.
     """
-    if action not in _FAMILIAL:
+    if not action.row.is_familial:
         return Family(), operation.lock(wanted)
-    find = families.descendants_of if action in _DOWNWARD else families.family_of
+    find = families.descendants_of if action.row.is_downward else families.family_of
     ids = set(wanted)
     while True:
         with operation.savepoint() as savepoint:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
+from recordledger.domain.records.actions import Action
 from recordledger.domain.records.commands import Change, EndRetryPause
 from recordledger.domain.records.events import Failed
 from recordledger.domain.records.policies import FAILED_AFTER
-from recordledger.domain.records.propagation import Action
 from recordledger.domain.records.record import RETRY_POLICY, decide
 from recordledger.domain.records.status import Status
 

@@ -24,7 +24,7 @@ from threading import Event
 from time import perf_counter
 from typing import Final
 
-from recordledger.domain.records.propagation import Action
+from recordledger.domain.records.actions import Action
 from recordledger.projections.proof.receipts import make_receipt, verify_receipt
 from recordledger.projections.proof.verification import verify_log
 from recordledger.projections.tables.schema import migrate

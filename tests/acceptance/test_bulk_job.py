@@ -17,7 +17,7 @@ import pytest
 from psycopg import Connection
 
 from recordledger.domain.admin.job import Job, JobState
-from recordledger.domain.records.propagation import Action
+from recordledger.domain.records.actions import Action
 from recordledger.projections.actions import bulk
 from recordledger.projections.actions.bulk import SLICE
 from recordledger.projections.actions.operations import Order

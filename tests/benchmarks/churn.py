@@ -30,7 +30,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from recordledger.domain.records.propagation import Action
+from recordledger.domain.records.actions import Action
 from recordledger.projections.actions.managing import relinquish
 from recordledger.projections.actions.operations import Order, manage
 from recordledger.projections.store.embedded import EmbeddedPostgres

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from recordledger.domain.records.propagation import Action
+from recordledger.domain.records.actions import Action
 from recordledger.projections.actions.operations import Order, manage
 from recordledger.projections.tables.schema import migrate
 from tests.postgres import new_database, running_server

@@ -23,7 +23,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from recordledger.domain.records.propagation import Action
+from recordledger.domain.records.actions import Action
 from recordledger.projections.actions.managing import return_results
 from recordledger.projections.replay.rebuild import rebuild
 from recordledger.projections.replay.replay import check_replay

@@ -22,8 +22,8 @@ from typing import Protocol
 from uuid import UUID
 
 from recordledger.domain.errors import CommandRefused
+from recordledger.domain.records.actions import Action
 from recordledger.domain.records.events import Priority
-from recordledger.domain.records.propagation import Action
 from recordledger.domain.records.status import Status
 from recordledger.projections.actions.bulk import order as do
 from recordledger.projections.actions.bulk import undo

@@ -11,8 +11,9 @@ from uuid import UUID
 
 from recordledger.domain import dataset as d
 from recordledger.domain.errors import CommandRefused
+from recordledger.domain.records.actions import Action
 from recordledger.domain.records.events import Cancelled, Event, Imported, Priority
-from recordledger.domain.records.propagation import EVENT_OF, Action
+from recordledger.domain.records.propagation import EVENT_OF
 from recordledger.domain.records.record import Record, evolve
 from recordledger.domain.records.status import TRANSITIONS, Status
 from recordledger.domain.streams import Stream, stream_number

@@ -12,8 +12,9 @@ from itertools import pairwise
 from typing import Final
 from uuid import UUID
 
+from recordledger.domain.records.actions import Action
 from recordledger.domain.records.events import Event, Rerouted
-from recordledger.domain.records.propagation import EVENT_OF, Action
+from recordledger.domain.records.propagation import EVENT_OF
 from recordledger.domain.records.record import Record, evolve
 from recordledger.domain.records.status import remembered
 from recordledger.domain.streams import Stream, stream_number

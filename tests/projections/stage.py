@@ -17,8 +17,8 @@ from psycopg import Connection
 from psycopg.rows import TupleRow
 
 from recordledger.domain.audit.invariants import TOO_SOON
+from recordledger.domain.records.actions import Action
 from recordledger.domain.records.events import Event, Kind, Outcome, Priority
-from recordledger.domain.records.propagation import Action
 from recordledger.domain.records.record import Record
 from recordledger.domain.records.retries import NO_RETRY, Retry
 from recordledger.domain.records.status import Status

@@ -6,7 +6,7 @@ from typing import Final
 
 import pytest
 
-from recordledger.domain.records.propagation import Action
+from recordledger.domain.records.actions import Action
 
 from .invariants import NAMES, violations
 from .stage import Stage, bad

@@ -13,13 +13,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from recordledger.domain.records import events as e
+from recordledger.domain.records.actions import Action
 from recordledger.domain.records.commands import Change
 from recordledger.domain.records.events import Event
 from recordledger.domain.records.propagation import (
     EVENT_OF,
     RESTORES,
     UNFINISHED,
-    Action,
     Consequence,
     Family,
     consequences,

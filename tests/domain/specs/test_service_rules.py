@@ -9,10 +9,10 @@ import pytest
 from pydantic import BaseModel
 
 from recordledger.domain.records.events import Payload
+from recordledger.domain.records.propagation import REMEDIES
 from recordledger.domain.records.status import Status
 from recordledger.domain.specs.service import Broken, Child, Done, Ended, Now, Service, Step, Wait
 from recordledger.domain.specs.service_rules import (
-    REMEDIES,
     Awaited,
     Fault,
     Limits,

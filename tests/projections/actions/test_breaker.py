@@ -9,7 +9,7 @@ from typing import Any, Final
 import pytest
 
 from recordledger.domain.errors import ManagerNotActive, NotYourManager
-from recordledger.domain.records.propagation import Action
+from recordledger.domain.records.actions import Action
 from recordledger.domain.records.record import Record
 from recordledger.domain.records.status import Status
 from recordledger.domain.routing.breaker import NO_PROGRAM, Breaker

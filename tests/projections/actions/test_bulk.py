@@ -11,8 +11,8 @@ import pytest
 
 from recordledger.domain.admin.job import Job, JobState, JobSubmitted
 from recordledger.domain.errors import JobNotEnded, JobNotFound
+from recordledger.domain.records.actions import Action
 from recordledger.domain.records.events import Priority
-from recordledger.domain.records.propagation import Action
 from recordledger.domain.specs.fingerprint import digest_of
 from recordledger.projections.actions import bulk
 from recordledger.projections.actions.bulk import (

@@ -23,8 +23,8 @@ from recordledger.domain.errors import (
     SpecificationNotFound,
     VersionNotFound,
 )
+from recordledger.domain.records.actions import Action
 from recordledger.domain.records.events import Priority
-from recordledger.domain.records.propagation import Action
 from recordledger.domain.records.status import Status
 from recordledger.projections.actions import bulk, dataset_edits, dataset_filling
 from recordledger.projections.actions.bulk import advance_jobs, cancel_job, refusals_of

@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 )
 
 from recordledger.domain.errors import EntryExists, EntryNotFound
-from recordledger.domain.records.propagation import Action
+from recordledger.domain.records.actions import Action
 
 from ..collection import Collection
 from ..invariants import violations
@@ -163,7 +163,7 @@ class Curating(RuleBasedStateMachine):
         ids = sorted(set(self.models[which].cells.values()))
         if ids:
             record_id = ids[number % len(ids)]
-            managed = self.stage.order(Action(action), record_id)
+            managed = self.stage.order(Action[action], record_id)
             assert action == "cancel" or managed["errors"][0][1] == "still_referenced"
 
     @rule(which=one_dataset)

@@ -26,9 +26,9 @@ from hypothesis.stateful import (
 )
 
 from recordledger.domain.errors import CircularFamily, OperationNotFound
+from recordledger.domain.records.actions import Action
 from recordledger.domain.records.attempts import attempts
 from recordledger.domain.records.events import Kind, Priority, ResultAdopted
-from recordledger.domain.records.propagation import Action
 from recordledger.domain.records.status import Status
 from recordledger.projections.actions.operations import Order, manage
 from recordledger.projections.reading.queries import get_records

@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Final
 
-from recordledger.domain.records.propagation import Action
+from recordledger.domain.records.actions import Action
 from recordledger.domain.records.status import Status
 from recordledger.projections.actions.managing import lose_silent_managers, relinquish
 from recordledger.projections.actions.operations import Order, manage

@@ -9,8 +9,8 @@ import pytest
 
 from recordledger.domain.errors import IdempotencyConflict, OperationNotFound
 from recordledger.domain.records import events as e
+from recordledger.domain.records.actions import Action
 from recordledger.domain.records.events import Priority
-from recordledger.domain.records.propagation import Action
 from recordledger.domain.records.status import Status
 from recordledger.projections.actions.managing import relinquish
 from recordledger.projections.actions.operations import Managed, Order, manage

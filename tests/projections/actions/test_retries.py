@@ -9,7 +9,7 @@ from typing import Final
 import pytest
 
 from recordledger.domain.records import events as e
-from recordledger.domain.records.propagation import Action
+from recordledger.domain.records.actions import Action
 from recordledger.domain.records.record import RETRY_POLICY, fold
 from recordledger.domain.records.retries import Retry
 from recordledger.domain.records.status import Status

@@ -31,8 +31,8 @@ from recordledger.domain.errors import (
     RecordNotFound,
     TooLarge,
 )
+from recordledger.domain.records.actions import Action
 from recordledger.domain.records.events import Created, Event, Held, Imported, Priority
-from recordledger.domain.records.propagation import Action
 from recordledger.domain.records.status import Status
 from recordledger.domain.streams import Stream
 from recordledger.projections.archives import archive, check, export, import_

@@ -11,8 +11,8 @@ import pytest
 from recordledger.domain.proof.notes import SigningKey
 from recordledger.domain.proof.seals import origin_of
 from recordledger.domain.records import events as e
+from recordledger.domain.records.actions import Action
 from recordledger.domain.records.events import Event
-from recordledger.domain.records.propagation import Action
 from recordledger.domain.streams import Stream, stream_uuid
 from recordledger.projections.actions.managing import deactivate_manager, relinquish
 from recordledger.projections.proof import audit as audit_module

@@ -18,7 +18,7 @@ from recordledger.domain.errors import (
     SealBroken,
 )
 from recordledger.domain.records import events as e
-from recordledger.domain.records.propagation import Action
+from recordledger.domain.records.actions import Action
 from recordledger.domain.records.status import Status
 from recordledger.domain.specs.fingerprint import digest_of
 from recordledger.projections.proof.receipts import make_receipt, verify_receipt

@@ -14,7 +14,7 @@ from recordledger.domain.errors import InvalidInput, SealBroken, SealKeyRefused,
 from recordledger.domain.proof.merkle import leaf_hash, require_consistent
 from recordledger.domain.proof.notes import SigningKey
 from recordledger.domain.proof.seals import Checkpoint, leaf_of, origin_of
-from recordledger.domain.records.propagation import Action
+from recordledger.domain.records.actions import Action
 from recordledger.projections.proof import seals
 from recordledger.projections.proof.audit import audit
 from recordledger.projections.proof.seals import (

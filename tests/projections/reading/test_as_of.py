@@ -19,8 +19,8 @@ from recordledger.domain.errors import (
     TimelineBehind,
 )
 from recordledger.domain.records import events as e
+from recordledger.domain.records.actions import Action
 from recordledger.domain.records.events import Event
-from recordledger.domain.records.propagation import Action
 from recordledger.domain.records.record import Record
 from recordledger.domain.records.status import Status
 from recordledger.domain.streams import Stream

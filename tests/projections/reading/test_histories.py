@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from recordledger.domain.errors import OperationNotFound
-from recordledger.domain.records.propagation import Action
+from recordledger.domain.records.actions import Action
 from recordledger.domain.streams import ID_MAX
 from recordledger.projections.actions.submission import create_records
 from recordledger.projections.ledger import Placed

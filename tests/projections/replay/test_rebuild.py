@@ -21,7 +21,7 @@ from recordledger.domain.errors import (
     StoreUnavailable,
 )
 from recordledger.domain.records import events as e
-from recordledger.domain.records.propagation import Action
+from recordledger.domain.records.actions import Action
 from recordledger.projections.actions.submission import create_records
 from recordledger.projections.reading.queries import counts
 from recordledger.projections.replay import replay

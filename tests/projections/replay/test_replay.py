@@ -21,9 +21,9 @@ from recordledger.domain.admin.access import Role
 from recordledger.domain.admin.webhook import WebhookFilter
 from recordledger.domain.errors import ImpossibleHistory, UnknownEvent, UnreadableEvent
 from recordledger.domain.records import events as e
+from recordledger.domain.records.actions import Action
 from recordledger.domain.records.events import Event
 from recordledger.domain.records.policies import Policies
-from recordledger.domain.records.propagation import Action
 from recordledger.domain.records.record import Record
 from recordledger.domain.records.status import Status
 from recordledger.domain.streams import Stream, stream_uuid

@@ -13,7 +13,7 @@ import pytest
 from psycopg.sql import SQL, Identifier
 
 from recordledger.domain.records import events as e
-from recordledger.domain.records.propagation import Action
+from recordledger.domain.records.actions import Action
 from recordledger.domain.records.status import Status
 from recordledger.domain.streams import Stream
 from recordledger.projections.actions.bulk import AT_ONCE_MAX

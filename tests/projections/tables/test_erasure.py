@@ -11,9 +11,9 @@ import pytest
 from psycopg.sql import SQL, Identifier
 
 from recordledger.domain.records import events as e
+from recordledger.domain.records.actions import Action
 from recordledger.domain.records.attempts import attempts
 from recordledger.domain.records.events import Outcome
-from recordledger.domain.records.propagation import Action
 from recordledger.domain.records.record import fold
 from recordledger.projections.actions.managing import claim, relinquish, return_results
 from recordledger.projections.actions.operations import Order, manage

@@ -12,8 +12,8 @@ from uuid import UUID
 import pytest
 
 from recordledger.domain.errors import CircularFamily, RecordNotFound, WrongKind
+from recordledger.domain.records.actions import Action
 from recordledger.domain.records.events import Priority
-from recordledger.domain.records.propagation import Action
 from recordledger.domain.records.status import Status
 from recordledger.projections.actions.operations import Order, manage
 from recordledger.projections.actions.services import finish_service, iterate_service, start_service

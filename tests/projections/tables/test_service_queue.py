@@ -9,8 +9,8 @@ import pytest
 
 from recordledger.domain.errors import Superseded
 from recordledger.domain.records import events as e
+from recordledger.domain.records.actions import Action
 from recordledger.domain.records.events import Kind, Priority
-from recordledger.domain.records.propagation import Action
 from recordledger.domain.records.status import Status
 from recordledger.domain.specs.service_rules import Fault, Limits
 from recordledger.projections.actions import service_steps

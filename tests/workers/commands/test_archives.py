@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from recordledger.domain.records.propagation import Action
+from recordledger.domain.records.actions import Action
 from recordledger.projections.store.embedded import EmbeddedPostgres
 from recordledger.workers.cli import main
 from tests.projections.collection import Collection

@@ -22,8 +22,8 @@ from hypothesis.stateful import (
 
 from recordledger.domain.errors import OperationNotFound, Superseded
 from recordledger.domain.records import events as e
+from recordledger.domain.records.actions import Action
 from recordledger.domain.records.events import Kind
-from recordledger.domain.records.propagation import Action
 from recordledger.domain.records.status import Status
 from recordledger.projections.reading.queries import get_records
 from tests.postgres import new_database

@@ -8,8 +8,8 @@ import pytest
 
 from recordledger.domain.errors import Superseded
 from recordledger.domain.records import events as e
+from recordledger.domain.records.actions import Action
 from recordledger.domain.records.events import Priority
-from recordledger.domain.records.propagation import Action
 from recordledger.domain.records.status import Status
 from recordledger.domain.specs.service_rules import Limits
 from tests.postgres import new_database
@@ -175,7 +175,7 @@ def test_a_child_of_which_nothing_can_be_expected_is_never_waited_for(
     child = house.children(service)[0]
     if before != "waiting":
         house.compute(fine=before == "complete", limit=1)
-    house.stage.done(Action(action), child, **({"propagate": False} if after == "invalid" else {}))
+    house.stage.done(Action[action], child, **({"propagate": False} if after == "invalid" else {}))
     # What took the service away as well is taken back, for the service alone.
     if house.stage.status(service) is not Status.running:
         back = {"deleted": e.Undeleted, "cancelled": e.Uncancelled}
@@ -188,7 +188,7 @@ def test_a_child_of_which_nothing_can_be_expected_is_never_waited_for(
     assert message.endswith(f"recordledger {remedy} {child}")
     house.stage.require_equal()
     # It goes on by itself when the child has come back and ended well.
-    house.stage.done(Action(remedy), child)
+    house.stage.done(Action[remedy], child)
     house.go()
     assert house.stage.status(service) is Status.complete
 

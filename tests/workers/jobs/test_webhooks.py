@@ -20,7 +20,7 @@ from recordledger.api.http.rendering import log_out
 from recordledger.api.http.webhook_sender import Sender, shown_secret
 from recordledger.domain.admin.addresses import parse_allowed
 from recordledger.domain.admin.webhook import WebhookFilter
-from recordledger.domain.records.propagation import Action
+from recordledger.domain.records.actions import Action
 from recordledger.projections.actions import deliveries
 from recordledger.projections.actions import webhooks as webhook_edits
 from recordledger.projections.actions.webhooks import Seen

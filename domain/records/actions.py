@@ -1,0 +1,359 @@
+"""Actions on records: what people can do to them, one row for each.
+
+The HTTP API, both clients, the command line, the reference pages and the explanations of `why` read
+these rows. Events and statuses are named here by their topics and names, and are looked up by
+`propagation`: the command line reads the rows at every start, and does without the events' models.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, StrEnum, auto
+from typing import Final, Literal, Self
+
+
+class Group(Enum):
+    """Relatives that an action reaches, by their status."""
+
+    unfinished = auto()
+    complete = auto()
+    error = auto()
+    not_deleted = auto()
+    existing = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What an action does to parents, and theirs, or to children, and theirs.
+
+    Attributes:
+        event: what happens to them, by topic.
+        group: to which of them.
+        otherwise: what happens to those of another group.
+        shared: of children: whether those follow too that another parent needs.
+        below: of children: only those of relatives to which this event happens follow.
+        option: the option of the action without which nobody follows.
+    """
+
+    event: str
+    group: Group
+    otherwise: tuple[str, Group] | None = None
+    shared: bool = False
+    below: str | None = None
+    option: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """What an action takes besides the records.
+
+    Attributes:
+        name: of the field of a request, and of the argument of the client's method.
+        kind: of its value.
+        help: what it is, as the end of a sentence.
+        default: what holds if it is not given.
+        unset: what None stands for, where that is the default.
+        field: of the order that the request becomes.
+        choices: the texts that are allowed; any if empty.
+        least, most: bounds of a number; `least` is the smallest length of a text too.
+        flags: its spelling on the command line, where it is not its name.
+        example: a value for the reference.
+    """
+
+    name: str
+    kind: type[str | int | bool]
+    help: str
+    default: bool | None = None
+    unset: str = ""
+    field: str
+    choices: tuple[str, ...] = ()
+    least: int | None = None
+    most: int | None = None
+    flags: str = ""
+    example: str | int | None = None
+
+
+NEW_TAG: Final = Option(
+    name="new_tag",
+    kind=str,
+    help="routing string",
+    unset="what it is",
+    field="tag",
+    example="gpu",
+)
+NEW_PRIORITY: Final = Option(
+    name="new_priority",
+    kind=str,
+    help="the order within the tag",
+    unset="what it is",
+    field="priority",
+    choices=("low", "normal", "high"),
+)
+TEXT: Final = Option(
+    name="text",
+    kind=str,
+    help="the remark, of 1 to 10,000 characters",
+    field="text",
+    least=1,
+    example="converged to the wrong minimum",
+)
+ATTEMPT: Final = Option(
+    name="attempt",
+    kind=int,
+    help="which late result",
+    unset="the newest good one",
+    field="attempt",
+    least=1,
+    most=2**31 - 1,
+)
+DELETE_CHILDREN: Final = Option(
+    name="delete_children",
+    kind=bool,
+    help="whether children that nobody else needs follow",
+    default=True,
+    field="delete_children",
+    flags="--delete-children/--keep-children",
+)
+PROPAGATE: Final = Option(
+    name="propagate",
+    kind=bool,
+    help="whether what was made from them becomes invalid too",
+    default=True,
+    field="propagate",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """All that the ledger has to know of an action.
+
+    Attributes:
+        event: what happens to the records that are meant, by topic; None for `undo`.
+        text: what it does, as a sentence without its full stop; what comes before a semicolon says
+            it in short.
+        done: what has become of a record, in the past tense.
+        options: what it takes besides the records.
+        needs: how many of its options a request must give, at the least.
+        parents, children: what it does to relatives.
+        restores: the event of an earlier operation that it takes back, with its consequences.
+        remedy_for: the status that it leads out of; `why` recommends it there.
+        for_administrators: whether only these may do it.
+        undoable: whether an undo can take it back.
+        confirm: when the command line asks first; "by query" does not ask for ids.
+    """
+
+    event: str | None
+    text: str
+    done: str
+    options: tuple[Option, ...] = ()
+    needs: int = 0
+    parents: Reach | None = None
+    children: Reach | None = None
+    restores: str | None = None
+    remedy_for: str | None = None
+    for_administrators: bool = False
+    undoable: bool = True
+    confirm: Literal["never", "by query", "always"] = "never"
+
+    @property
+    def is_familial(self) -> bool:
+        """Whether it concerns relatives at all."""
+        return any((self.parents, self.children, self.restores))
+
+    @property
+    def is_downward(self) -> bool:
+        """Whether it concerns children only, whoever else needs them."""
+        return self.parents is None and self.children is not None and self.children.shared
+
+
+class Action(StrEnum):
+    """What people do to records."""
+
+    row: Row
+
+    def __new__(cls, name: str, row: Row) -> Self:
+        """Return the action of this name, with its row."""
+        action = str.__new__(cls, name)
+        action._value_ = name
+        action.row = row
+        return action
+
+    reset = (
+        "reset",
+        Row(
+            event="reset",
+            text="Let records in error wait for another attempt; a service's errored children too",
+            done="reset",
+            children=Reach("reset", Group.error, shared=True),
+            remedy_for="error",
+        ),
+    )
+    cancel = (
+        "cancel",
+        Row(
+            event="cancelled",
+            text="Cancel records that are not finished, with their families",
+            done="cancelled",
+            parents=Reach("cancelled", Group.unfinished),
+            children=Reach("cancelled", Group.unfinished),
+            confirm="by query",
+        ),
+    )
+    uncancel = (
+        "uncancel",
+        Row(
+            event="uncancelled",
+            text="Bring cancelled records back; with what was cancelled because of them",
+            done="uncancelled",
+            restores="cancelled",
+            remedy_for="cancelled",
+        ),
+    )
+    delete = (
+        "delete",
+        Row(
+            event="soft_deleted",
+            text="Put records out of sight, with their children; they can be undeleted",
+            done="deleted",
+            options=(DELETE_CHILDREN,),
+            parents=Reach("soft_deleted", Group.not_deleted),
+            children=Reach("soft_deleted", Group.not_deleted, option=DELETE_CHILDREN.name),
+            confirm="always",
+        ),
+    )
+    undelete = (
+        "undelete",
+        Row(
+            event="undeleted",
+            text="Bring deleted records back; with what was deleted because of them",
+            done="undeleted",
+            restores="soft_deleted",
+            remedy_for="deleted",
+        ),
+    )
+    erase = (
+        "erase",
+        Row(
+            event="erased",
+            text="Destroy records that nothing refers to, for good; only bare events stay",
+            done="destroyed",
+            options=(DELETE_CHILDREN,),
+            children=Reach("erased", Group.existing, option=DELETE_CHILDREN.name),
+            for_administrators=True,
+            undoable=False,
+            confirm="always",
+        ),
+    )
+    invalidate = (
+        "invalidate",
+        Row(
+            event="invalidated",
+            text="Declare results not to be used, and what was made from them; they stay readable",
+            done="invalidated",
+            options=(PROPAGATE,),
+            parents=Reach(
+                "invalidated",
+                Group.complete,
+                otherwise=("cancelled", Group.unfinished),
+                option=PROPAGATE.name,
+            ),
+            children=Reach("cancelled", Group.unfinished, below="cancelled", option=PROPAGATE.name),
+        ),
+    )
+    uninvalidate = (
+        "uninvalidate",
+        Row(
+            event="uninvalidated",
+            text="Let results be used again; with what was invalidated because of them",
+            done="valid again",
+            restores="invalidated",
+            remedy_for="invalid",
+        ),
+    )
+    hold = (
+        "hold",
+        Row(
+            event="held",
+            text="Keep waiting records from being claimed; they keep their place in the queue",
+            done="held",
+        ),
+    )
+    release = (
+        "release",
+        Row(
+            event="released",
+            text="Let held records be claimed again",
+            done="released",
+            remedy_for="held",
+        ),
+    )
+    fail = (
+        "fail",
+        Row(
+            event="failed",
+            text="Declare errors final; the records are out of the queue for good",
+            done="failed",
+        ),
+    )
+    revive = (
+        "revive",
+        Row(
+            event="revived",
+            text="Let failed records wait again",
+            done="revived",
+            remedy_for="failed",
+            for_administrators=True,
+        ),
+    )
+    modify = (
+        "modify",
+        Row(
+            event="rerouted",
+            text="Give records another tag or priority; the unfinished children of services too",
+            done="modified",
+            options=(NEW_TAG, NEW_PRIORITY),
+            needs=1,
+            children=Reach("rerouted", Group.unfinished, shared=True),
+        ),
+    )
+    comment = (
+        "comment",
+        Row(
+            event="commented",
+            text="Write a remark about records; it changes nothing else",
+            done="commented",
+            options=(TEXT,),
+            needs=1,
+            undoable=False,
+        ),
+    )
+    resubmit = (
+        "resubmit",
+        Row(
+            event="resubmitted",
+            text="Make a new record of the same specification for each of these",
+            done="resubmitted",
+            undoable=False,
+        ),
+    )
+    adopt = (
+        "adopt",
+        Row(
+            event="result_adopted",
+            text="Take a late result of each record as its result; a running attempt is then stale",
+            done="complete by a late result",
+            options=(ATTEMPT,),
+        ),
+    )
+    undo = (
+        "undo",
+        Row(
+            event=None,
+            text="Take back what an operation changed, where nobody has changed it since",
+            done="again what they were",
+        ),
+    )
+
+
+# What can be asked for by naming records. An undo names an operation instead.
+ON_RECORDS: Final = tuple(action for action in Action if action is not Action.undo)

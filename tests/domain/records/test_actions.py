@@ -1,0 +1,59 @@
+"""The rows of the actions on records: what they say agrees with the events and the rules."""
+
+from __future__ import annotations
+
+import pytest
+
+from recordledger.domain.records.actions import NEW_PRIORITY, ON_RECORDS, Action, Option
+from recordledger.domain.records.events import Priority
+from recordledger.domain.records.propagation import EVENT_OF, REMEDIES
+from recordledger.domain.records.record import inverse
+from recordledger.domain.records.status import TRANSITIONS, Status, sources
+from tests.examples import HISTORIES, given, stamp
+from tests.examples import ONE_OF_EACH as EVENTS
+
+OPTIONS = {option.name: option for action in Action for option in action.row.options}
+
+
+@pytest.mark.parametrize("action", Action)
+def test_an_action_is_its_name_as_text(action: Action) -> None:
+    assert Action[str(action)] is action
+    assert action == action.name == action.value
+
+
+@pytest.mark.parametrize("action", ON_RECORDS)
+def test_what_an_undo_takes_back_has_an_inverse(action: Action) -> None:
+    event_type = EVENT_OF[action]
+    for status in sources(event_type):
+        assert status is not None
+        before = given(*HISTORIES[status]).record
+        is_undoable = inverse(before, EVENTS[event_type](), stamp(), None) is not None
+        assert is_undoable is action.row.undoable
+
+
+@pytest.mark.parametrize("status", Status)
+def test_a_remedy_can_happen_in_the_status_that_it_is_for(status: Status) -> None:
+    if status in REMEDIES:
+        assert (status, EVENT_OF[REMEDIES[status]]) in TRANSITIONS
+    else:
+        assert status in (Status.waiting, Status.running, Status.complete)
+
+
+@pytest.mark.parametrize("action", Action)
+def test_sentences_can_be_put_into_others(action: Action) -> None:
+    assert action.row.text[0].isupper()
+    assert not action.row.text.endswith(".")
+    assert action.row.done[0].islower()
+    assert action.row.needs <= len(action.row.options)
+
+
+@pytest.mark.parametrize("option", OPTIONS.values(), ids=OPTIONS)
+def test_an_option_that_is_not_given_has_a_meaning(option: Option) -> None:
+    needed = any(option in action.row.options and action.row.needs for action in Action)
+    assert (option.default is not None) + bool(option.unset) == (0 if option.name == "text" else 1)
+    assert needed or option.default is not None or option.unset
+    assert not option.help.endswith(".")
+
+
+def test_priorities_are_those_of_the_events() -> None:
+    assert NEW_PRIORITY.choices == tuple(priority.name for priority in Priority)
