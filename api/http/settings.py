@@ -7,7 +7,7 @@ from typing import Annotated, Final
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from recordledger.domain.admin.addresses import Allowed, parse_allowed
+from recordledger.domain.admin.addresses import parse_allowed
 from recordledger.domain.records.policies import Policies
 from recordledger.domain.routing.breaker import INPUT_ERRORS, Breaker
 from recordledger.projections.store.database import DEFAULT_SCHEMA
@@ -134,7 +134,8 @@ class Settings(BaseSettings):
         default="false",
         max_length=2_000,
         description="Where webhooks may be besides the public Internet, and without TLS: networks "
-        "with commas, like 10.1.0.0/16, or true for everywhere. `recordledger work` needs it too.",
+        "with commas, like 10.1.0.0/16, or true for everywhere. Set it for `recordledger work`, "
+        "which sends the messages; the API takes it from there, unless no `work` runs.",
     )
     auto_reset: dict[str, Annotated[int, Field(ge=0, le=1000)]] = Field(
         default_factory=dict[str, int],
@@ -184,11 +185,6 @@ class Settings(BaseSettings):
     def _networks(cls, given: str) -> str:
         parse_allowed(given)
         return given
-
-    @property
-    def webhook_allowed(self) -> Allowed:
-        """Where webhooks may be besides the public Internet."""
-        return parse_allowed(self.webhook_allow_private)
 
     @property
     def breaker(self) -> Breaker:

@@ -14,6 +14,7 @@ from recordledger.domain.records.actions import Action
 from recordledger.domain.records.policies import ADOPT_LATE_RESULTS, AUTO_RESET, FAILED_AFTER
 from recordledger.domain.streams import ID_MAX, Stream
 from recordledger.projections.actions import bulk
+from recordledger.projections.actions.policies import failed_after_s_in_force
 from recordledger.projections.reading import histories
 from recordledger.projections.tables import jobs, operations
 from recordledger.projections.tables.operations import OperationRow
@@ -257,11 +258,14 @@ def cancel_job(call: Call, job_id: JobIdInPath) -> Reply:
 @router.get("/policies", response_model=PoliciesAnswer)
 @endpoint(Reader)
 def get_policies(call: Call) -> Reply:
-    """Get what the server does to records by itself. All of it is off unless it was configured."""
+    """Get what the server does to records by itself. All of it is off unless it was configured.
+
+    `failed_after_s` is that of the `recordledger work` that carries it out now; null if none does.
+    """
     policies = call.desk.settings.policies
     return {
         "auto_reset": dict(policies.auto_reset),
-        "failed_after_s": policies.failed_after_s,
+        "failed_after_s": failed_after_s_in_force(call.desk.ledger),
         "adopt_late_results": policies.adopt_late_results,
         "actors": {
             "auto_reset": AUTO_RESET,

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Path, Query
 
 from recordledger.domain.admin.access import Permission
+from recordledger.domain.admin.addresses import parse_allowed
 from recordledger.domain.admin.webhook import WebhookFilter
 from recordledger.domain.streams import ID_MAX
 from recordledger.projections.actions import deliveries, webhooks
@@ -173,7 +174,11 @@ def test_webhook(call: Call, webhook_id: WebhookIdInPath) -> Reply:
 
 
 def _sender(call: Call) -> Sender:
-    return Sender(call.desk.settings.webhook_allowed)
+    """Return what sends messages, with the limits of the process that sends them all day."""
+    found = deliveries.allow_private_in_force(call.desk.ledger)
+    if found is None:
+        found = call.desk.settings.webhook_allow_private
+    return Sender(parse_allowed(found))
 
 
 def _filter(asked: WebhookRequest | ChangeWebhookRequest) -> WebhookFilter:

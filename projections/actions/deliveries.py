@@ -13,6 +13,7 @@ from recordledger.domain.admin.webhook import WebhookFilter
 
 from ..ledger import Ledger
 from ..reading.event_log import EventFilter
+from ..store.election import settings_in_force
 from ..store.statements import statements
 from ..tables.webhooks import filter_of
 from . import webhooks
@@ -20,6 +21,9 @@ from . import webhooks
 _SQL = statements("tables.webhooks")
 
 ATTEMPTS_KEPT: Final = 100
+# The job that sends messages. The process that is elected to do it publishes
+# `webhook_allow_private`, as it was given.
+WEBHOOKS_JOB: Final = "webhooks"
 
 
 class Task(NamedTuple):
@@ -58,6 +62,19 @@ class Failing(NamedTuple):
 
     since: datetime
     seconds: float
+
+
+def allow_private_in_force(ledger: Ledger) -> str | None:
+    """Return where the sending process allows webhooks besides the public Internet.
+
+    None if no process sends messages now.
+
+    Raises:
+        StoreUnavailable: the database does not answer.
+    """
+    with ledger.datastore.reading() as db:
+        found = settings_in_force(db, WEBHOOKS_JOB, ledger.schema)
+    return None if found is None else found["webhook_allow_private"]
 
 
 def due(ledger: Ledger) -> list[int]:

@@ -13,10 +13,13 @@ from recordledger.domain.records.record import RETRY_POLICY, decide
 from recordledger.domain.records.status import Status
 
 from ..ledger import Intent, Ledger, Operation
+from ..store.election import settings_in_force
 from ..store.statements import statements
 
 _SQL = statements("actions.policies")
 SLICE: Final = 2_000
+# The job that fails old errors. The process that is elected to do it publishes `failed_after_s`.
+FAILED_AFTER_JOB: Final = "failed-after"
 
 
 def fail_old_errors(ledger: Ledger, failed_after_s: float, limit: int = SLICE) -> int:
@@ -46,6 +49,17 @@ def fail_old_errors(ledger: Ledger, failed_after_s: float, limit: int = SLICE) -
 
     reason = f"in error for more than {failed_after_s:g} s"
     return ledger.operate(work, actor=FAILED_AFTER, reason=reason, intent=Intent(Action.fail))
+
+
+def failed_after_s_in_force(ledger: Ledger) -> float | None:
+    """Return the age at which errors become failures now; None if no process sees to that.
+
+    Raises:
+        StoreUnavailable: the database does not answer.
+    """
+    with ledger.datastore.reading() as db:
+        found = settings_in_force(db, FAILED_AFTER_JOB, ledger.schema)
+    return None if found is None else found["failed_after_s"]
 
 
 def end_retry_pauses(ledger: Ledger, limit: int = SLICE) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import click
 
@@ -19,18 +19,16 @@ from .databases import (
 from .signals import stop_on_signals
 from .terminal import says_what_is_wrong
 
-if TYPE_CHECKING:
-    from recordledger.domain.admin.addresses import Allowed
 
-
-def _networks(_ctx: click.Context, param: click.Parameter, given: str) -> Allowed:
-    """Return where webhooks may be besides the public Internet."""
+def _networks(_ctx: click.Context, param: click.Parameter, given: str) -> str:
+    """Return where webhooks may be besides the public Internet, if it can be read."""
     from recordledger.domain.admin.addresses import parse_allowed
 
     try:
-        return parse_allowed(given)
+        parse_allowed(given)
     except ValueError as error:
         raise click.BadParameter(str(error), param=param) from None
+    return given
 
 
 @click.command()
@@ -191,7 +189,7 @@ def work(
     sweep_s: float,
     idempotency_ttl_s: float,
     failed_after_s: float | None,
-    webhook_allow_private: Allowed,
+    webhook_allow_private: str,
     webhook_timeout_s: float,
     webhook_failing_s: float,
     self_audit_every_s: float,
@@ -213,7 +211,9 @@ def work(
     """
     from recordledger.api.client.connection import home_folder
     from recordledger.api.http.webhook_sender import Sender
+    from recordledger.domain.admin.addresses import parse_allowed
     from recordledger.domain.specs.service_rules import Limits
+    from recordledger.projections.actions.deliveries import WEBHOOKS_JOB
 
     from ..jobs.schedule import Job, run_jobs, server_jobs
     from ..jobs.sealing import Sealer
@@ -225,7 +225,7 @@ def work(
     stop = stop_on_signals()
     end_with_supervisor()
     ledger = open_ledger(database_url, database_schema, pool_size=6 + service_threads)
-    sender = Sender(webhook_allow_private, webhook_timeout_s)
+    sender = Sender(parse_allowed(webhook_allow_private), webhook_timeout_s)
     deliverer = Deliverer(DeliverySettings(sender, webhook_failing_s), stop)
     runner: Thread | None = None
     try:
@@ -261,7 +261,9 @@ def work(
             self_audit_share=self_audit_share,
             stop=stop,
         )
-        run_jobs(ledger, [*jobs, Job("webhooks", POLL_S, deliverer.run)], stop)
+        published = {"webhook_allow_private": webhook_allow_private}
+        jobs.append(Job(WEBHOOKS_JOB, POLL_S, deliverer.run, published))
+        run_jobs(ledger, jobs, stop)
         if runner is not None:
             runner.join()
         deliverer.close()

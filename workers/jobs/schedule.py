@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from threading import Event, Thread
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
 from recordledger.domain.errors import LedgerError
 from recordledger.projections.actions import bulk, managing, policies
+from recordledger.projections.actions.policies import FAILED_AFTER_JOB
 from recordledger.projections.ledger import Ledger
 from recordledger.projections.reading import timeline
 from recordledger.projections.self_audit.self_audit import EVERY_S, SHARE, SelfAudit
@@ -43,11 +44,19 @@ _SAID_MAX: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Something to do every `interval_s` seconds; it returns a line for the log, or nothing."""
+    """Something to do every `interval_s` seconds.
+
+    Attributes:
+        name: by which one process is elected to do it.
+        interval_s: seconds between two runs.
+        run: does it once; it returns a line for the log, or nothing.
+        settings: published while this process is the elected one; see `election`.
+    """
 
     name: str
     interval_s: float
     run: Callable[[Ledger], str | None]
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 def reap_leases(ledger: Ledger) -> str | None:
@@ -209,7 +218,9 @@ def server_jobs(
         jobs.append(Job("sealer", seal_every_s, seal_the_log(sealer, stop)))
     if failed_after_s is not None:
         interval_s = min(FAIL_S, max(failed_after_s / 10, BULK_S))
-        jobs.append(Job("failed-after", interval_s, fail_old_errors(failed_after_s, stop)))
+        run = fail_old_errors(failed_after_s, stop)
+        published = {"failed_after_s": failed_after_s}
+        jobs.append(Job(FAILED_AFTER_JOB, interval_s, run, published))
     if self_audit_every_s > 0:
         auditing = SelfAuditing(self_audit_every_s, self_audit_share, stop)
         jobs.append(Job("self-audit", min(self_audit_every_s, SWEEP_S), auditing))
@@ -229,7 +240,7 @@ def run_jobs(ledger: Ledger, jobs: Iterable[Job], stop: Event) -> None:
 
 
 def _run_job(ledger: Ledger, job: Job, stop: Event) -> None:
-    election = Election(ledger.url, job.name, ledger.schema)
+    election = Election(ledger.url, job.name, ledger.schema, job.settings)
     pause_s = 0.0
     # Jitter: processes that were started together do not come together for ever.
     while not stop.wait(pause_s * random.uniform(0.9, 1.1)):  # noqa: S311 - not for secrets

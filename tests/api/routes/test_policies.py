@@ -2,34 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from threading import Event
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from threading import Event, Thread
 from typing import Any
 
 import pytest
 
 from recordledger.api.http.settings import Settings
 from recordledger.domain.records.policies import Policies
-from recordledger.workers.jobs.schedule import server_jobs
+from recordledger.workers.jobs.schedule import run_jobs, server_jobs
 from tests.postgres import new_database
 
-from ..service import Service, Visit, serving, task
+from ..service import Service, Visit, eventually, serving, task
 from .test_management import manage, own_tag, statuses
 
 
 @pytest.fixture(scope="module")
 def service(postgres_server_url: str, migrated_template: str) -> Iterator[Service]:
-    """A server with all its policies on."""
+    """A server with the policies on that are its own."""
     with (
         new_database(postgres_server_url, template=migrated_template) as url,
-        serving(
-            url,
-            auto_reset={"MemoryError": 0, "*Error": 2},
-            adopt_late_results=True,
-            failed_after_s=3600.0,
-        ) as made_,
+        serving(url, auto_reset={"MemoryError": 0, "*Error": 2}, adopt_late_results=True) as made_,
     ):
         yield made_
+
+
+@contextmanager
+def working(service: Service, **options: Any) -> Generator[None]:
+    """Do the server's jobs with these settings, as `recordledger work` does."""
+    stop = Event()
+    jobs = [job for job in server_jobs(**options, stop=stop) if job.settings]
+    worker = Thread(target=run_jobs, args=(service.ledger, jobs, stop))
+    worker.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        worker.join()
 
 
 def last_events(visit: Visit, record_id: int, n: int) -> list[tuple[str, str]]:
@@ -57,8 +67,11 @@ def test_policies_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     assert policies.resets_of("Other") == 1
 
 
-def test_the_api_shows_them(ann: Visit) -> None:
-    assert ann.get("/v1/policies").json() == {
+def test_the_api_shows_them(service: Service, ann: Visit) -> None:
+    with working(service, failed_after_s=3600.0):
+        eventually(lambda: ann.get("/v1/policies").json()["failed_after_s"] is not None)
+        shown = ann.get("/v1/policies").json()
+    assert shown == {
         "auto_reset": {"MemoryError": 0, "*Error": 2},
         "failed_after_s": 3600.0,
         "adopt_late_results": True,
@@ -68,6 +81,25 @@ def test_the_api_shows_them(ann: Visit) -> None:
             "adopt_late_results": "policy:adopt-late-results@1",
         },
     }
+
+
+def test_what_the_api_was_told_and_nobody_does_is_not_shown(database_url: str) -> None:
+    with serving(database_url, failed_after_s=3600.0) as service:
+        assert service.visit().get("/v1/policies").json()["failed_after_s"] is None
+
+
+def test_of_two_that_work_the_one_that_does_it_is_shown(service: Service, ann: Visit) -> None:
+    def shown() -> Any:
+        return ann.get("/v1/policies").json()["failed_after_s"]
+
+    assert shown() is None
+    with working(service, failed_after_s=60.0):
+        eventually(lambda: shown() == 60.0)
+        with working(service), working(service, failed_after_s=7200.0):
+            assert shown() == 60.0
+    eventually(lambda: shown() is None)
+    with working(service, failed_after_s=7200.0):
+        eventually(lambda: shown() == 7200.0)
 
 
 def test_errors_are_reset_by_type_until_the_limit(ann: Visit) -> None:

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from recordledger.domain.errors import StoreUnavailable
-from recordledger.projections.store.election import Election
+from recordledger.projections.store.election import Election, settings_in_force
 
 from ..stage import Stage, together, until
 
@@ -69,3 +69,35 @@ def leads(election: Election) -> bool:
     with contextlib.suppress(StoreUnavailable):
         return election.leading()
     return False
+
+
+def in_force(stage: Stage, job: str = "reaper", schema: str = "recordledger") -> object:
+    with stage.ledger.datastore.reading() as db:
+        return settings_in_force(db, job, schema)
+
+
+def test_the_leaders_settings_are_in_force_as_long_as_it_leads(stage: Stage) -> None:
+    assert in_force(stage) is None
+    first = Election(stage.url, "reaper", settings={"sweep_s": 1.5})
+    second = Election(stage.url, "reaper", settings={"sweep_s": 9})
+    assert first.leading()
+    assert not second.leading()
+    assert in_force(stage) == {"sweep_s": 1.5}
+    assert in_force(stage, "sealer") is None
+    assert in_force(stage, schema="another") is None
+    first.resign()
+    with stage.connected() as connection:
+        until(lambda: in_force(stage) is None, connection, deadline_s=5)
+        until(second.leading, connection, deadline_s=5)
+    assert in_force(stage) == {"sweep_s": 9}
+    second.resign()
+
+
+def test_the_settings_of_who_was_killed_are_not_in_force(stage: Stage) -> None:
+    election = Election(stage.url, "reaper", settings={"sweep_s": 1.5})
+    assert election.leading()
+    stage.ask("SELECT pg_terminate_backend(backend_pid) FROM job_leaders")
+    with stage.connected() as connection:
+        until(lambda: in_force(stage) is None, connection, deadline_s=5)
+    assert stage.ask("SELECT settings FROM job_leaders") == [({"sweep_s": 1.5},)]
+    election.resign()

@@ -333,6 +333,7 @@ def test_every_table_is_log_content_projection_proof_or_signal(database_url: str
         "idempotency_keys",
         "webhook_attempts",
         "self_audit_ranges",
+        "job_leaders",
     }
     proof = {"seals", "seal_tiles", "seal_keys"}
     past = set(timeline.TABLES)
