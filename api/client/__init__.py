@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .results.attempts import Attempts
     from .results.bulk import InsertMetadata, ReturnMetadata
     from .results.comments import Comment, Comments
+    from .results.counts import Counts
     from .results.datasets import (
         DatasetDetails,
         DatasetRow,
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from .results.managers import Manager, Managers
     from .results.operations import OperationDetails, Operations, PastOperation, UndoMetadata
     from .results.origins import Origin, Origins
-    from .results.records import Counts, ErrorGroup, ErrorGroups, Record, Records
+    from .results.records import ErrorGroup, ErrorGroups, Record, Records
     from .results.routing import Explanation, Queue, QueueLane
     from .results.self_audit import Divergence, RepairedRow, SelfAudit
     from .results.server import Policies, Server
@@ -181,6 +182,7 @@ MODULES: Final = {
     "results.attempts": ("Attempts",),
     "results.bulk": ("InsertMetadata", "ReturnMetadata"),
     "results.comments": ("Comment", "Comments"),
+    "results.counts": ("Counts",),
     "results.datasets": (
         "DatasetDetails",
         "DatasetRow",
@@ -200,7 +202,7 @@ MODULES: Final = {
     "results.managers": ("Manager", "Managers"),
     "results.operations": ("OperationDetails", "Operations", "PastOperation", "UndoMetadata"),
     "results.origins": ("Origin", "Origins"),
-    "results.records": ("Counts", "ErrorGroup", "ErrorGroups", "Record", "Records"),
+    "results.records": ("ErrorGroup", "ErrorGroups", "Record", "Records"),
     "results.routing": ("Explanation", "Queue", "QueueLane"),
     "results.self_audit": ("Divergence", "RepairedRow", "SelfAudit"),
     "results.server": ("Policies", "Server"),

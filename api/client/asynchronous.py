@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar,
 
 import httpx2
 
+from .arguments import AsOf
 from .exchange import TIMEOUT_S, Operation, Outcome, Reply, Send, Session, Sleep, Step
+from .on_demand import claims, histories, management, presence, records, routing, seals, services
+from .on_demand import counts as count_calls
 from .on_demand import datasets as dataset_calls
 from .on_demand import diff as diff_calls
 from .on_demand import events as event_calls
-from .on_demand import histories, management, records, routing, seals, services
 from .on_demand import managers as manager_calls
 from .on_demand import operations as operation_calls
 from .on_demand import origins as origin_calls
 from .on_demand import self_audit as self_audit_calls
+from .on_demand import server as server_calls
 from .on_demand import tokens as token_calls
 from .on_demand import webhooks as webhook_calls
 from .options import STREAM_TIMEOUT, closed, fault_of, open_session
@@ -115,8 +118,8 @@ class AsyncClient:
         """Give the connections back."""
         await self._http.aclose()
 
-    server = _awaited(records.server)
-    counts = _awaited(records.counts)
+    server = _awaited(server_calls.server)
+    counts = _awaited(count_calls.counts)
     add_records = _awaited(records.add_records)
     query_records = _querying(records.query_records)
     history = _awaited(records.history)
@@ -159,15 +162,15 @@ class AsyncClient:
 
     managers = _awaited(manager_calls.managers)
     manager = _awaited(manager_calls.manager)
-    manager_history = _awaited(manager_calls.manager_history)
-    register_manager = _awaited(manager_calls.register_manager)
-    heartbeat = _awaited(manager_calls.heartbeat)
-    claim = _awaited(manager_calls.claim)
-    return_results = _awaited(manager_calls.return_results)
-    relinquish = _awaited(manager_calls.relinquish)
-    deactivate_manager = _awaited(manager_calls.deactivate_manager)
-    drain_manager = _awaited(manager_calls.drain_manager)
-    report_programs = _awaited(manager_calls.report_programs)
+    manager_history = _awaited(histories.manager_history)
+    register_manager = _awaited(presence.register_manager)
+    heartbeat = _awaited(presence.heartbeat)
+    claim = _awaited(claims.claim)
+    return_results = _awaited(claims.return_results)
+    relinquish = _awaited(claims.relinquish)
+    deactivate_manager = _awaited(presence.deactivate_manager)
+    drain_manager = _awaited(presence.drain_manager)
+    report_programs = _awaited(presence.report_programs)
     rescues = _awaited(manager_calls.rescues)
 
     add_service = _awaited(services.add_service)
@@ -222,7 +225,7 @@ class AsyncClient:
         include: Include | Iterable[Include] = (),
         *,
         missing_ok: Literal[False] = False,
-        as_of: records.AsOf = None,
+        as_of: AsOf = None,
     ) -> Record: ...
     @overload
     async def get_records(
@@ -231,7 +234,7 @@ class AsyncClient:
         include: Include | Iterable[Include] = (),
         *,
         missing_ok: bool,
-        as_of: records.AsOf = None,
+        as_of: AsOf = None,
     ) -> Record | None: ...
     @overload
     async def get_records(
@@ -240,7 +243,7 @@ class AsyncClient:
         include: Include | Iterable[Include] = (),
         *,
         missing_ok: Literal[False] = False,
-        as_of: records.AsOf = None,
+        as_of: AsOf = None,
     ) -> Records[Record]: ...
     @overload
     async def get_records(
@@ -249,7 +252,7 @@ class AsyncClient:
         include: Include | Iterable[Include] = (),
         *,
         missing_ok: bool,
-        as_of: records.AsOf = None,
+        as_of: AsOf = None,
     ) -> Records[Record | None]: ...
     @documented_as(records.get_records)
     async def get_records(
@@ -258,7 +261,7 @@ class AsyncClient:
         include: Include | Iterable[Include] = (),
         *,
         missing_ok: bool = False,
-        as_of: records.AsOf = None,
+        as_of: AsOf = None,
     ) -> Any:
         call = records.get_records(self.session, ids, include, missing_ok=missing_ok, as_of=as_of)
         return await self.run(call)

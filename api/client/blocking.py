@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar,
 
 import httpx2
 
+from .arguments import AsOf
 from .exchange import TIMEOUT_S, Operation, Outcome, Reply, Send, Session, Sleep, Step
+from .on_demand import claims, histories, management, presence, records, routing, seals, services
+from .on_demand import counts as count_calls
 from .on_demand import datasets as dataset_calls
 from .on_demand import diff as diff_calls
 from .on_demand import events as event_calls
-from .on_demand import histories, management, records, routing, seals, services
 from .on_demand import managers as manager_calls
 from .on_demand import operations as operation_calls
 from .on_demand import origins as origin_calls
 from .on_demand import self_audit as self_audit_calls
+from .on_demand import server as server_calls
 from .on_demand import tokens as token_calls
 from .on_demand import webhooks as webhook_calls
 from .options import STREAM_TIMEOUT, closed, fault_of, open_session
@@ -138,8 +141,8 @@ class Client:
         if is_idle:
             self._http.close()
 
-    server = _blocking(records.server)
-    counts = _blocking(records.counts)
+    server = _blocking(server_calls.server)
+    counts = _blocking(count_calls.counts)
     add_records = _blocking(records.add_records)
     query_records = _querying(records.query_records)
     history = _blocking(records.history)
@@ -182,15 +185,15 @@ class Client:
 
     managers = _blocking(manager_calls.managers)
     manager = _blocking(manager_calls.manager)
-    manager_history = _blocking(manager_calls.manager_history)
-    register_manager = _blocking(manager_calls.register_manager)
-    heartbeat = _blocking(manager_calls.heartbeat)
-    claim = _blocking(manager_calls.claim)
-    return_results = _blocking(manager_calls.return_results)
-    relinquish = _blocking(manager_calls.relinquish)
-    deactivate_manager = _blocking(manager_calls.deactivate_manager)
-    drain_manager = _blocking(manager_calls.drain_manager)
-    report_programs = _blocking(manager_calls.report_programs)
+    manager_history = _blocking(histories.manager_history)
+    register_manager = _blocking(presence.register_manager)
+    heartbeat = _blocking(presence.heartbeat)
+    claim = _blocking(claims.claim)
+    return_results = _blocking(claims.return_results)
+    relinquish = _blocking(claims.relinquish)
+    deactivate_manager = _blocking(presence.deactivate_manager)
+    drain_manager = _blocking(presence.drain_manager)
+    report_programs = _blocking(presence.report_programs)
     rescues = _blocking(manager_calls.rescues)
 
     add_service = _blocking(services.add_service)
@@ -245,7 +248,7 @@ class Client:
         include: Include | Iterable[Include] = (),
         *,
         missing_ok: Literal[False] = False,
-        as_of: records.AsOf = None,
+        as_of: AsOf = None,
     ) -> Record: ...
     @overload
     def get_records(
@@ -254,7 +257,7 @@ class Client:
         include: Include | Iterable[Include] = (),
         *,
         missing_ok: bool,
-        as_of: records.AsOf = None,
+        as_of: AsOf = None,
     ) -> Record | None: ...
     @overload
     def get_records(
@@ -263,7 +266,7 @@ class Client:
         include: Include | Iterable[Include] = (),
         *,
         missing_ok: Literal[False] = False,
-        as_of: records.AsOf = None,
+        as_of: AsOf = None,
     ) -> Records[Record]: ...
     @overload
     def get_records(
@@ -272,7 +275,7 @@ class Client:
         include: Include | Iterable[Include] = (),
         *,
         missing_ok: bool,
-        as_of: records.AsOf = None,
+        as_of: AsOf = None,
     ) -> Records[Record | None]: ...
     @documented_as(records.get_records)
     def get_records(
@@ -281,7 +284,7 @@ class Client:
         include: Include | Iterable[Include] = (),
         *,
         missing_ok: bool = False,
-        as_of: records.AsOf = None,
+        as_of: AsOf = None,
     ) -> Any:
         call = records.get_records(self.session, ids, include, missing_ok=missing_ok, as_of=as_of)
         return self.run(call)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 from uuid import uuid4
 
 from pydantic import BaseModel, ValidationError
@@ -22,7 +22,9 @@ from pydantic import BaseModel, ValidationError
 from ..schemas.base import Problem
 from . import wire
 from .errors import ClientError, NotConnected, ServerFault, error_of
-from .results.server import Server
+
+if TYPE_CHECKING:
+    from .results.server import Server
 
 TIMEOUT_S: Final = 30.0
 RETRIES_S: Final = 60.0
@@ -198,6 +200,8 @@ def server(session: Session) -> Operation[Server]:
     """Return what the server says of itself; asked for once."""
     found = session.server
     if found is None:
+        from .results.server import Server
+
         found = session.server = yield from get(session, "/v1/server", Server)
     return found
 

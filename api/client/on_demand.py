@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .calls import (
+        claims,
+        counts,
         datasets,
         diff,
         events,
@@ -20,10 +22,12 @@ if TYPE_CHECKING:
         managers,
         operations,
         origins,
+        presence,
         records,
         routing,
         seals,
         self_audit,
+        server,
         services,
         tokens,
         webhooks,
@@ -31,6 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Call",
+    "claims",
+    "counts",
     "datasets",
     "diff",
     "events",
@@ -39,10 +45,12 @@ __all__ = [
     "managers",
     "operations",
     "origins",
+    "presence",
     "records",
     "routing",
     "seals",
     "self_audit",
+    "server",
     "services",
     "tokens",
     "webhooks",

@@ -15,7 +15,7 @@ import zstandard
 from pydantic import BaseModel, ValidationError
 
 from recordledger.domain.errors import InvalidInput
-from recordledger.domain.specs.fingerprint import canonical_json
+from recordledger.domain.specs.canonical import canonical_json
 from recordledger.domain.streams import ID_MAX
 
 from ..schemas.moments import moment_in
@@ -78,6 +78,11 @@ def message(shape: type[MessageT], /, **fields: Any) -> MessageT:
             for found in error.errors(include_url=False, include_context=False)[:3]
         )
         raise InvalidArgument("; ".join(complaints)) from None
+
+
+def body(request: BaseModel) -> bytes:
+    """Return a request as msgpack, without what it does not say."""
+    return pack(request.model_dump(exclude_none=True))
 
 
 def as_of(given: int | str | datetime | None, what: str = "as_of") -> int | datetime | None:

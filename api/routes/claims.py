@@ -12,7 +12,7 @@ from pydantic_core import from_json
 
 from recordledger.domain.errors import InvalidInput
 from recordledger.domain.records.events import Outcome
-from recordledger.domain.specs.fingerprint import canonical_json
+from recordledger.domain.specs.canonical import canonical_json
 from recordledger.domain.specs.references import MARK_BYTES, ReferenceBroken, references_in, resolve
 from recordledger.projections.actions.managing import (
     ClaimAnswer,

@@ -19,7 +19,8 @@ from recordledger.domain.records.events import Kind, Priority
 from recordledger.domain.records.retries import parse_retry
 from recordledger.domain.records.status import Status
 from recordledger.domain.routing.lanes import parse_requirements, parse_tag
-from recordledger.domain.specs.fingerprint import canonical_json, specify
+from recordledger.domain.specs.canonical import canonical_json
+from recordledger.domain.specs.fingerprint import specify
 from recordledger.projections.actions.dataset_edits import NewEntry, Selection
 from recordledger.projections.ledger import Ledger
 from recordledger.projections.reading import as_of

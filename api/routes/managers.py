@@ -10,7 +10,7 @@ from fastapi import APIRouter, Path, Query
 from recordledger.domain.admin.access import Permission
 from recordledger.domain.errors import InvalidInput, ManagerNotFound
 from recordledger.domain.routing.lanes import parse_programs, parse_tag
-from recordledger.domain.routing.manager import ManagerState
+from recordledger.domain.routing.manager_state import ManagerState
 from recordledger.domain.routing.matching import Seen
 from recordledger.domain.streams import ID_MAX, Stream
 from recordledger.projections.actions import managing
@@ -25,21 +25,19 @@ from ..http.rendering import events_out
 from ..http.request_context import Call, endpoint
 from ..http.wire import Reply
 from ..schemas.claims import ClaimAnswer, ClaimRequest, RelinquishRequest, RequeuedAnswer
+from ..schemas.events import ManagerHistoryAnswer
 from ..schemas.fields import PAGE_MAX
-from ..schemas.managers import (
+from ..schemas.managers import ManagerOut, ManagersAnswer, RescuesAnswer
+from ..schemas.presence import (
     DeactivateRequest,
     DrainAnswer,
     DrainRequest,
     HeartbeatAnswer,
     HeartbeatRequest,
-    ManagerHistoryAnswer,
-    ManagerOut,
-    ManagersAnswer,
     ProgramsAnswer,
     ProgramsRequest,
     RegisterAnswer,
     RegisterRequest,
-    RescuesAnswer,
 )
 from ..schemas.returns import ReturnAnswer, ReturnRequest
 from .claims import give

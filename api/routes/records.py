@@ -27,10 +27,10 @@ from ..http.rendering import attempts_out, events_out, fitting, rendered, requir
 from ..http.request_context import Call, endpoint
 from ..http.wire import Reply
 from ..schemas.attempts import AttemptInclude, AttemptsAnswer
+from ..schemas.counts import CountsAnswer
 from ..schemas.events import HistoryAnswer
 from ..schemas.moments import AsOf
 from ..schemas.records import (
-    CountsAnswer,
     GetAnswer,
     GetRequest,
     Include,

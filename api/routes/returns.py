@@ -13,7 +13,7 @@ from pydantic_core import from_json, to_json
 
 from recordledger.domain.errors import InvalidInput, TooLarge
 from recordledger.domain.records.events import Outcome, Payload
-from recordledger.domain.specs.fingerprint import NESTING_MAX, canonical_json
+from recordledger.domain.specs.canonical import NESTING_MAX, canonical_json
 from recordledger.projections.actions.managing import ReturnedResult, return_results
 from recordledger.projections.tables.payloads import payload_of
 

@@ -11,7 +11,7 @@ from pydantic_core import from_json
 from recordledger.domain.admin.access import Permission
 from recordledger.domain.errors import RecordNotFound, TooLarge
 from recordledger.domain.records.events import Outcome
-from recordledger.domain.specs.fingerprint import canonical_json
+from recordledger.domain.specs.canonical import canonical_json
 from recordledger.domain.streams import ID_MAX
 from recordledger.projections.actions import services
 from recordledger.projections.reading import queries

@@ -61,3 +61,10 @@ class LogHistoryAnswer(Answer):
 
     events: list[LogEventOut]
     next_cursor: str | None
+
+
+class ManagerHistoryAnswer(Answer):
+    """Every event of one manager, oldest first."""
+
+    manager_id: int
+    events: list[EventOut]

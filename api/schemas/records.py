@@ -118,13 +118,6 @@ class QueryAnswer(Answer):
     as_of: MomentOut | None = None
 
 
-class CountsAnswer(Answer):
-    """How many records are in each status."""
-
-    counts: dict[Status, int]
-    as_of: MomentOut | None = None
-
-
 class RelativesAnswer(Answer):
     """One page of a record's children or parents, by id; `next_cursor` is None on the last."""
 

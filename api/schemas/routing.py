@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import AwareDatetime, Field
 
 from recordledger.domain.records.status import Status
-from recordledger.domain.routing.manager import ManagerState
+from recordledger.domain.routing.manager_state import ManagerState
 
 from .base import Answer
 from .fields import PriorityName

@@ -5,25 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from enum import StrEnum, auto
 from typing import Final
 
 from pydantic import AwareDatetime
 
 from ..errors import ImpossibleHistory, ManagerNotActive
 from ..records.events import Event, Imported, Stamp, events_of
-
-
-class ManagerState(StrEnum):
-    """Whether a manager may claim. Its id is new at every boot, so nobody comes back."""
-
-    active = auto()
-    draining = auto()
-    inactive = auto()
-    lost = auto()
-
-
-ALIVE: Final = frozenset({ManagerState.active, ManagerState.draining})
+from .manager_state import ALIVE, ManagerState
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ from typing import Final, NamedTuple
 
 from .breaker import programs_of
 from .lanes import WILDCARD, Lane, program_name, satisfies
-from .manager import Manager, ManagerState
+from .manager import Manager
+from .manager_state import ManagerState
 
 
 class Cause(StrEnum):

@@ -17,7 +17,7 @@ from ..records.status import Status
 from ..specs.service_rules import CHILD_UNAVAILABLE, Awaited
 from .breaker import NO_PROGRAM
 from .lanes import WILDCARD, Lane
-from .manager import ManagerState
+from .manager_state import ManagerState
 from .matching import Cause, Fit, Lack, Seen, claims_tag, fit, lacks, obstacle, suspended_of
 
 NEAREST_MAX: Final = 5

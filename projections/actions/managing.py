@@ -17,11 +17,11 @@ from recordledger.domain.routing.breaker import Breaker
 from recordledger.domain.routing.manager import (
     Manager,
     ManagerRegistered,
-    ManagerState,
     change_programs,
     deactivate,
     drain,
 )
+from recordledger.domain.routing.manager_state import ManagerState
 from recordledger.domain.streams import Stream
 
 from ..ledger import Ledger, Operation

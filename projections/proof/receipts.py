@@ -39,7 +39,8 @@ from recordledger.domain.proof.seals import Checkpoint, leaf_of, origin_of
 from recordledger.domain.records.events import Payload
 from recordledger.domain.records.record import Record, fold
 from recordledger.domain.records.status import Status
-from recordledger.domain.specs.fingerprint import canonical_json, digest_of
+from recordledger.domain.specs.canonical import canonical_json
+from recordledger.domain.specs.fingerprint import digest_of
 from recordledger.domain.streams import ID_MAX, Stream, stream_uuid
 
 from ..ledger import Ledger

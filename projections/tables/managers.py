@@ -10,7 +10,8 @@ from typing import Any, Final, Literal
 from psycopg.types.json import Jsonb
 
 from recordledger.domain.errors import ManagerNotActive, ManagerNotFound
-from recordledger.domain.routing.manager import Manager, ManagerState, Suspension
+from recordledger.domain.routing.manager import Manager, Suspension
+from recordledger.domain.routing.manager_state import ManagerState
 from recordledger.domain.routing.matching import Seen
 from recordledger.domain.streams import Stream
 

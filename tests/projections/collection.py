@@ -10,7 +10,7 @@ from typing import Any, Final
 from recordledger.domain.dataset import Dataset, DatasetSpecification
 from recordledger.domain.records.events import Kind, Priority
 from recordledger.domain.records.retries import NO_RETRY, Retry
-from recordledger.domain.specs.fingerprint import canonical_json
+from recordledger.domain.specs.canonical import canonical_json
 from recordledger.projections.actions import dataset_edits, dataset_filling
 from recordledger.projections.actions.bulk import advance_jobs
 from recordledger.projections.actions.dataset_edits import (

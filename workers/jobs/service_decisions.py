@@ -13,7 +13,8 @@ from recordledger.domain.records.events import Payload, Priority
 from recordledger.domain.records.record import Record
 from recordledger.domain.records.retries import parse_retry
 from recordledger.domain.routing.lanes import parse_requirements, parse_tag
-from recordledger.domain.specs.fingerprint import canonical_json, specify
+from recordledger.domain.specs.canonical import canonical_json
+from recordledger.domain.specs.fingerprint import specify
 from recordledger.domain.specs.references import as_json
 from recordledger.domain.specs.service import Child, Ended, Now, Step, Wait
 from recordledger.domain.specs.service_rules import (

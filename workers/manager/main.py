@@ -25,7 +25,7 @@ from typing import Any, Final, TypeAlias
 
 from recordledger.api.client import Client, ClientError, Refused, Server
 from recordledger.api.schemas.claims import AttemptRef
-from recordledger.api.schemas.managers import RegisterAnswer
+from recordledger.api.schemas.presence import RegisterAnswer
 
 from ..engines import Engine, EngineFailed, EngineUnavailable, Task, engine_starter
 from ..tasks.allowlist import AllowList

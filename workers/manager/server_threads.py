@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 
 from recordledger.api.client import Client, ClientError, Refused, Unauthorized
 from recordledger.api.schemas.claims import AttemptRef, TaskOut
-from recordledger.api.schemas.managers import RegisterAnswer
+from recordledger.api.schemas.presence import RegisterAnswer
 
 log = logging.getLogger(__name__)
 

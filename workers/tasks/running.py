@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, NotRequired, TypedDict, cast
 
 from recordledger.domain.errors import InvalidInput
-from recordledger.domain.specs.fingerprint import canonical_json
+from recordledger.domain.specs.canonical import canonical_json
 
 from .allowlist import AllowList, Found
 from .capture import CaughtOutput, OutputCapture, readable

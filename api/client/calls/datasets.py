@@ -36,8 +36,10 @@ from ...schemas.datasets import DatasetsAnswer, EntriesAnswer, TableAnswer
 from ...schemas.fields import PriorityName
 from ...schemas.records import Include
 from .. import exchange, wire
+from ..arguments import conditions, listed
 from ..errors import ClientError, InvalidArgument, NotFound, WaitTimeout
 from ..exchange import AnswerT, Operation, Session, Sleep
+from ..parts import moved, tell_what_was_done
 from ..progress import bar
 from ..results.datasets import (
     DatasetDetails,
@@ -55,15 +57,7 @@ from ..results.datasets import (
 from ..results.events import LogEvents
 from .histories import log_events
 from .management import refusals_of, wait_for_job
-from .records import (
-    Pages,
-    conditions,
-    get_records,
-    listed,
-    moved,
-    query_records,
-    tell_what_was_done,
-)
+from .records import Pages, get_records, query_records
 
 _PAGE: Final = 1_000
 _POLL_S: Final = (0.1, 2.0)

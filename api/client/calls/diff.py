@@ -12,10 +12,10 @@ from ...schemas.base import Answer
 from ...schemas.diff import ChangeCountOut
 from ...schemas.moments import MomentOut
 from .. import exchange, wire
+from ..arguments import listed, query_of
 from ..errors import InvalidArgument
 from ..exchange import Operation, Session
 from ..results.diff import Diff, RecordChange
-from .records import listed, query_of
 
 _PAGE: Final = 1_000
 

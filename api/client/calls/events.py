@@ -13,11 +13,11 @@ from recordledger.domain.streams import ID_MAX
 
 from ...schemas.events import EventsAnswer
 from .. import exchange, wire
+from ..arguments import listed
 from ..errors import InvalidArgument, ServerFault
 from ..exchange import Operation, Session, Sleep
 from ..results.events import LogEvent
 from . import datasets
-from .records import listed
 
 _PAGE: Final = 1_000
 # For so long a follower tries to come back, if its client does not say how long.

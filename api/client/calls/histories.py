@@ -10,11 +10,12 @@ from uuid import UUID
 
 from ...schemas.base import Answer
 from .. import exchange, wire
+from ..arguments import conditions
 from ..exchange import Operation, Session
-from ..results.events import LogEvent, LogEvents
+from ..results.events import HistoryEvent, LogEvent, LogEvents, ManagerHistory
 from ..results.timelines import Timeline
+from .managers import path_of
 from .operations import operation_uuid
-from .records import conditions
 
 _PAGE = 1_000
 
@@ -122,3 +123,38 @@ def log_events(
     if limit is not None:
         del found[limit:]
     return found
+
+
+class _ManagerHistoryAnswer(Answer):
+    manager_id: int
+    events: list[HistoryEvent]
+
+
+def manager_history(
+    session: Session,
+    manager_id: int,
+    *,
+    kind: str | Iterable[str] | None = None,
+    actor: str | Iterable[str] | None = None,
+    after: datetime | None = None,
+    before: datetime | None = None,
+) -> Operation[ManagerHistory]:
+    """Return the events of a manager, oldest first; signs of life are not among them.
+
+    Args:
+        session: the client's.
+        manager_id: whose.
+        kind: only of this kind, like `program_suspended`, or of several.
+        actor: only by this one, like `user:ann`, or by several.
+        after: only those from then on; with a time zone.
+        before: only those before then; with a time zone.
+
+    Raises:
+        InvalidArgument: a time has no zone.
+        NotFound: there is no such manager.
+        Refused: there is no such kind of event.
+    """
+    query = urlencode(conditions(kind=kind, actor=actor, after=after, before=before))
+    path = f"{path_of(manager_id, 'events')}?{query}".rstrip("?")
+    answer = yield from exchange.get(session, path, _ManagerHistoryAnswer)
+    return ManagerHistory(answer.manager_id, tuple(answer.events))

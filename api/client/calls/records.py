@@ -13,20 +13,21 @@ from recordledger.domain.errors import TooLarge
 from recordledger.domain.records.status import Status
 
 from ...schemas.attempts import AttemptInclude, AttemptOut
-from ...schemas.base import Answer, Refusal
+from ...schemas.base import Answer
 from ...schemas.fields import PriorityName
 from ...schemas.moments import MomentOut
-from ...schemas.records import CountsAnswer, GetRequest, Include, QueryRequest
+from ...schemas.records import GetRequest, Include, QueryRequest
 from ...schemas.submissions import CreateAnswer, CreateRequest
 from .. import exchange, wire
+from ..arguments import AsOf, conditions, is_one, listed
 from ..errors import ClientError, InvalidArgument, RecordsNotFound, Refused, WaitTimeout
 from ..exchange import Operation, Session, Sleep
+from ..parts import moved, tell_what_was_done
 from ..progress import bar
 from ..results.attempts import Attempts
 from ..results.bulk import InsertMetadata
 from ..results.events import History, HistoryEvent
-from ..results.records import Counts, Record, Records
-from ..results.server import Server
+from ..results.records import Record, Records
 
 # What the server takes for granted of a record to add.
 _COMMON: Final[Mapping[str, Any]] = {
@@ -96,42 +97,6 @@ class _AttemptsAnswer(Answer):
 class _HistoryAnswer(Answer):
     record_id: int
     events: list[HistoryEvent]
-
-
-def server(session: Session) -> Operation[Server]:
-    """Return which server this is, who one is to it, and its limits."""
-    session.server = None
-    return (yield from exchange.server(session))
-
-
-AsOf = int | str | datetime | None
-"""A position of the log, a time, or a time in words like "2026-03-01"; None is now."""
-
-
-def counts(session: Session, *, as_of: AsOf = None) -> Operation[Counts]:
-    """Return how many records are in each status, or were.
-
-    Args:
-        session: the client's.
-        as_of: as it was then: a position of the log, or a time; in UTC if it does not say.
-
-    Raises:
-        InvalidArgument: `as_of` is neither.
-        Refused: that moment has not come, or is before the first event of the log.
-    """
-    path = "/v1/records/counts" + query_of([("as_of", wire.as_of(as_of))])
-    answer = yield from exchange.get(session, path, CountsAnswer)
-    return Counts(answer.counts, answer.as_of)
-
-
-def query_of(given: Iterable[tuple[str, Any]]) -> str:
-    """Return what comes after a path: what is not None, times as ISO 8601."""
-    pairs = [
-        (name, value.isoformat() if isinstance(value, datetime) else value)
-        for name, value in given
-        if value is not None
-    ]
-    return f"?{urlencode(pairs)}" if pairs else ""
 
 
 def add_records(
@@ -276,28 +241,6 @@ def history(
     return History(answer.record_id, tuple(answer.events))
 
 
-def conditions(
-    *,
-    kind: str | Iterable[str] | None = None,
-    actor: str | Iterable[str] | None = None,
-    after: datetime | None = None,
-    before: datetime | None = None,
-) -> list[tuple[str, Any]]:
-    """Return the conditions on a history as a query has them.
-
-    Raises:
-        InvalidArgument: a time has no zone.
-    """
-    query = [("kind", each) for each in listed(kind) or ()]
-    query += [("actor", each) for each in listed(actor) or ()]
-    for name, moment in (("after", after), ("before", before)):
-        if moment is not None:
-            if moment.tzinfo is None:
-                raise InvalidArgument(f"{name} says no time zone: like datetime.now(UTC)")
-            query.append((name, moment.isoformat()))
-    return query
-
-
 def attempts(
     session: Session, record_id: int, include: AttemptInclude | Iterable[AttemptInclude] = ()
 ) -> Operation[Attempts]:
@@ -385,7 +328,7 @@ class Pages:
         request = self._request.model_copy(update={"limit": size})
         asked_at = time.monotonic()
         answer = yield from exchange.post(
-            self._session, "/v1/records/query", _PageAnswer, _body(request)
+            self._session, "/v1/records/query", _PageAnswer, wire.body(request)
         )
         self._pace.took(time.monotonic() - asked_at)
         self._request.cursor = answer.next_cursor
@@ -529,7 +472,7 @@ def _get(
             size = pace.size(most) if fields.include else most
             part = ids[len(found) : len(found) + size]
             asked_at = time.monotonic()
-            body = _body(fields.model_copy(update={"ids": part}))
+            body = wire.body(fields.model_copy(update={"ids": part}))
             try:
                 answer = yield from exchange.post(
                     session, "/v1/records/get", _GotAnswer, body, give_up_at=give_up_at
@@ -622,30 +565,3 @@ def _inserted(done: Sequence[tuple[int, CreateAnswer]]) -> InsertMetadata:
         inserted_idx=[start + idx for start, answer in done for idx in answer.inserted_idx],
         existing_idx=[start + idx for start, answer in done for idx in answer.existing_idx],
     )
-
-
-def moved(error: Refusal, start: int) -> Refusal:
-    """Return the refusal by its index in the whole call, of which its part began at `start`."""
-    return error.model_copy(update={"idx": start + error.idx}) if start else error
-
-
-def tell_what_was_done(error: ClientError, partial: object | None, count: int) -> None:
-    """Add to an error what the requests of the same call before it had achieved."""
-    if partial is not None:
-        error.partial = partial
-        error.add_note(f"The first {count:,} had been done before; see `partial` of this error.")
-
-
-def _body(request: Any) -> bytes:
-    return wire.pack(request.model_dump(exclude_none=True))
-
-
-def listed(value: Any) -> list[Any] | None:
-    """Return one or several as a list."""
-    if value is None:
-        return None
-    return [value] if is_one(value) else list(value)
-
-
-def is_one(value: Any) -> bool:
-    return isinstance(value, str | Mapping) or not isinstance(value, Iterable)

@@ -7,9 +7,9 @@ from urllib.parse import urlencode
 
 from ...schemas.routing import QueueAnswer
 from .. import exchange, wire
+from ..arguments import listed
 from ..exchange import Operation, Session
 from ..results.routing import Explanation, Queue, QueueLane
-from .records import listed
 
 _LANES_MAX = 1_000
 

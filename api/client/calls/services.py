@@ -8,10 +8,11 @@ from urllib.parse import urlencode
 
 from ...schemas.fields import PriorityName
 from .. import exchange, wire
+from ..arguments import is_one
 from ..exchange import Operation, Session
 from ..results.bulk import InsertMetadata
 from ..results.services import ServiceView, Tree
-from .records import RecordSpec, add_specs, is_one
+from .records import RecordSpec, add_specs
 
 
 def add_service(

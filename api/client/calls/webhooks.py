@@ -15,6 +15,7 @@ from ...schemas.webhooks import (
     WebhookTested,
 )
 from .. import exchange, wire
+from ..arguments import listed
 from ..errors import InvalidArgument
 from ..exchange import Operation, Session
 from ..results.webhooks import (
@@ -26,7 +27,6 @@ from ..results.webhooks import (
     Webhooks,
 )
 from . import datasets
-from .records import listed
 
 _PATH = "/v1/webhooks"
 

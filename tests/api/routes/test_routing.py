@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pytest
 
-from recordledger.api.schemas.managers import ManagerHistoryAnswer
+from recordledger.api.schemas.events import ManagerHistoryAnswer
 from recordledger.api.schemas.routing import QueueAnswer, WhyAnswer
 from recordledger.domain.admin.access import Role
 from recordledger.domain.routing.matching import Cause

@@ -31,10 +31,10 @@ from recordledger.domain.routing.manager import (
     ManagerDeactivated,
     ManagerDeclaredLost,
     ManagerRegistered,
-    ManagerState,
     ProgramProbed,
     evolve_manager,
 )
+from recordledger.domain.routing.manager_state import ManagerState
 from tests.examples import (
     ELSEWHERE,
     HISTORIES,

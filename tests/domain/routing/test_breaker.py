@@ -10,13 +10,13 @@ from recordledger.domain.records.events import Event
 from recordledger.domain.routing.breaker import NO_PROGRAM, Breaker, Ended, due_probes, judge, probe
 from recordledger.domain.routing.manager import (
     Manager,
-    ManagerState,
     ProgramProbed,
     ProgramResumed,
     ProgramSuspended,
     Suspension,
     evolve_manager,
 )
+from recordledger.domain.routing.manager_state import ManagerState
 from tests.examples import at, stamp
 
 BREAKER = Breaker(failures=3, pause_s=60, pause_s_max=200)

@@ -16,7 +16,6 @@ from recordledger.domain.routing.manager import (
     ManagerDeclaredLost,
     ManagerDraining,
     ManagerRegistered,
-    ManagerState,
     ProgramProbed,
     ProgramResumed,
     ProgramsChanged,
@@ -28,6 +27,7 @@ from recordledger.domain.routing.manager import (
     evolve_manager,
     fold_manager,
 )
+from recordledger.domain.routing.manager_state import ManagerState
 from tests.examples import T0, at, created, stamp
 
 REGISTERED = ManagerRegistered(

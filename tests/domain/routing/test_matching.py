@@ -10,7 +10,8 @@ from hypothesis import given as for_all
 from hypothesis import strategies as st
 
 from recordledger.domain.routing.lanes import Lane, lanes_by_tag
-from recordledger.domain.routing.manager import Manager, ManagerState, Suspension
+from recordledger.domain.routing.manager import Manager, Suspension
+from recordledger.domain.routing.manager_state import ManagerState
 from recordledger.domain.routing.matching import Cause, Crew, Fit, Lack, fit, lacks, obstacle
 from tests.examples import at
 

@@ -12,7 +12,8 @@ from recordledger.domain.errors import RecordNotFound
 from recordledger.domain.records.events import Event, Kind
 from recordledger.domain.records.record import fold
 from recordledger.domain.records.status import Status
-from recordledger.domain.routing.manager import Manager, ManagerState
+from recordledger.domain.routing.manager import Manager
+from recordledger.domain.routing.manager_state import ManagerState
 from recordledger.domain.routing.matching import Cause, Seen
 from recordledger.domain.routing.why import (
     BEFORE_MAX,

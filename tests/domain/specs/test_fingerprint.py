@@ -14,13 +14,8 @@ from hypothesis import given as for_all
 from hypothesis import strategies as st
 
 from recordledger.domain.errors import InvalidInput, TooLarge
-from recordledger.domain.specs.fingerprint import (
-    NESTING_MAX,
-    Specification,
-    canonical_json,
-    digest_of,
-    specify,
-)
+from recordledger.domain.specs.canonical import NESTING_MAX, canonical_json
+from recordledger.domain.specs.fingerprint import Specification, digest_of, specify
 
 LARGE = 10**6
 

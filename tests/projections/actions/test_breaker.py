@@ -13,7 +13,8 @@ from recordledger.domain.records.actions import Action
 from recordledger.domain.records.record import Record
 from recordledger.domain.records.status import Status
 from recordledger.domain.routing.breaker import NO_PROGRAM, Breaker
-from recordledger.domain.routing.manager import ManagerState, fold_manager
+from recordledger.domain.routing.manager import fold_manager
+from recordledger.domain.routing.manager_state import ManagerState
 from recordledger.domain.streams import Stream
 from recordledger.projections.actions import managing
 from recordledger.projections.reading import queries

@@ -11,7 +11,8 @@ import pytest
 from recordledger.domain.errors import ManagerNotActive, ManagerNotFound, NotYourManager
 from recordledger.domain.records import events as e
 from recordledger.domain.records.status import Status
-from recordledger.domain.routing.manager import ManagerState, fold_manager
+from recordledger.domain.routing.manager import fold_manager
+from recordledger.domain.routing.manager_state import ManagerState
 from recordledger.domain.streams import Stream
 from recordledger.projections.actions.managing import (
     REAPER,

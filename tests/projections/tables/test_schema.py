@@ -19,7 +19,7 @@ from recordledger.domain.admin.webhook import WebhookState
 from recordledger.domain.errors import SchemaMismatch, StoreUnavailable
 from recordledger.domain.records.events import Kind
 from recordledger.domain.records.status import Status
-from recordledger.domain.routing.manager import ManagerState
+from recordledger.domain.routing.manager_state import ManagerState
 from recordledger.projections.reading import timeline
 from recordledger.projections.store.database import DEFAULT_SCHEMA, connect
 from recordledger.projections.store.embedded import EmbeddedPostgres
