@@ -18,6 +18,7 @@ from tests.examples import (
     errored,
     failure,
     given,
+    imported,
     late_result,
     lease_expired,
     manager_lost,
@@ -61,6 +62,7 @@ def test_a_result_in_time_ends_its_attempt(event: Completed | Errored, topic: st
         soft_deleted(timestamp=at(9)),
         erased(timestamp=at(9)),
         result_adopted(timestamp=at(9)),
+        imported(timestamp=at(9)),
     ],
     ids=lambda event: event.topic,
 )

@@ -483,6 +483,31 @@ def test_taking_everything_back_leaves_the_family_as_it_was(
         assert replace(restored, version=before.version, modified_at=before.modified_at) == before
 
 
+EVENTS = {
+    Action.reset: "reset",
+    Action.cancel: "cancelled",
+    Action.uncancel: "uncancelled",
+    Action.delete: "soft_deleted",
+    Action.undelete: "undeleted",
+    Action.erase: "erased",
+    Action.invalidate: "invalidated",
+    Action.uninvalidate: "uninvalidated",
+    Action.hold: "held",
+    Action.release: "released",
+    Action.fail: "failed",
+    Action.revive: "revived",
+    Action.modify: "rerouted",
+    Action.comment: "commented",
+    Action.resubmit: "resubmitted",
+    Action.adopt: "result_adopted",
+}
+
+
+def test_each_action_lets_its_own_event_happen() -> None:
+    assert {action: event_type.topic for action, event_type in EVENT_OF.items()} == EVENTS
+    assert set(RESTORES) == {Action.uncancel, Action.undelete, Action.uninvalidate}
+
+
 def test_every_action_has_its_event_and_what_restores_has_its_opposite() -> None:
     assert set(EVENT_OF) == set(Action) - {Action.undo}
     for action, taken_away in RESTORES.items():
