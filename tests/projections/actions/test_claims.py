@@ -6,6 +6,7 @@ import contextlib
 import random
 from datetime import timedelta
 from functools import partial
+from uuid import UUID
 
 import pytest
 
@@ -16,7 +17,12 @@ from recordledger.domain.records.record import Record
 from recordledger.domain.records.status import Status
 from recordledger.domain.routing.lanes import satisfies
 from recordledger.domain.routing.manager import Manager
-from recordledger.projections.actions.managing import claim, deactivate_manager, relinquish
+from recordledger.projections.actions.managing import (
+    claim,
+    deactivate_manager,
+    drain_manager,
+    relinquish,
+)
 from recordledger.projections.actions.submission import create_records
 from recordledger.projections.ledger import Operation
 from recordledger.projections.tables import claim_queue
@@ -300,6 +306,36 @@ def test_a_claim_of_nothing_gets_nothing(stage: Stage) -> None:
     assert stage.claim(stage.manager("gpu", "*"), limit=0) == {}
 
 
+def test_a_claim_ends_before_its_specifications_get_too_large(stage: Stage) -> None:
+    entries = [entry(str(number) * 1_000) for number in range(6)]
+    ids = create_records(stage.ledger, entries, actor=ALICE)["ids"]
+    n_bytes = spec("x" * 1_000).payload.size_bytes
+    manager_id = stage.manager()
+
+    def claimed_with(bytes_max: int) -> list[int]:
+        answer = claim(stage.ledger, manager_id, 9, user=BOB, spec_bytes_max=bytes_max)
+        return [task["record_id"] for task in answer["tasks"]]
+
+    assert claimed_with(n_bytes - 1) == ids[:1]
+    assert claimed_with(2 * n_bytes) == ids[1:3]
+    assert claimed_with(3 * n_bytes - 1) == ids[3:5]
+    assert stage.queue() == ids[5:]
+
+
+def test_a_claim_says_in_which_operation_it_was_made(stage: Stage) -> None:
+    manager_id = stage.manager()
+    nothing = claim(stage.ledger, manager_id, 5, user=BOB)
+    assert str(UUID(nothing["operation_id"])) == nothing["operation_id"]
+    assert nothing["tasks"] == []
+    (record_id,) = stage.submit()
+    answer = claim(stage.ledger, manager_id, 5, user=BOB)
+    assert answer["operation_id"] == str(stage.events(record_id)[-1].operation_id)
+    drain_manager(stage.ledger, manager_id, actor=BOB, owner=BOB, reason="maintenance")
+    nothing = claim(stage.ledger, manager_id, 5, user=BOB)
+    assert str(UUID(nothing["operation_id"])) == nothing["operation_id"]
+    assert nothing["tasks"] == []
+
+
 def test_an_empty_claim_changes_nothing(stage: Stage) -> None:
     manager_id = stage.manager()
     n = stage.head()
@@ -313,8 +349,9 @@ def test_an_empty_claim_changes_nothing(stage: Stage) -> None:
 def test_only_its_owner_claims_for_a_manager(stage: Stage) -> None:
     stage.submit()
     manager_id = stage.manager(user=BOB)
-    with pytest.raises(NotYourManager):
+    with pytest.raises(NotYourManager) as caught:
         stage.claim(manager_id, user=ALICE)
+    assert caught.value.manager_id == manager_id
     assert len(stage.queue()) == 1
 
 

@@ -155,7 +155,7 @@ def test_a_silent_manager_is_lost_and_what_it_had_waits_again(stage: Stage) -> N
     lost = stage.events(two)[-1]
     assert isinstance(lost, e.ManagerLost)
     assert (lost.manager_id, lost.attempt, lost.actor) == (silent, 1, REAPER)
-    assert lost.reason
+    assert lost.reason == "its lease ran out without a heartbeat"
     assert stage.queue() == [two, three]
     assert lose_silent_managers(stage.ledger) == {}
     with pytest.raises(ManagerNotActive, match="is lost; register it again"):

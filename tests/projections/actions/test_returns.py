@@ -11,6 +11,7 @@ from recordledger.domain.errors import ManagerNotFound, NotYourManager
 from recordledger.domain.records import events as e
 from recordledger.domain.records.attempts import attempts
 from recordledger.domain.records.events import Event
+from recordledger.domain.records.policies import Policies
 from recordledger.domain.records.record import RETRY_POLICY
 from recordledger.domain.records.status import Status
 from recordledger.projections.actions.managing import (
@@ -98,6 +99,28 @@ def test_errors_are_retried_as_often_as_was_asked_for(stage: Stage) -> None:
     assert stage.record(record_id).retries_used == 0
     stage.hand_in(manager_id, stage.claim(manager_id), bad())
     assert stage.status(record_id) is Status.waiting
+    stage.require_equal()
+
+
+def test_a_policy_resets_errors_by_their_type(stage: Stage) -> None:
+    manager_id, held = stage.running(2)
+    one, two = held
+    results = [result(one, 1, bad("OSError")), result(two, 1, bad("ValueError"))]
+    policies = Policies(auto_reset={"OSError": 1})
+    return_results(stage.ledger, manager_id, results, user=BOB, policies=policies)
+    assert stage.statuses(one, two) == {one: "waiting", two: "error"}
+    stage.require_equal()
+
+
+def test_a_policy_adopts_good_results_that_come_late(stage: Stage) -> None:
+    manager_id, held = stage.running(2)
+    relinquish(stage.ledger, manager_id, held, user=BOB)
+    one, two = held
+    for record_id, policies in ((one, Policies()), (two, Policies(adopt_late_results=True))):
+        late = [result(record_id, 1)]
+        answer = return_results(stage.ledger, manager_id, late, user=BOB, policies=policies)
+        assert answer["late_idx"] == [0]
+    assert stage.statuses(one, two) == {one: "waiting", two: "complete"}
     stage.require_equal()
 
 

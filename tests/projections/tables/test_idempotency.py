@@ -16,8 +16,10 @@ from recordledger.projections.actions.managing import (
     Registration,
     claim,
     deactivate_manager,
+    drain_manager,
     register_manager,
     relinquish,
+    report_programs,
     return_results,
 )
 from recordledger.projections.actions.submission import create_records
@@ -70,7 +72,31 @@ def ending(stage: Stage) -> Ask:
     )
 
 
-REQUESTS: Final = (submission, registration, claiming, returning, giving_back, ending)
+def draining(stage: Stage) -> Ask:
+    manager_id = stage.manager()
+    return lambda request: drain_manager(
+        stage.ledger, manager_id, actor=BOB, owner=BOB, request=request
+    )
+
+
+def reporting(stage: Stage) -> Ask:
+    manager_id = stage.manager(programs={"psi4": "1.9"})
+    programs = {"psi4": "1.10"}
+    return lambda request: report_programs(
+        stage.ledger, manager_id, programs, user=BOB, request=request
+    )
+
+
+REQUESTS: Final = (
+    submission,
+    registration,
+    claiming,
+    returning,
+    giving_back,
+    ending,
+    draining,
+    reporting,
+)
 
 
 def on_the_wire(answer: object) -> Any:
@@ -151,7 +177,9 @@ def test_a_key_that_was_used_for_something_else_is_refused(stage: Stage) -> None
     ask = submission(stage)
     ask(key())
     n = stage.head()
-    with pytest.raises(IdempotencyConflict, match="'key' was used for another request") as refused:
+    with pytest.raises(
+        IdempotencyConflict, match="'key' was used for a different request"
+    ) as refused:
         ask(key(body=b"another body"))
     assert refused.value.key == "key"
     assert stage.head() == n
