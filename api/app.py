@@ -18,7 +18,7 @@ from recordledger.projections.ledger import Ledger
 
 from .http import auth, errors, openapi
 from .http.followers import STREAM_HEADER
-from .http.request_context import Desk
+from .http.request_context import RequestContext
 from .http.settings import Settings
 from .routes import (
     datasets,
@@ -81,7 +81,7 @@ def create_app(settings: Settings, ledger: Ledger | None = None) -> FastAPI:
         pool_size=settings.pool_size,
         timeout_s=settings.database_timeout_s,
     )
-    desk = Desk(desk_ledger, settings)
+    desk = RequestContext(desk_ledger, settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
@@ -127,7 +127,7 @@ def create_app(settings: Settings, ledger: Ledger | None = None) -> FastAPI:
 class _Watch:
     """Counts and times requests, and answers those that run into a bug."""
 
-    def __init__(self, app: ASGIApp, desk: Desk) -> None:
+    def __init__(self, app: ASGIApp, desk: RequestContext) -> None:
         self._app = app
         self._metrics = desk.metrics
 

@@ -16,7 +16,7 @@ from recordledger.domain.errors import StoreUnavailable
 from recordledger.projections.tables import schema
 
 from .app import create_app
-from .http.request_context import Desk
+from .http.request_context import RequestContext
 from .http.settings import Settings
 
 # Longer than clients keep idle connections, so that it is not the server that closes them.
@@ -39,7 +39,7 @@ def serve(settings: Settings, *, on_ready: Callable[[str], None] | None = None) 
     # If the database does not answer, the application says so in its log and waits for it.
     with contextlib.suppress(StoreUnavailable):
         schema.check(settings.database_url, settings.database_schema)
-    server = Server(settings, on_ready)
+    server = LedgerServer(settings, on_ready)
     # What is there now stays until the end. Each full collection would walk over all of it, which
     # took a sixth of the time of large submissions.
     gc.collect()
@@ -58,7 +58,7 @@ def serve(settings: Settings, *, on_ready: Callable[[str], None] | None = None) 
             signal.signal(each, handler)
 
 
-class Server(uvicorn.Server):
+class LedgerServer(uvicorn.Server):
     """A uvicorn server for the application, which has its address from the beginning."""
 
     def __init__(self, settings: Settings, on_ready: Callable[[str], None] | None = None) -> None:
@@ -71,7 +71,7 @@ class Server(uvicorn.Server):
         self._socket = socket.create_server((settings.host, settings.port), family=family)
         self._on_ready = on_ready
         app = create_app(settings)
-        self._desk: Desk = app.state.desk
+        self._desk: RequestContext = app.state.desk
         super().__init__(
             uvicorn.Config(
                 app,

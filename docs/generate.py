@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from recordledger.domain.records.events import Event
-    from recordledger.domain.records.status import Status, Target
+    from recordledger.domain.records.status import Destination, Status
 
 DOCS: Final = Path(__file__).resolve().parent
 NOTICE: Final = "<!-- Made from the code by docs/generate.py (`make docs`). Do not edit. -->"
@@ -76,7 +76,7 @@ def modules_of(package: ModuleType) -> list[ModuleType]:
 @page("reference/statuses.md")
 def statuses() -> str:
     """Return the transition table, a diagram, and what can happen in each status."""
-    from recordledger.domain.records.status import Status, Target
+    from recordledger.domain.records.status import Destination, Status
 
     rules = _rules()
     parts = [
@@ -101,7 +101,7 @@ def statuses() -> str:
     ]
     for status in Status:
         possible = [rule for rule in rules if status in rule[0]]
-        staying = [rule for rule in possible if rule[2] in (Target.unchanged, status)]
+        staying = [rule for rule in possible if rule[2] in (Destination.unchanged, status)]
         leaving = [rule for rule in possible if rule not in staying]
         entering = [rule for rule in rules if rule[2] is status and rule not in possible]
         parts += [
@@ -112,14 +112,14 @@ def statuses() -> str:
     return "\n\n".join(parts)
 
 
-Rule = tuple[tuple["Status | None", ...], type["Event"], "Status | Target"]
+Rule = tuple[tuple["Status | None", ...], type["Event"], "Status | Destination"]
 
 
 def _rules() -> list[Rule]:
     """Return the table with the sources of each event together, in the order of the table."""
     from recordledger.domain.records.status import TRANSITIONS
 
-    grouped: dict[tuple[type[Event], Status | Target], list[Status | None]] = {}
+    grouped: dict[tuple[type[Event], Status | Destination], list[Status | None]] = {}
     for (source, event_type), target in TRANSITIONS.items():
         grouped.setdefault((event_type, target), []).append(source)
     return [(tuple(found), event, target) for (event, target), found in grouped.items()]
@@ -136,10 +136,10 @@ def _named(sources: tuple[Status | None, ...]) -> str:
     return ", ".join(str(source or "(none)") for source in sources)
 
 
-def _target(target: Status | Target) -> str:
-    from recordledger.domain.records.status import Target
+def _target(target: Status | Destination) -> str:
+    from recordledger.domain.records.status import Destination
 
-    return target.value if isinstance(target, Target) else str(target)
+    return target.value if isinstance(target, Destination) else str(target)
 
 
 def _events(rules: Iterable[Rule]) -> str:
@@ -149,16 +149,16 @@ def _events(rules: Iterable[Rule]) -> str:
 
 def _diagram(rules: list[Rule]) -> str:
     """Return the state diagram. Three sources or more are drawn as one node: a group."""
-    from recordledger.domain.records.status import Target
+    from recordledger.domain.records.status import Destination
 
     groups: dict[tuple[Status | None, ...], str] = {}
     labels: dict[tuple[str, str], list[str]] = {}
     prior, stated = "what_it_was", "what_the_event_says"
     for sources, event, target in rules:
-        if target is Target.unchanged or sources == (target,):
+        if target is Destination.unchanged or sources == (target,):
             continue
-        ends = {Target.gone: "[*]", Target.prior: prior, Target.stated: stated}
-        to = ends[target] if isinstance(target, Target) else str(target)
+        ends = {Destination.gone: "[*]", Destination.prior: prior, Destination.stated: stated}
+        to = ends[target] if isinstance(target, Destination) else str(target)
         nodes = [str(source) if source else "[*]" for source in sources]
         if len(sources) > 2:
             nodes = [groups.setdefault(sources, f"group_{len(groups) + 1}")]
@@ -166,8 +166,8 @@ def _diagram(rules: list[Rule]) -> str:
             labels.setdefault((node, to), []).append(event.__name__)
     lines = [
         *(f'state "{_named(sources)}" as {name}' for sources, name in groups.items()),
-        f'state "{Target.prior.value}" as {prior}',
-        f'state "{Target.stated.value}" as {stated}',
+        f'state "{Destination.prior.value}" as {prior}',
+        f'state "{Destination.stated.value}" as {stated}',
         *(f"{node} --> {to} : {', '.join(names)}" for (node, to), names in labels.items()),
     ]
     return "\n".join(["```mermaid", "stateDiagram-v2", *(f"    {line}" for line in lines), "```"])

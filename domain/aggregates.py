@@ -9,14 +9,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, TypeVar
 
-from .admin.access import TOKEN_EVENTS, Token, evolve_token
-from .admin.divergence import DIVERGENCE_EVENTS, Divergence, evolve_divergence
-from .admin.job import JOB_EVENTS, Job, evolve_job
-from .admin.webhook import WEBHOOK_EVENTS, Webhook, evolve_webhook
-from .dataset import DATASET_EVENTS, Dataset, evolve_dataset
+from .admin.access import TOKEN_EVENTS, TokenAggregate, evolve_token
+from .admin.divergence import DIVERGENCE_EVENTS, DivergenceAggregate, evolve_divergence
+from .admin.job import JOB_EVENTS, JobAggregate, evolve_job
+from .admin.webhook import WEBHOOK_EVENTS, WebhookAggregate, evolve_webhook
+from .dataset import DATASET_EVENTS, DatasetAggregate, evolve_dataset
 from .records.events import RECORD_EVENTS, Event
-from .records.record import Record, evolve
-from .routing.manager import MANAGER_EVENTS, Manager, evolve_manager
+from .records.record import RecordAggregate, evolve
+from .routing.manager import MANAGER_EVENTS, ManagerAggregate, evolve_manager
 from .streams import Stream
 
 
@@ -55,13 +55,13 @@ class Aggregate(Generic[S]):
 
 
 AGGREGATES: Final[Mapping[Stream, Aggregate[Any]]] = {
-    Stream.record: Aggregate(Record, evolve, RECORD_EVENTS),
-    Stream.manager: Aggregate(Manager, evolve_manager, MANAGER_EVENTS),
-    Stream.token: Aggregate(Token, evolve_token, TOKEN_EVENTS, hidden=True),
-    Stream.job: Aggregate(Job, evolve_job, JOB_EVENTS),
-    Stream.dataset: Aggregate(Dataset, evolve_dataset, DATASET_EVENTS),
-    Stream.webhook: Aggregate(Webhook, evolve_webhook, WEBHOOK_EVENTS, hidden=True),
-    Stream.divergence: Aggregate(Divergence, evolve_divergence, DIVERGENCE_EVENTS),
+    Stream.record: Aggregate(RecordAggregate, evolve, RECORD_EVENTS),
+    Stream.manager: Aggregate(ManagerAggregate, evolve_manager, MANAGER_EVENTS),
+    Stream.token: Aggregate(TokenAggregate, evolve_token, TOKEN_EVENTS, hidden=True),
+    Stream.job: Aggregate(JobAggregate, evolve_job, JOB_EVENTS),
+    Stream.dataset: Aggregate(DatasetAggregate, evolve_dataset, DATASET_EVENTS),
+    Stream.webhook: Aggregate(WebhookAggregate, evolve_webhook, WEBHOOK_EVENTS, hidden=True),
+    Stream.divergence: Aggregate(DivergenceAggregate, evolve_divergence, DIVERGENCE_EVENTS),
 }
 
 STREAM_OF: Final[Mapping[type[Any], Stream]] = {

@@ -193,7 +193,7 @@ class DatasetSpecification:
 
 
 @dataclass(frozen=True, slots=True)
-class Dataset:
+class DatasetAggregate:
     """The state of one dataset, folded from its history.
 
     Attributes:
@@ -233,7 +233,7 @@ class Dataset:
         """Whether it was created, and was not deleted."""
         return self.created_at is not None and self.deleted_at is None
 
-    def with_specifications(self, found: Mapping[str, DatasetSpecification]) -> Dataset:
+    def with_specifications(self, found: Mapping[str, DatasetSpecification]) -> DatasetAggregate:
         """Return the same dataset with these, which it had in an older version."""
         return replace(self, specifications=found)
 
@@ -251,7 +251,7 @@ class Dataset:
             raise DatasetChanged(self.name, expected, self.version)
 
 
-def evolve_dataset(dataset: Dataset, event: Event) -> Dataset:
+def evolve_dataset(dataset: DatasetAggregate, event: Event) -> DatasetAggregate:
     """Return the dataset after the event.
 
     Raises:
@@ -350,7 +350,9 @@ def create_dataset(
     return [DatasetCreated(name=name, description=description, cloned_from=cloned_from, **common)]
 
 
-def rename_dataset(dataset: Dataset, stamp: Stamp, name: str, taken_by: int | None) -> list[Event]:
+def rename_dataset(
+    dataset: DatasetAggregate, stamp: Stamp, name: str, taken_by: int | None
+) -> list[Event]:
     """Return the event that gives the dataset another name; none if it has this one.
 
     Raises:
@@ -363,14 +365,14 @@ def rename_dataset(dataset: Dataset, stamp: Stamp, name: str, taken_by: int | No
     return [DatasetRenamed(name=name, **stamp.model_dump())]
 
 
-def describe_dataset(dataset: Dataset, stamp: Stamp, description: str) -> list[Event]:
+def describe_dataset(dataset: DatasetAggregate, stamp: Stamp, description: str) -> list[Event]:
     """Return the event that gives the dataset another description; none if it has this one."""
     if description == dataset.description:
         return []
     return [DatasetDescribed(description=description, **stamp.model_dump())]
 
 
-def delete_dataset(dataset: Dataset, stamp: Stamp) -> list[Event]:
+def delete_dataset(dataset: DatasetAggregate, stamp: Stamp) -> list[Event]:
     """Return the event that ends the dataset.
 
     Raises:
@@ -391,7 +393,7 @@ class Addition:
 
 
 def sort_entries(
-    dataset: Dataset, given: Sequence[tuple[str, bytes]], present: Mapping[str, bytes]
+    dataset: DatasetAggregate, given: Sequence[tuple[str, bytes]], present: Mapping[str, bytes]
 ) -> Addition:
     """Tell which of these entries are new, which are there already, and which contradict others.
 
@@ -420,7 +422,7 @@ def sort_entries(
 
 
 def add_entries(
-    dataset: Dataset, stamp: Stamp, chunks: Iterable[tuple[Sequence[str], Payload]]
+    dataset: DatasetAggregate, stamp: Stamp, chunks: Iterable[tuple[Sequence[str], Payload]]
 ) -> list[Event]:
     """Return the events that add new entries: one for each chunk of names and what they say."""
     events: list[Event] = []
@@ -434,7 +436,7 @@ def add_entries(
 
 
 def rename_entries(
-    dataset: Dataset, stamp: Stamp, names: Mapping[str, str], present: Mapping[str, int]
+    dataset: DatasetAggregate, stamp: Stamp, names: Mapping[str, str], present: Mapping[str, int]
 ) -> list[Event]:
     """Return the event that gives entries other names, all at once: two may swap theirs.
 
@@ -464,7 +466,7 @@ def rename_entries(
 
 
 def remove_entries(
-    dataset: Dataset, stamp: Stamp, names: Iterable[str], present: Mapping[str, int]
+    dataset: DatasetAggregate, stamp: Stamp, names: Iterable[str], present: Mapping[str, int]
 ) -> list[Event]:
     """Return the events that take entries, and their cells, out of the dataset.
 
@@ -476,7 +478,7 @@ def remove_entries(
 
 
 def add_specification(
-    dataset: Dataset, stamp: Stamp, specification: DatasetSpecification
+    dataset: DatasetAggregate, stamp: Stamp, specification: DatasetSpecification
 ) -> list[Event]:
     """Return the event that adds a specification; none if it is there already, and the same.
 
@@ -514,7 +516,9 @@ def add_specification(
     ]
 
 
-def remove_specifications(dataset: Dataset, stamp: Stamp, names: Iterable[str]) -> list[Event]:
+def remove_specifications(
+    dataset: DatasetAggregate, stamp: Stamp, names: Iterable[str]
+) -> list[Event]:
     """Return the events that take specifications, and their cells, out of the dataset.
 
     Raises:
@@ -527,7 +531,7 @@ def remove_specifications(dataset: Dataset, stamp: Stamp, names: Iterable[str]) 
 
 
 def specifications_named(
-    dataset: Dataset, names: Iterable[str] | None
+    dataset: DatasetAggregate, names: Iterable[str] | None
 ) -> list[DatasetSpecification]:
     """Return the specifications of these names, each once, by number; all of them for None.
 
@@ -567,7 +571,9 @@ def unlink_records(stamp: Stamp, cells: Cells) -> list[Event]:
     ]
 
 
-def lock_version(dataset: Dataset, stamp: Stamp, label: str, doi: str | None) -> list[Event]:
+def lock_version(
+    dataset: DatasetAggregate, stamp: Stamp, label: str, doi: str | None
+) -> list[Event]:
     """Return the event that keeps the dataset, as it is now, readable for ever.
 
     Raises:
@@ -581,7 +587,9 @@ def lock_version(dataset: Dataset, stamp: Stamp, label: str, doi: str | None) ->
     return [VersionLocked(number=number, label=label, doi=doi, **stamp.model_dump())]
 
 
-def require_entries(dataset: Dataset, names: Iterable[str], present: Container[str]) -> list[str]:
+def require_entries(
+    dataset: DatasetAggregate, names: Iterable[str], present: Container[str]
+) -> list[str]:
     """Return these names, each once, if there is an entry of each.
 
     Raises:
@@ -593,7 +601,9 @@ def require_entries(dataset: Dataset, names: Iterable[str], present: Container[s
     return wanted
 
 
-def _numbers(dataset: Dataset, names: Iterable[str], present: Mapping[str, int]) -> dict[str, int]:
+def _numbers(
+    dataset: DatasetAggregate, names: Iterable[str], present: Mapping[str, int]
+) -> dict[str, int]:
     return {name: present[name] for name in require_entries(dataset, names, present)}
 
 

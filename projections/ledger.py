@@ -23,7 +23,7 @@ from recordledger.domain.aggregates import State
 from recordledger.domain.errors import StoreUnavailable
 from recordledger.domain.records.actions import Action
 from recordledger.domain.records.events import Event, Stamp
-from recordledger.domain.records.record import Record
+from recordledger.domain.records.record import RecordAggregate
 from recordledger.domain.streams import Stream, stream_number, stream_uuid
 
 from .log.mapper import EventMapper, MsgpackTranscoder, Recorded
@@ -256,7 +256,7 @@ class Operation:
         """Whether anything has happened in this operation so far."""
         return bool(self._changes.happened)
 
-    def lock(self, record_ids: Iterable[int]) -> dict[int, Record]:
+    def lock(self, record_ids: Iterable[int]) -> dict[int, RecordAggregate]:
         """Lock records in the order of ids; return those that exist."""
         found = records.lock(self.db, sorted(set(record_ids)), self.ledger.lanes)
         return {record.id: record for record in found}

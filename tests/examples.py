@@ -29,7 +29,7 @@ from recordledger.domain.records.commands import (
     StartService,
 )
 from recordledger.domain.records.events import Event, Kind, Outcome, Payload, Priority, Stamp
-from recordledger.domain.records.record import RETRY_POLICY, Record, decide, fold
+from recordledger.domain.records.record import RETRY_POLICY, RecordAggregate, decide, fold
 from recordledger.domain.records.retries import Retry
 from recordledger.domain.records.status import Status
 from recordledger.domain.specs.fingerprint import digest_of
@@ -474,7 +474,7 @@ class Given:
     history: tuple[Event, ...]
 
     @property
-    def record(self) -> Record:
+    def record(self) -> RecordAggregate:
         """The record as it is after the history."""
         return fold(RECORD_ID, self.history)
 

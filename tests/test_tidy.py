@@ -268,6 +268,16 @@ def test_a_manager_is_an_agent_and_no_other_class_is_called_one() -> None:
     assert named == []
 
 
+def test_a_class_name_stands_for_one_thing() -> None:
+    homes: dict[str, list[str]] = {}
+    for path, tree in modules().items():
+        if layer_of(path):
+            for node in ast.walk(tree):
+                if isinstance(node, ast.ClassDef):
+                    homes.setdefault(node.name, []).append(f"{path}:{node.lineno}")
+    assert {name: places for name, places in homes.items() if len(places) > 1} == {}
+
+
 # What stays out
 
 

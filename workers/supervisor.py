@@ -60,7 +60,7 @@ class SupervisorError(LedgerError):
 
 
 @dataclass(slots=True)
-class Child:
+class ChildProcess:
     """A process that is kept alive: how to start it, and how it has fared.
 
     If it may end, it is not started again after an exit status of 0: somebody wanted it to end.
@@ -119,7 +119,7 @@ class Supervisor:
         """Take a plan; nothing is started yet."""
         self.plan = plan
         self.postgres: EmbeddedPostgres | None = None
-        self.children: list[Child] = []
+        self.children: list[ChildProcess] = []
         self.url = ""
         self.database_url = ""
         self.token = ""
@@ -184,7 +184,7 @@ class Supervisor:
             self.postgres.stop()
             self.postgres = None
 
-    def child(self, name: str) -> Child:
+    def child(self, name: str) -> ChildProcess:
         """Return the process of this name: serve, work or manager."""
         return next(child for child in self.children if child.name == name)
 
@@ -218,7 +218,7 @@ class Supervisor:
         write_connection(folder, self.url, token)
         return token
 
-    def _children(self, port: int, manager_token: str) -> list[Child]:
+    def _children(self, port: int, manager_token: str) -> list[ChildProcess]:
         plan = self.plan
         database = {
             **plan.settings,
@@ -256,11 +256,11 @@ class Supervisor:
         environment: Mapping[str, str],
         *,
         stop_timeout_s: float,
-    ) -> Child:
+    ) -> ChildProcess:
         log_path = self.plan.home / "logs" / f"{name}.log"
-        return Child(name, arguments, environment, stop_timeout_s, log_path)
+        return ChildProcess(name, arguments, environment, stop_timeout_s, log_path)
 
-    def _spawn(self, child: Child) -> None:
+    def _spawn(self, child: ChildProcess) -> None:
         inherited = {
             name: value
             for name, value in os.environ.items()
@@ -308,7 +308,7 @@ class Supervisor:
             for child in self.children:
                 self._keep_alive(child)
 
-    def _keep_alive(self, child: Child) -> None:
+    def _keep_alive(self, child: ChildProcess) -> None:
         if child.alive:
             if monotonic() - child.started_at > _STEADY_S:
                 child.backoff_s = _BACKOFF_S[0]
@@ -345,7 +345,7 @@ def end_with_supervisor() -> None:
     Thread(target=watch, name="supervisor-watch", daemon=True).start()
 
 
-def _stop(child: Child) -> None:
+def _stop(child: ChildProcess) -> None:
     process = child.process
     if process is None:
         return
@@ -360,7 +360,7 @@ def _stop(child: Child) -> None:
     _release(child)
 
 
-def _release(child: Child) -> None:
+def _release(child: ChildProcess) -> None:
     if child.process is not None and child.process.stdin is not None:
         child.process.stdin.close()
     child.process = None

@@ -1,7 +1,7 @@
 """Requests and answers without I/O: what to send, when to try again, what an answer means.
 
-An operation is a generator. It yields a `Send` and is given the `Reply` or the `Fault`; it yields
-a `Sleep` and is resumed when the time has passed; it returns its result. `Client` and
+An operation is a generator. It yields a `Send` and is given the `Reply` or the `ExchangeFault`; it
+yields a `Sleep` and is resumed when the time has passed; it returns its result. `Client` and
 `AsyncClient` do the sending and the sleeping, each in its way, and nothing else.
 """
 
@@ -76,7 +76,7 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class ExchangeFault:
     """There was no whole answer.
 
     Attributes:
@@ -91,7 +91,7 @@ class Fault:
 
 
 Step: TypeAlias = Send | Sleep
-Outcome: TypeAlias = Reply | Fault | None
+Outcome: TypeAlias = Reply | ExchangeFault | None
 
 T = TypeVar("T")
 AnswerT = TypeVar("AnswerT", bound=BaseModel)
@@ -248,7 +248,7 @@ def _signed(send: Send, token: str | None) -> Send:
 def _is_final(send: Send, outcome: Outcome) -> bool:
     """Return whether the request must not be sent again, or would be in vain."""
     match outcome:
-        case Fault(was_sent=was_sent, is_lasting=is_lasting):
+        case ExchangeFault(was_sent=was_sent, is_lasting=is_lasting):
             return is_lasting or (was_sent and not send.is_repeatable)
         case Reply(status=status):
             # A proxy's answers leave open what the server behind it has done.
@@ -280,7 +280,7 @@ def _complaint(session: Session, outcome: Outcome) -> str:
     match outcome:
         case Reply(status=status):
             return f"{session.url} answers {status}"
-        case Fault(detail=detail):
+        case ExchangeFault(detail=detail):
             return f"no answer from {session.url}: {detail}"
         case None:  # pragma: no cover
             return "nothing was sent"

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "Call",
+    "CallOnDemand",
     "claims",
     "counts",
     "datasets",
@@ -57,7 +57,7 @@ __all__ = [
 ]
 
 
-class Call:
+class CallOnDemand:
     """An operation by its name: it is imported when it is called, or looked at."""
 
     def __init__(self, module: str, name: str) -> None:
@@ -75,13 +75,13 @@ class Call:
 
 
 class _Module:
-    """A module of `calls`: what is asked of it is a `Call`."""
+    """A module of `calls`: what is asked of it is a `CallOnDemand`."""
 
     def __init__(self, name: str) -> None:
         self._name = name
 
-    def __getattr__(self, name: str) -> Call:
-        return Call(self._name, name)
+    def __getattr__(self, name: str) -> CallOnDemand:
+        return CallOnDemand(self._name, name)
 
 
 def __getattr__(name: str) -> _Module:

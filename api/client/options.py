@@ -12,7 +12,7 @@ import httpx2
 from . import wire
 from .connection import Connection, find_connection
 from .errors import NotConnected
-from .exchange import Fault, Session
+from .exchange import ExchangeFault, Session
 
 _CONNECT_S = 10.0
 # Shorter than the server keeps an idle connection, and than most proxies do.
@@ -46,7 +46,7 @@ def open_session(
     return session, _http_options(connection, timeout_s)
 
 
-def fault_of(error: httpx2.TransportError) -> Fault:
+def fault_of(error: httpx2.TransportError) -> ExchangeFault:
     """Return what kept a request from being answered, and whether trying again is in vain."""
     detail = str(error) or type(error).__name__
     cause = error.__cause__ or error.__context__
@@ -56,7 +56,7 @@ def fault_of(error: httpx2.TransportError) -> Fault:
         error, httpx2.UnsupportedProtocol | httpx2.LocalProtocolError
     )
     unsent = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
-    return Fault(detail, was_sent=not isinstance(error, unsent), is_lasting=is_lasting)
+    return ExchangeFault(detail, was_sent=not isinstance(error, unsent), is_lasting=is_lasting)
 
 
 def closed(session: Session) -> NotConnected:

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Final, ParamSpec, TypeVar, cast
 
-from .on_demand import Call
+from .on_demand import CallOnDemand
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -95,7 +95,7 @@ def of_dataset(method: Callable[P, T], call: Callable[..., Any]) -> Callable[P, 
 
 
 def _operation(call: Callable[..., Any]) -> Callable[..., Any]:
-    return call.operation if isinstance(call, Call) else call
+    return call.operation if isinstance(call, CallOnDemand) else call
 
 
 def _documented(operation: Callable[..., Any]) -> str:

@@ -16,7 +16,7 @@ from recordledger.domain.admin.access import PERMISSIONS, Permission, Role
 from recordledger.projections.actions.tokens import authenticate, token_hash
 from recordledger.projections.ledger import Ledger
 
-from .errors import Forbidden, Unauthenticated
+from .errors import RoleForbidden, Unauthenticated
 
 _CACHED_MAX: Final = 10_000
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
@@ -99,7 +99,7 @@ class _Allowed:
     async def __call__(self, request: Request) -> Visitor:
         visitor: Visitor = await request.app.state.desk.visitor(secret_of(request))
         if not any(visitor.may(permission) for permission in self.permissions):
-            raise Forbidden(visitor.role, self.permissions)
+            raise RoleForbidden(visitor.role, self.permissions)
         return visitor
 
 

@@ -137,7 +137,7 @@ class Unauthenticated(CommandRefused):
     code = "unauthenticated"
 
 
-class Forbidden(CommandRefused):
+class RoleForbidden(CommandRefused):
     """The token is valid, and its role does not include what was asked."""
 
     code = "forbidden"

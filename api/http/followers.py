@@ -62,7 +62,7 @@ class Frame(NamedTuple):
     data: bytes
 
 
-class Part(NamedTuple):
+class EventChunk(NamedTuple):
     """Some events as they are sent, up to which position they go, and how far the log goes."""
 
     data: bytes
@@ -185,7 +185,7 @@ class Followers:
             self._end_reader()
             self._wake()
 
-    def page(self, after: int, which: EventFilter) -> Part:
+    def page(self, after: int, which: EventFilter) -> EventChunk:
         """Read the next events after a position from the log; not on the event loop.
 
         Raises:
@@ -193,10 +193,10 @@ class Followers:
         """
         found = event_log.page(self._ledger, after, _PAGE, which)
         data = b"".join(map(_written, log_out(self._ledger, found.events)))
-        return Part(data, found.next_after, found.head)
+        return EventChunk(data, found.next_after, found.head)
 
     async def follow(
-        self, first: Part, which: EventFilter, welcome: Welcome
+        self, first: EventChunk, which: EventFilter, welcome: Welcome
     ) -> AsyncGenerator[bytes]:
         """Give the first events, those after them, and those that happen from now on.
 
@@ -290,7 +290,7 @@ class EventStream(StreamingResponse):
     """An answer that does not end: what happens, as server-sent events."""
 
     def __init__(
-        self, followers: Followers, first: Part, which: EventFilter, welcome: Welcome
+        self, followers: Followers, first: EventChunk, which: EventFilter, welcome: Welcome
     ) -> None:
         """Send what was read first, and follow the log from there."""
         super().__init__(

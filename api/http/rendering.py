@@ -14,7 +14,7 @@ from pydantic_core import from_json
 from recordledger.domain.errors import TooLarge
 from recordledger.domain.records.attempts import Attempt, attempts
 from recordledger.domain.records.events import Commented, Erased, Event, Outcome, Payload
-from recordledger.domain.records.record import Record
+from recordledger.domain.records.record import RecordAggregate
 from recordledger.domain.streams import Stream
 from recordledger.projections.actions.service_steps import output_of
 from recordledger.projections.ledger import Ledger, Placed
@@ -40,7 +40,7 @@ _SHOWN_MAX: Final = 10
 _NO_OUTCOME: Final = {name: None for name in _NO_PAYLOADS if name != "kwargs"}
 
 
-def payload_of(record: Record, name: Include) -> Payload | None:
+def payload_of(record: RecordAggregate, name: Include) -> Payload | None:
     """Return the reference to one of a record's payloads; None if it has none."""
     if name == "kwargs":
         return record.spec
@@ -48,13 +48,15 @@ def payload_of(record: Record, name: Include) -> Payload | None:
     return None if outcome is None else getattr(outcome, name)
 
 
-def payload_bytes(record: Record, include: Collection[Include]) -> int:
+def payload_bytes(record: RecordAggregate, include: Collection[Include]) -> int:
     """Return how much the wanted payloads of a record would add to an answer."""
     found = (payload_of(record, name) for name in include)
     return sum(payload.size_bytes for payload in found if payload is not None)
 
 
-def require_room(found: Iterable[Record], include: Collection[Include], bytes_max: int) -> None:
+def require_room(
+    found: Iterable[RecordAggregate], include: Collection[Include], bytes_max: int
+) -> None:
     """Refuse to answer with more than the server can hold, unless it is a single record.
 
     Raises:
@@ -70,7 +72,7 @@ def require_room(found: Iterable[Record], include: Collection[Include], bytes_ma
         )
 
 
-def fitting(found: Sequence[Record], include: Collection[Include], bytes_max: int) -> int:
+def fitting(found: Sequence[RecordAggregate], include: Collection[Include], bytes_max: int) -> int:
     """Return how many of these records fit into one answer; at least one."""
     if not include:
         return len(found)
@@ -84,7 +86,7 @@ def fitting(found: Sequence[Record], include: Collection[Include], bytes_max: in
 
 def rendered(
     ledger: Ledger,
-    found: Iterable[Record],
+    found: Iterable[RecordAggregate],
     include: Collection[Include],
     erased: Container[int] = (),
 ) -> list[dict[str, Any]]:
@@ -126,7 +128,7 @@ def _digests(texts: Iterable[Payload | str | None]) -> set[bytes]:
     return {text.digest for text in texts if isinstance(text, Payload)}
 
 
-def _record_out(record: Record, texts: Mapping[bytes, str]) -> dict[str, Any]:
+def _record_out(record: RecordAggregate, texts: Mapping[bytes, str]) -> dict[str, Any]:
     outcome, spec = record.outcome, record.spec
     return {
         "id": record.id,

@@ -54,7 +54,7 @@ class Call:
         wanted: how the answer will be written.
     """
 
-    desk: Desk
+    desk: RequestContext
     visitor: Visitor
     body: Any
     key: RequestKey | None
@@ -72,7 +72,7 @@ class Call:
             raise refusal_of(error) from error
 
 
-class Desk:
+class RequestContext:
     """What the routes of one app share."""
 
     def __init__(self, ledger: Ledger, settings: Settings) -> None:
@@ -171,9 +171,9 @@ class Desk:
         return Response(encoded.data, encoded.status, headers=encoded.headers)
 
 
-def desk_of(request: Request) -> Desk:
+def desk_of(request: Request) -> RequestContext:
     """Return the desk of the app that serves a request."""
-    desk: Desk = request.app.state.desk
+    desk: RequestContext = request.app.state.desk
     return desk
 
 

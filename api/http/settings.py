@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from recordledger.domain.admin.addresses import parse_allowed
-from recordledger.domain.records.policies import Policies
+from recordledger.domain.records.policies import PolicySettings
 from recordledger.domain.routing.breaker import INPUT_ERRORS, Breaker
 from recordledger.projections.store.database import DEFAULT_SCHEMA
 
@@ -197,6 +197,6 @@ class Settings(BaseSettings):
         )
 
     @property
-    def policies(self) -> Policies:
+    def policies(self) -> PolicySettings:
         """What the server does to records by itself."""
-        return Policies(self.auto_reset, self.failed_after_s, self.adopt_late_results)
+        return PolicySettings(self.auto_reset, self.failed_after_s, self.adopt_late_results)

@@ -40,7 +40,7 @@ _ANSWER_BYTES_MAX: Final = 1_024
 _ERROR_CHARACTERS_MAX: Final = 300
 
 
-class Target(NamedTuple):
+class ConnectionTarget(NamedTuple):
     """Where to connect to: the addresses that were judged, and what was asked for by name."""
 
     scheme: str
@@ -107,7 +107,7 @@ class Sender:
     lookup: Lookup = resolve
     tls: ssl.SSLContext | None = None
 
-    def target(self, url: str) -> Target:
+    def target(self, url: str) -> ConnectionTarget:
         """Return where a webhook is; it is looked up now, and every address is judged.
 
         Raises:
@@ -140,7 +140,7 @@ class Sender:
         if not addresses:
             raise AddressRefused(f"{host} has no address")
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        return Target(parts.scheme, host, port, path, tuple(addresses))
+        return ConnectionTarget(parts.scheme, host, port, path, tuple(addresses))
 
     def send(self, url: str, secret: bytes, message_id: str, body: bytes) -> Result:
         """Send a message; return what came of it. It does not raise what the receiver may cause."""
@@ -170,7 +170,7 @@ class Sender:
         return Result(status, shown, time.monotonic() - started, retry_after_s)
 
     def _post(
-        self, target: Target, headers: Mapping[str, str], body: bytes, started: float
+        self, target: ConnectionTarget, headers: Mapping[str, str], body: bytes, started: float
     ) -> tuple[int, float]:
         left_s = self.timeout_s - (time.monotonic() - started)
         if left_s <= 0:
@@ -189,7 +189,9 @@ class Sender:
 class _Connection(http.client.HTTPConnection):
     """A connection to an address that was judged, which ends in time however slow the other is."""
 
-    def __init__(self, target: Target, timeout_s: float, tls: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, target: ConnectionTarget, timeout_s: float, tls: ssl.SSLContext | None
+    ) -> None:
         super().__init__(target.host, target.port, timeout=timeout_s)
         self._target = target
         self._tls = tls

@@ -54,7 +54,7 @@ _CODINGS: Final[Mapping[str, str]] = {
 }
 
 
-class Terms(NamedTuple):
+class BodyHeaders(NamedTuple):
     """What a request's headers say about its body and about the answer.
 
     Attributes:
@@ -93,7 +93,7 @@ class Encoded(NamedTuple):
     status: int = 200
 
 
-def negotiate(headers: Headers, *, with_body: bool) -> Terms:
+def negotiate(headers: Headers, *, with_body: bool) -> BodyHeaders:
     """Return what the headers say; about the body only if there may be one.
 
     Raises:
@@ -102,7 +102,7 @@ def negotiate(headers: Headers, *, with_body: bool) -> Terms:
     """
     given, coding = _given(headers) if with_body else (None, "identity")
     wanted = _wanted(headers.get("accept"), given)
-    return Terms(given, coding, wanted, "zstd" in headers.get("accept-encoding", ""))
+    return BodyHeaders(given, coding, wanted, "zstd" in headers.get("accept-encoding", ""))
 
 
 def _given(headers: Headers) -> tuple[Format | None, str]:
@@ -298,7 +298,7 @@ def _decode_msgpack(data: bytes) -> Any:
         raise MalformedBody(f"the body is not msgpack: {reason}") from error
 
 
-def encode(reply: Reply, terms: Terms) -> Encoded:
+def encode(reply: Reply, terms: BodyHeaders) -> Encoded:
     """Return an answer's bytes.
 
     An answer with an integer beyond 64 bits has no form in msgpack and is sent as JSON, whatever

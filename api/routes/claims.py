@@ -15,8 +15,8 @@ from recordledger.domain.records.events import Outcome
 from recordledger.domain.specs.canonical import canonical_json
 from recordledger.domain.specs.references import MARK_BYTES, ReferenceBroken, references_in, resolve
 from recordledger.projections.actions.managing import (
-    ClaimAnswer,
     ClaimedTask,
+    ClaimedTasks,
     ReturnedResult,
     claim,
     relinquish,
@@ -32,7 +32,7 @@ from ..schemas.claims import ClaimRequest
 
 
 def give(call: Call, manager_id: int) -> Reply:
-    """Claim tasks for a manager; return the answer as `ClaimAnswer` has it."""
+    """Claim tasks for a manager; return the answer as `ClaimedTasks` has it."""
     limit = call.parse(ClaimRequest).limit
     desk = call.desk
     taken = claim(
@@ -53,7 +53,7 @@ def give(call: Call, manager_id: int) -> Reply:
 
 
 def _resolved(
-    call: Call, manager_id: int, taken: ClaimAnswer, specs: Mapping[bytes, bytes]
+    call: Call, manager_id: int, taken: ClaimedTasks, specs: Mapping[bytes, bytes]
 ) -> dict[bytes, bytes]:
     """Return the specifications that have references, with what these stand for in their places.
 
@@ -94,7 +94,7 @@ def _resolved(
 
 
 def _without_room(
-    ledger: Ledger, taken: ClaimAnswer, wanted: Mapping[bytes, set[bytes]], bytes_max: int
+    ledger: Ledger, taken: ClaimedTasks, wanted: Mapping[bytes, set[bytes]], bytes_max: int
 ) -> list[ClaimedTask]:
     """Take out of a claim the last tasks, if their references would make the answer too large."""
     sizes = queries.payload_sizes(ledger, set[bytes]().union(*wanted.values()))
@@ -118,7 +118,7 @@ def _error_of(task: ClaimedTask, error: Exception) -> ReturnedResult:
     return ReturnedResult(task["record_id"], task["attempt"], outcome, {payload.digest: data})
 
 
-def _as_json(taken: ClaimAnswer, specs: dict[bytes, bytes]) -> Prepared:
+def _as_json(taken: ClaimedTasks, specs: dict[bytes, bytes]) -> Prepared:
     """Return the answer with the stored specifications put in unread: they are JSON objects."""
     tasks = b",".join(
         b'{"record_id":%d,"attempt":%d,%s' % (task["record_id"], task["attempt"], spec[1:])
@@ -128,7 +128,7 @@ def _as_json(taken: ClaimAnswer, specs: dict[bytes, bytes]) -> Prepared:
     return Prepared(b'{"operation_id":"%s","tasks":[%s]}' % (taken["operation_id"].encode(), tasks))
 
 
-def _as_values(taken: ClaimAnswer, specs: dict[bytes, bytes]) -> dict[str, Any]:
+def _as_values(taken: ClaimedTasks, specs: dict[bytes, bytes]) -> dict[str, Any]:
     values = {digest: from_json(spec, cache_strings="keys") for digest, spec in specs.items()}
     return {
         "operation_id": taken["operation_id"],

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from recordledger.domain.dataset import (
-    Dataset,
+    DatasetAggregate,
     DatasetSpecification,
     require_entries,
     specifications_named,
@@ -21,7 +21,7 @@ from recordledger.domain.records.status import Status
 from recordledger.domain.routing.lanes import parse_requirements, parse_tag
 from recordledger.domain.specs.canonical import canonical_json
 from recordledger.domain.specs.fingerprint import specify
-from recordledger.projections.actions.dataset_edits import NewEntry, Selection
+from recordledger.projections.actions.dataset_edits import CellSelection, NewEntry
 from recordledger.projections.ledger import Ledger
 from recordledger.projections.reading import as_of
 from recordledger.projections.reading.as_of import Moment
@@ -77,14 +77,14 @@ def cells_of(
     return DatasetCells(dataset.id, numbers, entries)
 
 
-def selection_of(asked: WhichCells) -> Selection:
+def selection_of(asked: WhichCells) -> CellSelection:
     """Return which cells a request is about.
 
     Raises:
         InvalidInput: the attributes are no JSON.
     """
     attributes = asked.attributes
-    return Selection(
+    return CellSelection(
         specifications=None if asked.specifications is None else tuple(asked.specifications),
         entries=None if asked.entries is None else tuple(asked.entries),
         pattern=asked.pattern,
@@ -145,7 +145,7 @@ def _require_size(what: str, data: bytes, limit: int, setting: str) -> None:
 # Answers ---------------------------------------------------------------------------------------
 
 
-def dataset_out(dataset: Dataset, counts: Mapping[Status, int]) -> dict[str, Any]:
+def dataset_out(dataset: DatasetAggregate, counts: Mapping[Status, int]) -> dict[str, Any]:
     """Return a dataset as `DatasetOut` has it."""
     return {
         "id": dataset.id,
@@ -162,7 +162,7 @@ def dataset_out(dataset: Dataset, counts: Mapping[Status, int]) -> dict[str, Any
     }
 
 
-def dataset_answer(db: Db, dataset: Dataset, version: int | None) -> dict[str, Any]:
+def dataset_answer(db: Db, dataset: DatasetAggregate, version: int | None) -> dict[str, Any]:
     """Return a dataset as `DatasetAnswer` has it, with the specifications of a locked version.
 
     Raises:
@@ -197,7 +197,9 @@ def _specification_out(specification: DatasetSpecification) -> dict[str, Any]:
     }
 
 
-def status_out(dataset: Dataset, counts: Mapping[int, Mapping[Status, int]]) -> dict[str, Any]:
+def status_out(
+    dataset: DatasetAggregate, counts: Mapping[int, Mapping[Status, int]]
+) -> dict[str, Any]:
     """Return how far a dataset is, as `DatasetStatusAnswer` has it."""
     rows: list[dict[str, Any]] = []
     totals: dict[Status, int] = {}

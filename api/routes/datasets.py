@@ -16,7 +16,7 @@ from recordledger.domain.routing.lanes import parse_tag
 from recordledger.domain.streams import ID_MAX, Stream
 from recordledger.projections.actions import dataset_edits, dataset_filling
 from recordledger.projections.actions.dataset_edits import Edited, NewEntry, Who
-from recordledger.projections.actions.dataset_filling import Filled, Terms
+from recordledger.projections.actions.dataset_filling import Filled, SubmissionTerms
 from recordledger.projections.ledger import Placed
 from recordledger.projections.reading import histories
 from recordledger.projections.tables import datasets
@@ -386,7 +386,7 @@ async def submit_dataset(request: Request, visitor: Submitter, dataset_id: Datas
 
     def work(call: Call) -> Reply:
         asked = call.parse(SubmitRequest)
-        terms = Terms(
+        terms = SubmissionTerms(
             payload_bytes_max=call.desk.settings.payload_bytes_max,
             find_existing=asked.find_existing,
             tag=None if asked.tag is None else parse_tag(asked.tag),

@@ -11,7 +11,7 @@ from recordledger.domain.admin.access import Permission
 from recordledger.domain.errors import InvalidInput
 from recordledger.domain.records.status import Status
 from recordledger.projections.reading import diff
-from recordledger.projections.reading.diff import Between, Change, ChangeFilter, Place
+from recordledger.projections.reading.diff import Between, ChangeFilter, Place, RecordDifference
 
 from ..http.auth import Visitor, allowed
 from ..http.cursors import diff_cursor_of, last_changed_id_of
@@ -87,7 +87,7 @@ def _places(given: Iterable[Status | str] | None) -> tuple[Place, ...] | None:
     return tuple(None if each == NOWHERE else Status(each) for each in given)
 
 
-def _change_out(change: Change) -> dict[str, Any]:
+def _change_out(change: RecordDifference) -> dict[str, Any]:
     last = change.newest[0]
     return {
         "record_id": change.record_id,

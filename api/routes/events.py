@@ -17,7 +17,7 @@ from recordledger.projections.reading.event_log import EventFilter
 
 from ..http.auth import Visitor, allowed, secret_of
 from ..http.errors import BeyondHead, Unauthenticated
-from ..http.followers import STREAM_TYPE, EventStream, Part
+from ..http.followers import STREAM_TYPE, EventChunk, EventStream
 from ..http.rendering import log_out
 from ..http.request_context import Call, desk_of
 from ..http.wire import Reply
@@ -72,7 +72,7 @@ async def get_events(
     if _wants_stream(request):
         position = _last_event_id(request, after)
 
-        def begin() -> Part:
+        def begin() -> EventChunk:
             desk.check_schema()
             part = desk.followers.page(position, which)
             if position > part.head:

@@ -15,8 +15,8 @@ from recordledger.domain.records.actions import Action
 from recordledger.domain.records.events import Priority
 from recordledger.domain.routing.lanes import parse_tag
 from recordledger.projections.actions import bulk
-from recordledger.projections.actions.bulk import Ordered
-from recordledger.projections.actions.operations import Order
+from recordledger.projections.actions.bulk import OperationOutcome
+from recordledger.projections.actions.operations import OperationRequest
 from recordledger.projections.reading import queries
 from recordledger.projections.tables import comments, families
 
@@ -198,7 +198,7 @@ def _manage(call: Call, action: Action) -> Reply:
     return _answer(ordered, asked, len(ids) if action is Action.resubmit else 0)
 
 
-def _order(action: Action, asked: ManageRequest) -> Order:
+def _order(action: Action, asked: ManageRequest) -> OperationRequest:
     given = asked.model_fields_set & _ALL_OPTIONS
     if foreign := sorted(given - _OPTIONS.get(action, frozenset())):
         raise InvalidInput(f"{action} takes no {' and no '.join(foreign)}; leave it out")
@@ -206,7 +206,7 @@ def _order(action: Action, asked: ManageRequest) -> Order:
         raise InvalidInput("say what to modify: new_tag, new_priority or both")
     if action is Action.comment and asked.text is None:
         raise InvalidInput("say what to comment: text, of 1 to 10,000 characters")
-    return Order(
+    return OperationRequest(
         action,
         tag=None if asked.new_tag is None else parse_tag(asked.new_tag),
         priority=None if asked.new_priority is None else Priority[asked.new_priority],
@@ -243,7 +243,7 @@ def _selected(call: Call, asked: ManageRequest) -> list[int]:
     return found
 
 
-def _answer(ordered: Ordered, asked: ManageRequest, n_new: int) -> Reply:
+def _answer(ordered: OperationOutcome, asked: ManageRequest, n_new: int) -> Reply:
     managed = ordered["managed"]
     if managed is None:
         return Accepted(

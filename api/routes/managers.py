@@ -11,7 +11,7 @@ from recordledger.domain.admin.access import Permission
 from recordledger.domain.errors import InvalidInput, ManagerNotFound
 from recordledger.domain.routing.lanes import parse_programs, parse_tag
 from recordledger.domain.routing.manager_state import ManagerState
-from recordledger.domain.routing.matching import Seen
+from recordledger.domain.routing.matching import ManagerSigns
 from recordledger.domain.streams import ID_MAX, Stream
 from recordledger.projections.actions import managing
 from recordledger.projections.actions.managing import Registration
@@ -275,7 +275,7 @@ def get_manager_history(call: Call, manager_id: ManagerIdInPath, wanted: Wanted)
     return {"manager_id": manager_id, "events": events}
 
 
-def _manager_out(each: Seen) -> dict[str, Any]:
+def _manager_out(each: ManagerSigns) -> dict[str, Any]:
     manager = each.manager
     return {
         "id": manager.id,

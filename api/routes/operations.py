@@ -8,7 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Path, Query
 
 from recordledger.domain.admin.access import Permission
-from recordledger.domain.admin.job import Job
+from recordledger.domain.admin.job import JobAggregate
 from recordledger.domain.errors import InvalidInput, OperationNotFound
 from recordledger.domain.records.actions import Action
 from recordledger.domain.records.policies import ADOPT_LATE_RESULTS, AUTO_RESET, FAILED_AFTER
@@ -280,7 +280,7 @@ def _job(call: Call, job_id: int) -> Reply:
         return _job_out(jobs.get(db, job_id))
 
 
-def _job_out(job: Job) -> dict[str, Any]:
+def _job_out(job: JobAggregate) -> dict[str, Any]:
     return {name: getattr(job, name) for name in JobOut.model_fields} | {
         "operation_id": str(job.operation_id)
     }
@@ -291,7 +291,7 @@ def _operation_out(row: OperationRow) -> dict[str, Any]:
     return {**row._asdict(), "id": str(row.id), "undoes": undoes}
 
 
-def _not_yet(job: Job) -> OperationRow:
+def _not_yet(job: JobAggregate) -> OperationRow:
     """Return the operation of a job that has not changed any record yet."""
     if job.operation_id is None or job.created_at is None:  # pragma: no cover - jobs have both
         raise InvalidInput(f"job {job.id} was never submitted")

@@ -63,7 +63,7 @@ def list_origins(
     return {"origins": list(map(_origin_out, shown)), "next_cursor": next_cursor}
 
 
-def _origin_out(origin: origins.Origin) -> dict[str, Any]:
+def _origin_out(origin: origins.OriginRow) -> dict[str, Any]:
     return {
         "kind": origin.stream.name,
         "id": origin.number,

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Path, Query
 
 from recordledger.domain.admin.access import Permission
 from recordledger.domain.errors import RecordNotFound
-from recordledger.domain.records.record import Record
+from recordledger.domain.records.record import RecordAggregate
 from recordledger.domain.records.timeline import periods
 from recordledger.domain.streams import ID_MAX, Stream
 from recordledger.projections.ledger import Ledger
@@ -201,7 +201,7 @@ def get_attempts(
 
 def _found(
     ledger: Ledger, ids: Sequence[int], as_of: int | datetime | None
-) -> tuple[dict[int, Record], Container[int], Moment | None]:
+) -> tuple[dict[int, RecordAggregate], Container[int], Moment | None]:
     """Return records as they are or were, who of them was erased since, and of which moment."""
     if as_of is None:
         return queries.get_records(ledger, ids), (), None

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter
 
 from recordledger.domain.admin.access import Permission
-from recordledger.domain.admin.divergence import Divergence
+from recordledger.domain.admin.divergence import DivergenceAggregate
 from recordledger.domain.errors import InvalidInput
 from recordledger.projections.self_audit.repair import repair
 from recordledger.projections.self_audit.self_audit import state
@@ -70,7 +70,7 @@ def repair_rows(call: Call) -> Reply:
     }
 
 
-def _divergence_out(divergence: Divergence) -> dict[str, Any]:
+def _divergence_out(divergence: DivergenceAggregate) -> dict[str, Any]:
     return {
         "id": divergence.id,
         "state": divergence.state,

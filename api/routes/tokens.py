@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
 
-from recordledger.domain.admin.access import Permission, Token
+from recordledger.domain.admin.access import Permission, TokenAggregate
 from recordledger.domain.streams import ID_MAX, Stream
 from recordledger.projections.actions.tokens import issue_token, revoke_token
 from recordledger.projections.tables import tokens
@@ -80,7 +80,7 @@ def revoke(call: Call, token_id: TokenIdInPath) -> Reply:
     return _token_out(found[0])
 
 
-def _token_out(token: Token) -> dict[str, Any]:
+def _token_out(token: TokenAggregate) -> dict[str, Any]:
     return {
         "id": token.id,
         "user": token.user,

@@ -14,7 +14,7 @@ from recordledger.domain.admin.webhook import WebhookFilter
 from recordledger.domain.streams import ID_MAX
 from recordledger.projections.actions import deliveries, webhooks
 from recordledger.projections.actions.deliveries import ATTEMPTS_KEPT
-from recordledger.projections.actions.webhooks import Seen
+from recordledger.projections.actions.webhooks import WebhookProgress
 from recordledger.projections.reading import queries
 
 from ..http.auth import Visitor, allowed
@@ -28,10 +28,10 @@ from ..schemas.fields import Text
 from ..schemas.webhooks import (
     ChangeWebhookRequest,
     NewWebhookAnswer,
+    RemovedWebhook,
     WebhookAnswer,
     WebhookAttemptsAnswer,
     WebhookOut,
-    WebhookRemoved,
     WebhookRequest,
     WebhooksAnswer,
     WebhookTested,
@@ -120,7 +120,7 @@ def change_webhook(call: Call, webhook_id: WebhookIdInPath) -> Reply:
     return _one(call, webhook_id)
 
 
-@router.delete("/{webhook_id}", response_model=WebhookRemoved)
+@router.delete("/{webhook_id}", response_model=RemovedWebhook)
 @endpoint(Administrator)
 def remove_webhook(
     call: Call, webhook_id: WebhookIdInPath, reason: Annotated[Text | None, Query()] = None
@@ -197,7 +197,7 @@ def _one(call: Call, webhook_id: int) -> Reply:
     return _webhook_out(found) | {"events": events}
 
 
-def _webhook_out(found: Seen) -> dict[str, Any]:
+def _webhook_out(found: WebhookProgress) -> dict[str, Any]:
     webhook, which = found.webhook, found.webhook.filter
     own = {
         name: getattr(webhook, name) for name in WebhookOut.model_fields if hasattr(webhook, name)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AwareDatetime, Field
 
-from recordledger.domain.admin.divergence import DivergenceState, Fault
+from recordledger.domain.admin.divergence import DivergenceState, RowFault
 
 from .base import Answer, Message
 from .fields import ShortText, Text
@@ -23,7 +23,7 @@ class DivergenceOut(Answer):
     state: DivergenceState
     table: str
     key: list[str]
-    fault: Fault
+    fault: RowFault
     columns: list[str]
     found_at: AwareDatetime
     ended_at: AwareDatetime | None

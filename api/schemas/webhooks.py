@@ -92,7 +92,7 @@ class WebhookAnswer(WebhookOut):
     events: list[EventOut]
 
 
-class WebhookRemoved(Answer):
+class RemovedWebhook(Answer):
     """Which webhook was removed."""
 
     id: int

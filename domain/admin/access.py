@@ -60,7 +60,7 @@ TOKEN_EVENTS: Final = events_of(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
+class TokenAggregate:
     """The state of one token, folded from its history."""
 
     id: int
@@ -73,7 +73,7 @@ class Token:
     revoked_at: datetime | None = None
 
 
-def evolve_token(token: Token, event: Event) -> Token:
+def evolve_token(token: TokenAggregate, event: Event) -> TokenAggregate:
     """Return the token after the event.
 
     Raises:
@@ -98,7 +98,7 @@ def evolve_token(token: Token, event: Event) -> Token:
             )
 
 
-def revoke(token: Token, stamp: Stamp) -> list[Event]:
+def revoke(token: TokenAggregate, stamp: Stamp) -> list[Event]:
     """Return the event that ends the token; none if it has ended already."""
     if token.issued_at is None or token.revoked_at is not None:
         return []

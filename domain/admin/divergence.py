@@ -19,7 +19,7 @@ class DivergenceState(StrEnum):
     gone = auto()
 
 
-class Fault(StrEnum):
+class RowFault(StrEnum):
     """What is wrong with a row: it says something else, is not there, or should not be there."""
 
     changed = auto()
@@ -39,7 +39,7 @@ class DivergenceFound(Event):
 
     table: str
     key: tuple[str, ...]
-    fault: Fault
+    fault: RowFault
     columns: tuple[str, ...] = ()
 
 
@@ -61,7 +61,7 @@ DIVERGENCE_EVENTS: Final = events_of(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Divergence:
+class DivergenceAggregate:
     """The state of one divergence, folded from its history."""
 
     id: int
@@ -69,7 +69,7 @@ class Divergence:
     state: DivergenceState | None = None
     table: str = ""
     key: tuple[str, ...] = ()
-    fault: Fault = Fault.changed
+    fault: RowFault = RowFault.changed
     columns: tuple[str, ...] = ()
     found_at: datetime | None = None
     ended_at: datetime | None = None
@@ -83,16 +83,16 @@ class Divergence:
         """
         where = f"{self.table} {', '.join(self.key)}"
         match self.fault:
-            case Fault.missing:
+            case RowFault.missing:
                 return f"{where}: the row is missing"
-            case Fault.extra:
+            case RowFault.extra:
                 return f"{where}: there should be no such row"
             case _:
                 verb = "is" if len(self.columns) == 1 else "are"
                 return f"{where}: {' and '.join(self.columns)} {verb} not what the log says"
 
 
-def evolve_divergence(divergence: Divergence, event: Event) -> Divergence:
+def evolve_divergence(divergence: DivergenceAggregate, event: Event) -> DivergenceAggregate:
     """Return the divergence after the event.
 
     Raises:

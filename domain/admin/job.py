@@ -78,7 +78,7 @@ JOB_EVENTS: Final = events_of(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class JobAggregate:
     """The state of one job, folded from its history. `n_*` count records."""
 
     id: int
@@ -97,7 +97,7 @@ class Job:
     modified_at: datetime | None = None
 
 
-def evolve_job(job: Job, event: Event) -> Job:
+def evolve_job(job: JobAggregate, event: Event) -> JobAggregate:
     """Return the job after the event.
 
     Raises:
@@ -138,7 +138,7 @@ def evolve_job(job: Job, event: Event) -> Job:
             )
 
 
-def request_cancel(job: Job, stamp: Stamp) -> list[Event]:
+def request_cancel(job: JobAggregate, stamp: Stamp) -> list[Event]:
     """Return the event by which a running job is to be stopped; none if it has ended."""
     if job.state is not JobState.running:
         return []

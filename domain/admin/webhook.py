@@ -88,7 +88,7 @@ WEBHOOK_EVENTS: Final = events_of(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Webhook:
+class WebhookAggregate:
     """The state of one webhook, folded from its history.
 
     Attributes:
@@ -106,7 +106,7 @@ class Webhook:
     modified_at: datetime | None = None
 
 
-def evolve_webhook(webhook: Webhook, event: Event) -> Webhook:
+def evolve_webhook(webhook: WebhookAggregate, event: Event) -> WebhookAggregate:
     """Return the webhook after the event.
 
     Raises:
@@ -144,7 +144,7 @@ def evolve_webhook(webhook: Webhook, event: Event) -> Webhook:
 
 
 def change(
-    webhook: Webhook, stamp: Stamp, *, url: str | None, what: WebhookFilter | None
+    webhook: WebhookAggregate, stamp: Stamp, *, url: str | None, what: WebhookFilter | None
 ) -> list[Event]:
     """Return the event by which address or filter change; none if they are so already."""
     url = None if url == webhook.url else url
@@ -154,7 +154,7 @@ def change(
     return [WebhookChanged(url=url, filter=what, **stamp.model_dump())]
 
 
-def enable(webhook: Webhook, stamp: Stamp) -> list[Event]:
+def enable(webhook: WebhookAggregate, stamp: Stamp) -> list[Event]:
     """Return the event by which the webhook is told again what happens; none if it is."""
     if webhook.state is not WebhookState.disabled:
         return []
@@ -162,7 +162,7 @@ def enable(webhook: Webhook, stamp: Stamp) -> list[Event]:
 
 
 def disable(
-    webhook: Webhook,
+    webhook: WebhookAggregate,
     stamp: Stamp,
     *,
     failing_since: datetime | None = None,
@@ -174,7 +174,7 @@ def disable(
     return [WebhookDisabled(failing_since=failing_since, error=error, **stamp.model_dump())]
 
 
-def remove(webhook: Webhook, stamp: Stamp) -> list[Event]:
+def remove(webhook: WebhookAggregate, stamp: Stamp) -> list[Event]:
     """Return the event that ends the webhook; none if it has ended, or never was."""
     if webhook.state in (None, WebhookState.removed):
         return []

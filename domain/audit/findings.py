@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ..streams import Stream
 
 
-class Place(NamedTuple):
+class EventPlace(NamedTuple):
     """Where an event stands: its position in the log, and as which event of which stream."""
 
     position: int
@@ -31,7 +31,7 @@ class Breach:
     """Events that break an invariant, in the order of the log, and what is wrong with them."""
 
     what: str
-    places: tuple[Place, ...] = ()
+    places: tuple[EventPlace, ...] = ()
 
     def __str__(self) -> str:
         """Return one readable line."""
@@ -67,7 +67,7 @@ class Finding:
         """Whether anything breaks it."""
         return self.n_breaches > 0
 
-    def report(self, what: str, places: Iterable[Place] = ()) -> None:
+    def report(self, what: str, places: Iterable[EventPlace] = ()) -> None:
         """Note that something breaks it."""
         self.n_breaches += 1
         if len(self.breaches) < self.breaches_max:

@@ -1,7 +1,7 @@
 """The audit: every named invariant, checked from the log alone in one pass over it.
 
 The events are fed in the order of their positions. What is remembered of each record is a few
-words (`Life`), and of those that wait a place in the queue; no history is kept.
+words (`RecordMemory`), and of those that wait a place in the queue; no history is kept.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from ..aggregates import AGGREGATES
 from ..errors import ImpossibleHistory
 from ..records import events as e
 from ..records.events import Event, Kind
-from ..records.status import ENDS, Status, Target
-from ..routing.manager import Manager, ManagerDeactivated, ManagerDeclaredLost
+from ..records.status import ENDS, Destination, Status
+from ..routing.manager import ManagerAggregate, ManagerDeactivated, ManagerDeclaredLost
 from ..streams import Stream
-from .findings import Finding, Place
-from .memory import Life, Strand
+from .findings import EventPlace, Finding
+from .memory import RecordMemory, StreamCursor
 from .origins import is_foreign
-from .overtaking import Order, Queue
+from .overtaking import ClaimableQueue, Order
 
 # What is wrong with leases that ended too soon; tests that let them end at will look for it.
 TOO_SOON: Final = "before its lease could be over"
 _UNFINISHED: Final = frozenset({Status.waiting, Status.running, Status.held})
 _QUIET: Final = (e.Commented, e.LateResult, e.Resubmitted, e.ServiceIterated)
 
-Judge: TypeAlias = Callable[[Life, Place, Any], None]
+Judge: TypeAlias = Callable[[RecordMemory, EventPlace, Any], None]
 
 
 @dataclass(slots=True)
@@ -37,8 +37,8 @@ class Known:
     Of a stream in `lost` an event could not be read, so nobody knows what it is since.
     """
 
-    lives: dict[int, Life] = field(default_factory=dict[int, Life])
-    managers: dict[int, Manager] = field(default_factory=dict[int, Manager])
+    lives: dict[int, RecordMemory] = field(default_factory=dict[int, RecordMemory])
+    managers: dict[int, ManagerAggregate] = field(default_factory=dict[int, ManagerAggregate])
     others: dict[tuple[Stream, int], Any] = field(default_factory=dict[tuple[Stream, int], Any])
     lost: set[tuple[Stream, int]] = field(default_factory=set[tuple[Stream, int]])
 
@@ -53,7 +53,7 @@ class Contiguous:
         """Report to `finding`."""
         self._finding = finding
 
-    def judge(self, strand: Strand, place: Place) -> None:
+    def judge(self, strand: StreamCursor, place: EventPlace) -> None:
         """Judge an event; `strand` is its stream before it."""
         self._finding.n_checked += 1
         if place.version != strand.version + 1:
@@ -72,7 +72,7 @@ class Ordered:
         self._finding = finding
         self._position = 0
 
-    def judge(self, strand: Strand, place: Place, event: Event) -> None:
+    def judge(self, strand: StreamCursor, place: EventPlace, event: Event) -> None:
         """Judge an event; `strand` is its stream before it."""
         self._finding.n_checked += 1
         if place.position <= self._position:
@@ -97,7 +97,13 @@ class LegalTransition:
         self._finding = finding
         self._known = known
 
-    def judge(self, life: Life, place: Place, event: Event, target: Status | Target | None) -> None:
+    def judge(
+        self,
+        life: RecordMemory,
+        place: EventPlace,
+        event: Event,
+        target: Status | Destination | None,
+    ) -> None:
         """Judge an event of a record; `life` is the record before it, `target` where it leads."""
         self._finding.n_checked += 1
         if target is None:
@@ -106,17 +112,21 @@ class LegalTransition:
                 f"{event.topic} cannot happen to a {life.kind} that is {status}", [place]
             )
 
-    def judge_other(self, place: Place, event: Event) -> None:
+    def judge_other(self, place: EventPlace, event: Event) -> None:
         """Judge an event of anything else, and fold it."""
         self._finding.n_checked += 1
         kind, number = AGGREGATES[place.stream], place.number
         try:
             if place.stream is Stream.manager:
                 managers = self._known.managers
-                manager: Manager = kind.evolve(managers.get(number, Manager(number)), event)
+                manager: ManagerAggregate = kind.evolve(
+                    managers.get(number, ManagerAggregate(number)), event
+                )
                 # Of those that have ended there may be very many.
                 is_alive = manager.is_alive
-                managers[number] = manager if is_alive else Manager(number, state=manager.state)
+                managers[number] = (
+                    manager if is_alive else ManagerAggregate(number, state=manager.state)
+                )
             else:
                 key, others = (place.stream, number), self._known.others
                 others[key] = kind.evolve(others.get(key) or kind.new(number), event)
@@ -138,7 +148,9 @@ class SingleLease:
         """Return what judges which events."""
         return {e.Claimed: self._begins, e.ServiceStarted: self._begins}
 
-    def _begins(self, life: Life, place: Place, event: e.Claimed | e.ServiceStarted) -> None:
+    def _begins(
+        self, life: RecordMemory, place: EventPlace, event: e.Claimed | e.ServiceStarted
+    ) -> None:
         self._finding.n_checked += 1
         if life.live:
             self._finding.report(
@@ -171,14 +183,18 @@ class Fence:
             e.Relinquished: self._given_back,
         }
 
-    def _begins(self, life: Life, place: Place, event: e.Claimed | e.ServiceStarted) -> None:
+    def _begins(
+        self, life: RecordMemory, place: EventPlace, event: e.Claimed | e.ServiceStarted
+    ) -> None:
         self._finding.n_checked += 1
         if event.attempt != life.attempt + 1:
             self._finding.report(
                 f"attempt {event.attempt} follows on attempt {life.attempt}", [place]
             )
 
-    def _accepted(self, life: Life, place: Place, event: e.Completed | e.Errored) -> None:
+    def _accepted(
+        self, life: RecordMemory, place: EventPlace, event: e.Completed | e.Errored
+    ) -> None:
         if not self._is_current(life, place, event.attempt):
             return
         if life.holder is not None and event.actor != f"manager:{life.holder}":
@@ -188,7 +204,10 @@ class Fence:
             )
 
     def _given_back(
-        self, life: Life, place: Place, event: e.LeaseExpired | e.ManagerLost | e.Relinquished
+        self,
+        life: RecordMemory,
+        place: EventPlace,
+        event: e.LeaseExpired | e.ManagerLost | e.Relinquished,
     ) -> None:
         if not self._is_current(life, place, event.attempt) or life.holder is None:
             return
@@ -199,7 +218,7 @@ class Fence:
                 [life.began(place.number), place],
             )
 
-    def _is_current(self, life: Life, place: Place, attempt: int) -> bool:
+    def _is_current(self, life: RecordMemory, place: EventPlace, attempt: int) -> bool:
         self._finding.n_checked += 1
         if not life.live:
             self._finding.report(f"attempt {attempt} ends, and none runs", [place])
@@ -233,7 +252,9 @@ class ExactlyOnceAccept:
             e.ResultAdopted: self._adopted,
         }
 
-    def _accepted(self, life: Life, place: Place, event: e.Completed | e.Errored) -> None:
+    def _accepted(
+        self, life: RecordMemory, place: EventPlace, event: e.Completed | e.Errored
+    ) -> None:
         self._finding.n_checked += 1
         if life.accepted:
             self._finding.report(
@@ -241,7 +262,7 @@ class ExactlyOnceAccept:
                 [life.accepted_at(place.number), place],
             )
 
-    def _adopted(self, life: Life, place: Place, event: e.ResultAdopted) -> None:
+    def _adopted(self, life: RecordMemory, place: EventPlace, event: e.ResultAdopted) -> None:
         self._finding.n_checked += 1
         if life.accepted and life.is_good:
             self._finding.report(
@@ -266,7 +287,7 @@ class Late:
         """Return what judges which events."""
         return {e.LateResult: self._kept, e.ResultAdopted: self._adopted}
 
-    def _kept(self, life: Life, place: Place, event: e.LateResult) -> None:
+    def _kept(self, life: RecordMemory, place: EventPlace, event: e.LateResult) -> None:
         self._finding.n_checked += 1
         attempt, holder = event.attempt, life.rare.over.get(event.attempt)
         if not 1 <= attempt <= life.attempt:
@@ -283,7 +304,7 @@ class Late:
                 f"manager {holder} had attempt {attempt}, and not {event.manager_id}", [place]
             )
 
-    def _adopted(self, life: Life, place: Place, event: e.ResultAdopted) -> None:
+    def _adopted(self, life: RecordMemory, place: EventPlace, event: e.ResultAdopted) -> None:
         self._finding.n_checked += 1
         kept = life.rare.kept.get(event.attempt)
         if kept is None:
@@ -324,7 +345,7 @@ class Liveness:
             e.RetryDue: self._due,
         }
 
-    def manager_changed(self, place: Place, event: Event) -> None:
+    def manager_changed(self, place: EventPlace, event: Event) -> None:
         """Judge an event of a manager."""
         if isinstance(event, ManagerDeactivated | ManagerDeclaredLost):
             self._finding.n_checked += 1
@@ -334,12 +355,12 @@ class Liveness:
                     f"manager {place.number} ended and kept record {number}", [began, place]
                 )
 
-    def lose(self, number: int, life: Life) -> None:
+    def lose(self, number: int, life: RecordMemory) -> None:
         """Forget who has a record."""
         if life.holder is not None:
             self._running.get(life.holder, set()).discard(number)
 
-    def _begins(self, life: Life, place: Place, event: e.Claimed) -> None:
+    def _begins(self, life: RecordMemory, place: EventPlace, event: e.Claimed) -> None:
         self.lose(place.number, life)
         if is_foreign(event.operation_id):
             return
@@ -353,10 +374,12 @@ class Liveness:
             return
         self._running.setdefault(event.manager_id, set()).add(place.number)
 
-    def _ends(self, life: Life, place: Place, event: Event) -> None:
+    def _ends(self, life: RecordMemory, place: EventPlace, event: Event) -> None:
         self.lose(place.number, life)
 
-    def _lost(self, life: Life, place: Place, event: e.LeaseExpired | e.ManagerLost) -> None:
+    def _lost(
+        self, life: RecordMemory, place: EventPlace, event: e.LeaseExpired | e.ManagerLost
+    ) -> None:
         self.lose(place.number, life)
         if is_foreign(event.operation_id):
             return
@@ -368,7 +391,7 @@ class Liveness:
                 [life.began(place.number), place],
             )
 
-    def _due(self, life: Life, place: Place, event: e.RetryDue) -> None:
+    def _due(self, life: RecordMemory, place: EventPlace, event: e.RetryDue) -> None:
         if is_foreign(event.operation_id):
             return
         self._finding.n_checked += 1
@@ -388,7 +411,7 @@ class Undo:
         """Report to `finding`."""
         self._finding = finding
 
-    def judge(self, life: Life, place: Place, event: Event) -> None:
+    def judge(self, life: RecordMemory, place: EventPlace, event: Event) -> None:
         """Judge an event that undoes an operation."""
         self._finding.n_checked += 1
         if hash(event.undoes) not in life.rare.touched:
@@ -414,7 +437,7 @@ class Services:
         """Return what judges which events."""
         return {e.Completed: self._completed}
 
-    def _completed(self, life: Life, place: Place, event: e.Completed) -> None:
+    def _completed(self, life: RecordMemory, place: EventPlace, event: e.Completed) -> None:
         if life.kind is not Kind.service or is_foreign(event.operation_id):
             return
         self._finding.n_checked += 1
@@ -445,7 +468,7 @@ class Audit:
         self._breaches_max = breaches_max
         self.findings: list[Finding] = []
         self._known = Known()
-        self._strands: dict[tuple[Stream, int], Strand] = {}
+        self._strands: dict[tuple[Stream, int], StreamCursor] = {}
         found = self._finding
         self._readable = found("readable", "every event can be read")
         self._contiguous = Contiguous(found("contiguous", "versions of a stream are 1, 2, 3, ..."))
@@ -482,7 +505,7 @@ class Audit:
         return any(finding.is_broken for finding in self.findings)
 
     @property
-    def queue(self) -> Queue:
+    def queue(self) -> ClaimableQueue:
         """Who waits to be claimed after the events so far."""
         return self._order.queue
 
@@ -492,14 +515,14 @@ class Audit:
         self._readable.n_checked += 1
         if self._known.lost and (stream, number) in self._known.lost:
             return
-        place = Place(position, stream, number, version)
+        place = EventPlace(position, stream, number, version)
         self._order.next_operation(event.operation_id)
         if stream is Stream.record:
             self._feed_record(place, event)
         else:
             self._feed_other(place, event)
 
-    def unreadable(self, place: Place | None, why: str) -> None:
+    def unreadable(self, place: EventPlace | None, why: str) -> None:
         """Take the next event of the log, which cannot be read, with its place if there is one.
 
         What its stream was after it cannot be known: what comes later in it is not judged.
@@ -523,11 +546,11 @@ class Audit:
         if self._known.lost:
             self._readable.note = f"{len(self._known.lost):,} streams not judged from there on"
 
-    def _feed_record(self, place: Place, event: Event) -> None:
+    def _feed_record(self, place: EventPlace, event: Event) -> None:
         number = place.number
         life = self._known.lives.get(number)
         if life is None:
-            life = self._known.lives[number] = Life()
+            life = self._known.lives[number] = RecordMemory()
         self._contiguous.judge(life, place)
         self._ordered.judge(life, place, event)
         target = life.target(event)
@@ -545,8 +568,8 @@ class Audit:
         if isinstance(event, e.Erased):
             self.erased.append(number)
 
-    def _feed_other(self, place: Place, event: Event) -> None:
-        strand = self._strands.setdefault((place.stream, place.number), Strand())
+    def _feed_other(self, place: EventPlace, event: Event) -> None:
+        strand = self._strands.setdefault((place.stream, place.number), StreamCursor())
         self._contiguous.judge(strand, place)
         self._ordered.judge(strand, place, event)
         strand.version, strand.at = place.version, event.timestamp

@@ -12,17 +12,17 @@ from ..records.status import (
     ENDS,
     REVERTIBLE,
     TRANSITIONS,
+    Destination,
     Status,
-    Target,
     remembered,
 )
 from ..routing.lanes import Lane
 from ..streams import Stream
-from .findings import Place
+from .findings import EventPlace
 
 
 @dataclass(slots=True)
-class Strand:
+class StreamCursor:
     """How far a stream has come: its newest event's number and time."""
 
     version: int = 0
@@ -30,7 +30,7 @@ class Strand:
 
 
 @dataclass(slots=True)
-class Rarely:
+class RareFields:
     """What most records never have.
 
     Attributes:
@@ -52,11 +52,11 @@ class Rarely:
     rerouted_at: datetime | None = None
 
 
-_NOTHING: Final = Rarely()
+_NOTHING: Final = RareFields()
 
 
 @dataclass(slots=True)
-class Life(Strand):
+class RecordMemory(StreamCursor):
     """A record as far as the invariants need it, folded independently of `Record`.
 
     Attributes:
@@ -83,10 +83,10 @@ class Life(Strand):
     is_good: bool = False
     lane: Lane | None = None
     priority: Priority = Priority.normal
-    rarely: Rarely | None = None
+    rarely: RareFields | None = None
 
     @property
-    def rare(self) -> Rarely:
+    def rare(self) -> RareFields:
         """What most records do not have, to be read."""
         return self.rarely or _NOTHING
 
@@ -99,15 +99,15 @@ class Life(Strand):
             and (self.rarely is None or self.rarely.not_before is None)
         )
 
-    def began(self, number: int) -> Place:
+    def began(self, number: int) -> EventPlace:
         """Return the event with which the running attempt of this record began."""
-        return Place(self.live, Stream.record, number, self.live_version)
+        return EventPlace(self.live, Stream.record, number, self.live_version)
 
-    def accepted_at(self, number: int) -> Place:
+    def accepted_at(self, number: int) -> EventPlace:
         """Return the event by which the outcome that holds was accepted."""
-        return Place(self.accepted, Stream.record, number, self.accepted_version)
+        return EventPlace(self.accepted, Stream.record, number, self.accepted_version)
 
-    def target(self, event: Event) -> Status | Target | None:
+    def target(self, event: Event) -> Status | Destination | None:
         """Return where the event leads by the table; None if it cannot happen."""
         event_type = type(event)
         if self.status is None and self.version:
@@ -115,13 +115,13 @@ class Life(Strand):
         if event.only not in (None, self.kind):
             return None
         target = TRANSITIONS.get((self.status, event_type))
-        if target is Target.stated and getattr(event, "status", "") not in REVERTIBLE:
+        if target is Destination.stated and getattr(event, "status", "") not in REVERTIBLE:
             return None
         return target
 
-    def happen(self, place: Place, event: Event, target: Status | Target | None) -> None:
+    def happen(self, place: EventPlace, event: Event, target: Status | Destination | None) -> None:
         """Fold an event that leads to `target`. One that cannot happen leaves the status alone."""
-        if target is not None and target is not Target.unchanged:
+        if target is not None and target is not Destination.unchanged:
             self._move(event, target)
         self.version, self.at = place.version, event.timestamp
         if event.action is not None:
@@ -140,7 +140,7 @@ class Life(Strand):
             case _:
                 self._rest(place, event)
 
-    def _rest(self, place: Place, event: Event) -> None:
+    def _rest(self, place: EventPlace, event: Event) -> None:
         if self.live and type(event) in ENDS:
             if self.holder is not None:
                 self._more().over[self.attempt] = self.holder
@@ -174,31 +174,31 @@ class Life(Strand):
             case _:
                 pass
 
-    def _move(self, event: Event, target: Status | Target) -> None:
+    def _move(self, event: Event, target: Status | Destination) -> None:
         if isinstance(target, Status):
             if event.remembers and self.status is not None:
                 self._more().prior = (*self.rare.prior, remembered(self.status))
             self.status = target
-        elif target is Target.gone:
+        elif target is Destination.gone:
             self.status = None
-        elif target is Target.prior:
+        elif target is Destination.prior:
             more = self._more()
             self.status, more.prior = more.prior[-1], more.prior[:-1]
         else:
             self.status = Status(getattr(event, "status", ""))
 
-    def _begin(self, place: Place, event: e.Claimed | e.ServiceStarted) -> None:
+    def _begin(self, place: EventPlace, event: e.Claimed | e.ServiceStarted) -> None:
         self.attempt = event.attempt
         self.live, self.live_version = place.position, place.version
         self.accepted, self.is_good = 0, False
         if isinstance(event, e.Claimed):
             self.holder, self.lease_ends_at = event.manager_id, event.lease_expires_at
 
-    def _accept(self, place: Place, is_good: bool) -> None:
+    def _accept(self, place: EventPlace, is_good: bool) -> None:
         self.accepted, self.accepted_version = place.position, place.version
         self.is_good = is_good
 
-    def _more(self) -> Rarely:
+    def _more(self) -> RareFields:
         if self.rarely is None:
-            self.rarely = Rarely()
+            self.rarely = RareFields()
         return self.rarely

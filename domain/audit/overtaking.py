@@ -14,9 +14,9 @@ from ..records.events import Event
 from ..records.status import Status
 from ..routing.breaker import programs_of
 from ..routing.lanes import WILDCARD, Lane, satisfies
-from ..routing.manager import Manager, ProgramProbed, ProgramsChanged
-from .findings import Finding, Place
-from .memory import Life
+from ..routing.manager import ManagerAggregate, ProgramProbed, ProgramsChanged
+from .findings import EventPlace, Finding
+from .memory import RecordMemory
 from .origins import is_foreign
 
 # How many lanes are looked at after each claim; the next ones after the next.
@@ -36,10 +36,10 @@ class _Entry(NamedTuple):
     version: int
 
 
-class _Claim(NamedTuple):
+class _ClaimedTask(NamedTuple):
     """A task that was claimed: where it stood."""
 
-    place: Place
+    place: EventPlace
     lane_id: int
     rank: int
     rerouted_at: datetime | None
@@ -51,7 +51,7 @@ class _Passed:
 
     entry: _Entry
     since: datetime
-    first: Place
+    first: EventPlace
     n_times: int = 1
 
 
@@ -86,7 +86,7 @@ class _View:
         return found
 
 
-class Queue:
+class ClaimableQueue:
     """All that may be claimed, lane by lane. Each change costs the logarithm of a lane's length."""
 
     def __init__(self) -> None:
@@ -112,7 +112,7 @@ class Queue:
             self._n_alive.append(0)
         return found
 
-    def put(self, record_id: int, life: Life) -> None:
+    def put(self, record_id: int, life: RecordMemory) -> None:
         """Bring the place of a record to what it is now."""
         if not life.is_claimable or life.lane is None:
             self.leave(record_id)
@@ -167,7 +167,7 @@ class Order:
     """
 
     def __init__(
-        self, finding: Finding, managers: Mapping[int, Manager], tolerance_s: float
+        self, finding: Finding, managers: Mapping[int, ManagerAggregate], tolerance_s: float
     ) -> None:
         """Know nothing yet.
 
@@ -177,12 +177,12 @@ class Order:
             tolerance_s: seconds for which a task may be passed over, and for which what has just
                 changed may not have been seen by a claim.
         """
-        self.queue = Queue()
+        self.queue = ClaimableQueue()
         self._finding = finding
         self._managers = managers
         self._tolerance = timedelta(seconds=tolerance_s)
         self._views: dict[int, _View] = {}
-        self._claims: list[_Claim] = []
+        self._claims: list[_ClaimedTask] = []
         self._last: e.Claimed | None = None
         self._probes: tuple[UUID | None, set[int]] = (None, set())
         self._n_looks = 0
@@ -193,7 +193,7 @@ class Order:
         if self._last is not None and operation_id != self._last.operation_id:
             self.judge()
 
-    def claimed(self, place: Place, event: e.Claimed, life: Life) -> None:
+    def claimed(self, place: EventPlace, event: e.Claimed, life: RecordMemory) -> None:
         """Take note of a claim; `life` is the record before it."""
         if is_foreign(event.operation_id):
             return
@@ -208,7 +208,7 @@ class Order:
             return
         self._last = event
         lane_id = self.queue.lane_id(life.lane)
-        self._claims.append(_Claim(place, lane_id, -life.priority, life.rare.rerouted_at))
+        self._claims.append(_ClaimedTask(place, lane_id, -life.priority, life.rare.rerouted_at))
 
     def manager_changed(self, manager_id: int, event: Event) -> None:
         """Take note of what has happened to a manager."""
@@ -230,7 +230,7 @@ class Order:
             return
         view = self._view(manager)
         latest = event.timestamp - self._tolerance
-        previous: tuple[tuple[int, int, int], _Claim] | None = None
+        previous: tuple[tuple[int, int, int], _ClaimedTask] | None = None
         for claim in claims:
             if claim.rerouted_at is not None and claim.rerouted_at >= latest:
                 continue
@@ -256,7 +256,7 @@ class Order:
         if previous is not None:
             self._look(manager, view, previous[0], previous[1].place, event.timestamp)
 
-    def _view(self, manager: Manager) -> _View:
+    def _view(self, manager: ManagerAggregate) -> _View:
         view = self._views.setdefault(manager.id, _View())
         for lane_id in range(view.n_lanes, len(self.queue.lanes)):
             lane = self.queue.lanes[lane_id]
@@ -268,7 +268,12 @@ class Order:
         return view
 
     def _look(
-        self, manager: Manager, view: _View, last: tuple[int, int, int], place: Place, at: datetime
+        self,
+        manager: ManagerAggregate,
+        view: _View,
+        last: tuple[int, int, int],
+        place: EventPlace,
+        at: datetime,
     ) -> None:
         """Look who has been passed over by a claim whose last task stood at `last`."""
         looks = view.looks()
@@ -302,14 +307,14 @@ class Order:
                 )
                 view.passed[lane_id] = _Passed(head, at, place)
 
-    def _is_suspended(self, manager: Manager, lane_id: int) -> bool:
+    def _is_suspended(self, manager: ManagerAggregate, lane_id: int) -> bool:
         if not manager.suspended:
             return False
         programs = programs_of(self.queue.lanes[lane_id].required_programs)
         return not manager.suspended.keys().isdisjoint(programs)
 
 
-def group_of(manager: Manager, lane: Lane) -> int | None:
+def group_of(manager: ManagerAggregate, lane: Lane) -> int | None:
     """Return which of a manager's tags opens a lane to it, by its place; None if none does.
 
     The same rule as `lanes_by_tag`, for one lane.

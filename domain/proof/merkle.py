@@ -131,7 +131,7 @@ def frontier_of(size: int, tiles: Mapping[TileKey, bytes]) -> Frontier:
     return Frontier(size, edges)
 
 
-class Wanted:
+class TileCollector:
     """A `Node` that finds out which tiles a proof is made of."""
 
     def __init__(self) -> None:

@@ -13,7 +13,7 @@ FAILED_AFTER: Final = "policy:failed-after@1"
 
 
 @dataclass(frozen=True, slots=True)
-class Policies:
+class PolicySettings:
     """What is switched on.
 
     Attributes:

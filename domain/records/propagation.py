@@ -16,7 +16,7 @@ from typing import Final
 from . import events as e
 from .actions import DELETE_CHILDREN, PROPAGATE, Action, Group, Reach
 from .events import Event
-from .record import Record
+from .record import RecordAggregate
 from .status import Status
 
 # The options without which children, or parents, do not follow.
@@ -90,7 +90,7 @@ def consequences(
     action: Action,
     meant: Sequence[int],
     family: Family,
-    records: Mapping[int, Record],
+    records: Mapping[int, RecordAggregate],
     *,
     down: bool = True,
     up: bool = True,
@@ -120,7 +120,9 @@ def consequences(
 class _Plan:
     """Who is affected so far, and why."""
 
-    def __init__(self, family: Family, records: Mapping[int, Record], meant: Sequence[int]) -> None:
+    def __init__(
+        self, family: Family, records: Mapping[int, RecordAggregate], meant: Sequence[int]
+    ) -> None:
         self.found: list[Consequence] = []
         self._family = family
         self._records = records

@@ -37,8 +37,8 @@ from .status import (
     ENDS,
     REVERTIBLE,
     TRANSITIONS,
+    Destination,
     Status,
-    Target,
     remembered,
     sources,
 )
@@ -47,7 +47,7 @@ RETRY_POLICY: Final = "policy:retry"
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class RecordAggregate:
     """The state of one record, folded from its history.
 
     Attributes:
@@ -97,7 +97,7 @@ class Record:
         return self.status is Status.waiting and self.kind is Kind.task and self.not_before is None
 
 
-def fold(record_id: int, history: Iterable[Event]) -> Record:
+def fold(record_id: int, history: Iterable[Event]) -> RecordAggregate:
     """Return the state of a record after its whole history, oldest event first.
 
     It is what `evolve` makes of it, event by event, in half the time: nobody else has this record
@@ -106,14 +106,14 @@ def fold(record_id: int, history: Iterable[Event]) -> Record:
     Raises:
         ImpossibleHistory: as `evolve` does.
     """
-    record = Record(record_id)
+    record = RecordAggregate(record_id)
     for event in history:
         for name, value in _changes(record, event).items():
             object.__setattr__(record, name, value)
     return record
 
 
-def evolve(record: Record, event: Event) -> Record:
+def evolve(record: RecordAggregate, event: Event) -> RecordAggregate:
     """Return the record after the event. It applies what has happened, and judges nothing.
 
     Raises:
@@ -123,7 +123,7 @@ def evolve(record: Record, event: Event) -> Record:
     return replace(record, **_changes(record, event))
 
 
-def _changes(record: Record, event: Event) -> dict[str, Any]:
+def _changes(record: RecordAggregate, event: Event) -> dict[str, Any]:
     """Return what an event makes of a record: the new values of those fields that it changes."""
     changes = _status_after(record, event)
     changes["version"] = record.version + 1
@@ -176,7 +176,7 @@ def _changes(record: Record, event: Event) -> dict[str, Any]:
     return changes
 
 
-def decide(record: Record, command: RecordCommand) -> list[Event]:
+def decide(record: RecordAggregate, command: RecordCommand) -> list[Event]:
     """Return the events that the command causes; none if what it wants is already so.
 
     Raises:
@@ -267,7 +267,7 @@ def decide(record: Record, command: RecordCommand) -> list[Event]:
             assert_never(command)
 
 
-def is_current(record: Record, manager_id: int, attempt: int) -> bool:
+def is_current(record: RecordAggregate, manager_id: int, attempt: int) -> bool:
     """Return whether this manager has this attempt now; the fence that stale work stops at."""
     return (
         record.status is Status.running
@@ -276,7 +276,7 @@ def is_current(record: Record, manager_id: int, attempt: int) -> bool:
     )
 
 
-def _decide_return(record: Record, command: Return, common: dict[str, Any]) -> list[Event]:
+def _decide_return(record: RecordAggregate, command: Return, common: dict[str, Any]) -> list[Event]:
     outcome, attempt = command.outcome, command.attempt
     if is_current(record, command.manager_id, attempt):
         if outcome.error_type is None:
@@ -302,7 +302,7 @@ def _decide_return(record: Record, command: Return, common: dict[str, Any]) -> l
 
 
 def _automatic_reset(
-    record: Record, command: Return, error_type: str, common: dict[str, Any]
+    record: RecordAggregate, command: Return, error_type: str, common: dict[str, Any]
 ) -> Event | None:
     """Return the reset that follows on an error by itself; None if none does."""
     number = record.retries_used + 1
@@ -318,7 +318,7 @@ def _automatic_reset(
     return e.Reset(retry=number, **(common | automatic))
 
 
-def inverse(before: Record, event: Event, stamp: Stamp, cause: int | None) -> Event | None:
+def inverse(before: RecordAggregate, event: Event, stamp: Stamp, cause: int | None) -> Event | None:
     """Return the event that takes back what `event` did to a record that was `before`.
 
     Returns:
@@ -369,7 +369,7 @@ def _common(stamp: Stamp) -> dict[str, Any]:
     }
 
 
-def _require(record: Record, event_type: type[Event]) -> None:
+def _require(record: RecordAggregate, event_type: type[Event]) -> None:
     """Refuse what the transition table does not list."""
     if not record.exists and (record.version or event_type is not e.Created):
         raise RecordNotFound(record.id)
@@ -389,7 +389,7 @@ def _started(event: Event, attempt: int, manager_id: int | None) -> dict[str, An
     }
 
 
-def _status_after(record: Record, event: Event) -> dict[str, Any]:
+def _status_after(record: RecordAggregate, event: Event) -> dict[str, Any]:
     event_type = type(event)
     target = TRANSITIONS.get((record.status, event_type))
     if target is None or (record.status is None and record.version):
@@ -409,19 +409,19 @@ def _status_after(record: Record, event: Event) -> dict[str, Any]:
             if event.remembers and record.status is not None:
                 return {"status": target, "prior": (*record.prior, remembered(record.status))}
             return {"status": target}
-        case Target.unchanged:
+        case Destination.unchanged:
             return {}
-        case Target.gone:
+        case Destination.gone:
             return {"status": None, "manager_id": None}
-        case Target.stated:
+        case Destination.stated:
             return {"status": _stated(record, event)}
-        case Target.prior:
+        case Destination.prior:
             return {"status": record.prior[-1], "prior": record.prior[:-1]}
         case _:  # pragma: no cover
             assert_never(target)
 
 
-def _stated(record: Record, event: Event) -> Status:
+def _stated(record: RecordAggregate, event: Event) -> Status:
     stated = getattr(event, "status", "")
     if stated not in REVERTIBLE:
         raise ImpossibleHistory(

@@ -28,7 +28,7 @@ class Status(StrEnum):
     failed = auto()
 
 
-class Target(Enum):
+class Destination(Enum):
     """Where an event leads when that is not one fixed status."""
 
     prior = "what it was"
@@ -48,15 +48,15 @@ _settled: Final = (S.complete, S.error, S.cancelled, S.deleted, S.invalid, S.fai
 
 
 def _rows(
-    *rules: tuple[Iterable[Status | None], type[Event], Status | Target],
-) -> Iterator[tuple[tuple[Status | None, type[Event]], Status | Target]]:
+    *rules: tuple[Iterable[Status | None], type[Event], Status | Destination],
+) -> Iterator[tuple[tuple[Status | None, type[Event]], Status | Destination]]:
     for sources, event_type, target in rules:
         for source in sources:
             yield (source, event_type), target
 
 
 # fmt: off
-TRANSITIONS: Final[Mapping[tuple[Status | None, type[Event]], Status | Target]] = dict(_rows(
+TRANSITIONS: Final[Mapping[tuple[Status | None, type[Event]], Status | Destination]] = dict(_rows(
     ((None,),                              e.Created,         S.waiting),
     ((S.waiting,),                         e.Claimed,         S.running),
     ((S.waiting,),                         e.ServiceStarted,  S.running),
@@ -68,33 +68,33 @@ TRANSITIONS: Final[Mapping[tuple[Status | None, type[Event]], Status | Target]] 
     ((S.running,),                         e.ManagerLost,     S.waiting),
     ((S.running,),                         e.Relinquished,    S.waiting),
     ((S.error,),                           e.Reset,           S.waiting),
-    ((S.waiting,),                         e.RetryDue,        Target.unchanged),
+    ((S.waiting,),                         e.RetryDue,        Destination.unchanged),
     ((S.error,),                           e.Failed,          S.failed),
     ((S.failed,),                          e.Revived,         S.waiting),
     ((S.waiting,),                         e.Held,            S.held),
     ((S.held,),                            e.Released,        S.waiting),
     (_unfinished,                          e.Cancelled,       S.cancelled),
-    ((S.cancelled,),                       e.Uncancelled,     Target.prior),
+    ((S.cancelled,),                       e.Uncancelled,     Destination.prior),
     ((S.complete,),                        e.Invalidated,     S.invalid),
     ((S.invalid,),                         e.Uninvalidated,   S.complete),
     (_not_deleted,                         e.SoftDeleted,     S.deleted),
-    ((S.deleted,),                         e.Undeleted,       Target.prior),
+    ((S.deleted,),                         e.Undeleted,       Destination.prior),
     ((S.complete, S.error, S.failed,
-      S.cancelled, S.invalid),             e.Resubmitted,     Target.unchanged),
-    (_any,                                 e.Commented,       Target.unchanged),
-    (_any,                                 e.LateResult,      Target.unchanged),
-    (_unfinished,                          e.Rerouted,        Target.unchanged),
-    (REVERTIBLE,                           e.Reverted,        Target.stated),
-    (_any,                                 e.Erased,          Target.gone),
+      S.cancelled, S.invalid),             e.Resubmitted,     Destination.unchanged),
+    (_any,                                 e.Commented,       Destination.unchanged),
+    (_any,                                 e.LateResult,      Destination.unchanged),
+    (_unfinished,                          e.Rerouted,        Destination.unchanged),
+    (REVERTIBLE,                           e.Reverted,        Destination.stated),
+    (_any,                                 e.Erased,          Destination.gone),
     ((S.waiting, S.running, S.held),       e.Imported,        S.held),
-    (_settled,                             e.Imported,        Target.unchanged),
+    (_settled,                             e.Imported,        Destination.unchanged),
 ))
 # fmt: on
 
 ENDS: Final[frozenset[type[Event]]] = frozenset(
     event_type
     for (source, event_type), target in TRANSITIONS.items()
-    if source is Status.running and target not in (Status.running, Target.unchanged)
+    if source is Status.running and target not in (Status.running, Destination.unchanged)
 )
 """The events that end an attempt, if one is running."""
 

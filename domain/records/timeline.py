@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from .events import Event
-from .record import Record, evolve
+from .record import RecordAggregate, evolve
 from .status import Status
 
 
 @dataclass(frozen=True, slots=True)
-class Period:
+class StatusPeriod:
     """A time in which a record was in one status, and in one attempt if it ran.
 
     Attributes:
@@ -40,7 +40,7 @@ class Period:
         return max(0.0, ((self.end or now) - self.start).total_seconds())
 
 
-def periods(history: Iterable[Event]) -> list[Period]:
+def periods(history: Iterable[Event]) -> list[StatusPeriod]:
     """Return the periods of a record from its whole history, oldest first, without gaps.
 
     Each begins where the one before has ended. What changes neither status nor attempt (a comment,
@@ -49,8 +49,8 @@ def periods(history: Iterable[Event]) -> list[Period]:
     Raises:
         ImpossibleHistory: the log was damaged or rewritten.
     """
-    found: list[Period] = []
-    record, before = Record(0), None
+    found: list[StatusPeriod] = []
+    record, before = RecordAggregate(0), None
     for event in history:
         record = evolve(record, event)
         after = _period_of(record, event)
@@ -67,12 +67,12 @@ def periods(history: Iterable[Event]) -> list[Period]:
     return found
 
 
-def _period_of(record: Record, event: Event) -> Period | None:
+def _period_of(record: RecordAggregate, event: Event) -> StatusPeriod | None:
     """Return the period that an event would begin; None if the record was erased."""
     if record.status is None:
         return None
     runs = record.status is Status.running
-    return Period(
+    return StatusPeriod(
         record.status,
         event.timestamp,
         event.topic,
@@ -82,6 +82,6 @@ def _period_of(record: Record, event: Event) -> Period | None:
     )
 
 
-def _told(period: Period | None) -> tuple[Status, int | None, bool] | None:
+def _told(period: StatusPeriod | None) -> tuple[Status, int | None, bool] | None:
     """Return what tells periods apart that follow on each other."""
     return None if period is None else (period.status, period.attempt, period.is_pause)

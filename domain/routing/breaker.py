@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from ..records.events import Event, Stamp
 from .lanes import program_names
-from .manager import Manager, ProgramProbed, ProgramResumed, ProgramSuspended
+from .manager import ManagerAggregate, ProgramProbed, ProgramResumed, ProgramSuspended
 
 # Stands for "no program" among the programs of a task that requires none.
 NO_PROGRAM: Final = "(none)"
@@ -70,7 +70,7 @@ class Breaker:
         return timedelta(seconds=min(self.pause_s * 2.0 ** min(n_times - 1, 60), self.pause_s_max))
 
 
-class Ended(NamedTuple):
+class AttemptEnd(NamedTuple):
     """How an attempt of this manager has ended; `error_type` is None if it went well."""
 
     required_programs: Sequence[str]
@@ -87,9 +87,9 @@ def programs_of(required_programs: Iterable[str]) -> list[str]:
 
 
 def judge(
-    manager: Manager,
+    manager: ManagerAggregate,
     streaks: Mapping[str, int],
-    ended: Iterable[Ended],
+    ended: Iterable[AttemptEnd],
     breaker: Breaker,
     stamp: Stamp,
 ) -> tuple[list[Event], dict[str, int]]:
@@ -138,12 +138,14 @@ def judge(
     return events, counted
 
 
-def due_probes(manager: Manager, now: datetime) -> list[str]:
+def due_probes(manager: ManagerAggregate, now: datetime) -> list[str]:
     """Return the suspended programs of which one task may be tried now."""
     return sorted(name for name, each in manager.suspended.items() if each.until <= now)
 
 
-def probe(manager: Manager, program: str, record_id: int, breaker: Breaker, stamp: Stamp) -> Event:
+def probe(
+    manager: ManagerAggregate, program: str, record_id: int, breaker: Breaker, stamp: Stamp
+) -> Event:
     """Return the event that a task is tried: until it ends, or the pause is over, no other is."""
     pause = breaker.pause(manager.suspended[program].n_times)
     return ProgramProbed(

@@ -126,7 +126,7 @@ MANAGER_EVENTS: Final = events_of(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Manager:
+class ManagerAggregate:
     """The state of one manager, folded from its history. `lease_s`, `heartbeat_s`: seconds."""
 
     id: int
@@ -149,7 +149,7 @@ class Manager:
         return self.state in ALIVE
 
 
-def evolve_manager(manager: Manager, event: Event) -> Manager:
+def evolve_manager(manager: ManagerAggregate, event: Event) -> ManagerAggregate:
     """Return the manager after the event.
 
     Raises:
@@ -203,15 +203,15 @@ def evolve_manager(manager: Manager, event: Event) -> Manager:
             )
 
 
-def fold_manager(manager_id: int, history: Iterable[Event]) -> Manager:
+def fold_manager(manager_id: int, history: Iterable[Event]) -> ManagerAggregate:
     """Return the state of a manager after its whole history."""
-    manager = Manager(manager_id)
+    manager = ManagerAggregate(manager_id)
     for event in history:
         manager = evolve_manager(manager, event)
     return manager
 
 
-def deactivate(manager: Manager, stamp: Stamp, *, lost: bool = False) -> list[Event]:
+def deactivate(manager: ManagerAggregate, stamp: Stamp, *, lost: bool = False) -> list[Event]:
     """Return the event that ends a manager; none if it has ended already."""
     if not manager.is_alive:
         return []
@@ -219,7 +219,7 @@ def deactivate(manager: Manager, stamp: Stamp, *, lost: bool = False) -> list[Ev
     return [event_type(**stamp.model_dump())]
 
 
-def drain(manager: Manager, stamp: Stamp) -> list[Event]:
+def drain(manager: ManagerAggregate, stamp: Stamp) -> list[Event]:
     """Return the event that keeps a manager from claiming; none if it claims nothing already."""
     if manager.state is not ManagerState.active:
         return []
@@ -227,7 +227,7 @@ def drain(manager: Manager, stamp: Stamp) -> list[Event]:
 
 
 def change_programs(
-    manager: Manager, programs: Mapping[str, str | None], stamp: Stamp
+    manager: ManagerAggregate, programs: Mapping[str, str | None], stamp: Stamp
 ) -> list[Event]:
     """Return the event that a manager has other programs; none if they are the same.
 

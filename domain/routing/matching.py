@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from .breaker import programs_of
 from .lanes import WILDCARD, Lane, program_name, satisfies
-from .manager import Manager
+from .manager import ManagerAggregate
 from .manager_state import ManagerState
 
 
@@ -62,10 +62,10 @@ _OBSTACLES: Final[Mapping[Fit, Cause | None]] = {
 }
 
 
-class Seen(NamedTuple):
+class ManagerSigns(NamedTuple):
     """A manager and its signs of life, by the database's clock; None once it has ended."""
 
-    manager: Manager
+    manager: ManagerAggregate
     heartbeat_at: datetime | None
     lease_expires_at: datetime | None
 
@@ -95,12 +95,12 @@ class Lack:
         return f"{self.requirement} (it has {self.version or 'an unknown version'})"
 
 
-def claims_tag(manager: Manager, tag: str) -> bool:
+def claims_tag(manager: ManagerAggregate, tag: str) -> bool:
     """Return whether a manager claims tasks of this tag; `*` is open to `*` only."""
     return tag in manager.tags or WILDCARD in manager.tags
 
 
-def lacks(manager: Manager, required_programs: Iterable[str]) -> tuple[Lack, ...]:
+def lacks(manager: ManagerAggregate, required_programs: Iterable[str]) -> tuple[Lack, ...]:
     """Return what a manager lacks of these requirements in canonical form."""
     found: list[Lack] = []
     for requirement in required_programs:
@@ -111,12 +111,12 @@ def lacks(manager: Manager, required_programs: Iterable[str]) -> tuple[Lack, ...
     return tuple(found)
 
 
-def suspended_of(manager: Manager, required_programs: Iterable[str]) -> list[str]:
+def suspended_of(manager: ManagerAggregate, required_programs: Iterable[str]) -> list[str]:
     """Return which of these programs the circuit breaker keeps from a manager now."""
     return [name for name in programs_of(required_programs) if name in manager.suspended]
 
 
-def fit(manager: Manager, lane: Lane) -> Fit:
+def fit(manager: ManagerAggregate, lane: Lane) -> Fit:
     """Return how a manager that is alive stands to a lane."""
     if not claims_tag(manager, lane.tag):
         return Fit.other_tag
@@ -154,7 +154,7 @@ class Ability(NamedTuple):
     suspended: frozenset[str]
 
     @classmethod
-    def of(cls, manager: Manager) -> Ability:
+    def of(cls, manager: ManagerAggregate) -> Ability:
         """Return the ability of a manager."""
         return cls(
             manager.state,
@@ -174,12 +174,12 @@ class Openness(NamedTuple):
 class Crew:
     """The managers that are alive, those alike together, so that many lanes are judged fast."""
 
-    def __init__(self, managers: Iterable[Manager]) -> None:
-        self._alike: dict[Ability, list[Manager]] = {}
+    def __init__(self, managers: Iterable[ManagerAggregate]) -> None:
+        self._alike: dict[Ability, list[ManagerAggregate]] = {}
         for manager in managers:
             self._alike.setdefault(Ability.of(manager), []).append(manager)
         # By the required programs: how each kind stands to them where its tag fits.
-        self._stand: dict[tuple[str, ...], list[tuple[list[Manager], Fit]]] = {}
+        self._stand: dict[tuple[str, ...], list[tuple[list[ManagerAggregate], Fit]]] = {}
 
     def openness(self, lane: Lane) -> Openness:
         """Return who can take the tasks of a lane."""

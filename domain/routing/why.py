@@ -12,13 +12,13 @@ from ..errors import RecordNotFound
 from ..records import events as e
 from ..records.events import Event, Kind
 from ..records.propagation import REMEDIES
-from ..records.record import Record
+from ..records.record import RecordAggregate
 from ..records.status import Status
 from ..specs.service_rules import CHILD_UNAVAILABLE, Awaited
 from .breaker import NO_PROGRAM
 from .lanes import WILDCARD, Lane
 from .manager_state import ManagerState
-from .matching import Cause, Fit, Lack, Seen, claims_tag, fit, lacks, obstacle, suspended_of
+from .matching import Cause, Fit, Lack, ManagerSigns, claims_tag, fit, lacks, obstacle, suspended_of
 
 NEAREST_MAX: Final = 5
 BEFORE_MAX: Final = 1_000
@@ -54,7 +54,7 @@ class Nearest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Explanation:
+class StatusExplanation:
     """Why a record is where it is. What does not apply is None or empty.
 
     Attributes:
@@ -119,16 +119,18 @@ class Circumstances:
     """
 
     now: datetime
-    alive: Sequence[Seen] = ()
+    alive: Sequence[ManagerSigns] = ()
     n_waiting: int = 0
     n_before: int = 0
-    holder: Seen | None = None
+    holder: ManagerSigns | None = None
     children: Mapping[Status, int] = field(default_factory=dict[Status, int])
     error_message: str | None = None
     blocking: Sequence[Awaited] = ()
 
 
-def explain(record: Record, history: Sequence[Event], now: Circumstances) -> Explanation:
+def explain(
+    record: RecordAggregate, history: Sequence[Event], now: Circumstances
+) -> StatusExplanation:
     """Return why a record is where it is.
 
     Args:
@@ -182,11 +184,11 @@ def explain(record: Record, history: Sequence[Event], now: Circumstances) -> Exp
 # Waiting
 
 
-def _waiting(record: Record, now: Circumstances) -> Explanation:
+def _waiting(record: RecordAggregate, now: Circumstances) -> StatusExplanation:
     lane = Lane(record.tag, record.required_programs)
     fits = [(seen, fit(seen.manager, lane)) for seen in now.alive]
     cause = obstacle(lane, {found for _, found in fits})
-    explained = Explanation(
+    explained = StatusExplanation(
         record_id=record.id,
         status=record.status,
         code=cause or Cause.in_queue,
@@ -247,7 +249,7 @@ def _waiting(record: Record, now: Circumstances) -> Explanation:
     return replace(explained, text=text, nearest=nearest, remedy=remedy)
 
 
-def _nearest(seen: Seen, lane: Lane) -> Nearest:
+def _nearest(seen: ManagerSigns, lane: Lane) -> Nearest:
     manager = seen.manager
     suspended = suspended_of(manager, lane.required_programs)
     return Nearest(
@@ -305,8 +307,8 @@ def _suspended(first: Nearest, lane: Lane, now: Circumstances) -> str:
 
 
 def _pausing(
-    record: Record, until: datetime, history: Sequence[Event], now: Circumstances
-) -> Explanation:
+    record: RecordAggregate, until: datetime, history: Sequence[Event], now: Circumstances
+) -> StatusExplanation:
     errored = _newest(history, e.Errored)
     error = _error(errored.outcome.error_type, now.error_message)
     is_over = until <= now.now
@@ -316,7 +318,7 @@ def _pausing(
     )
     if is_over:
         text += " That is over: the server's own job `retries` lets it be claimed."
-    return Explanation(
+    return StatusExplanation(
         record_id=record.id,
         status=record.status,
         code=Cause.retry_pause,
@@ -331,8 +333,8 @@ def _pausing(
     )
 
 
-def _service_not_started(record: Record, now: Circumstances) -> Explanation:
-    return Explanation(
+def _service_not_started(record: RecordAggregate, now: Circumstances) -> StatusExplanation:
+    return StatusExplanation(
         record_id=record.id,
         status=record.status,
         code=Cause.service_not_started,
@@ -344,9 +346,9 @@ def _service_not_started(record: Record, now: Circumstances) -> Explanation:
 # Running
 
 
-def _running(record: Record, now: Circumstances) -> Explanation:
+def _running(record: RecordAggregate, now: Circumstances) -> StatusExplanation:
     holder = now.holder
-    explained = Explanation(
+    explained = StatusExplanation(
         record_id=record.id,
         status=record.status,
         code=Cause.running,
@@ -375,7 +377,7 @@ def _running(record: Record, now: Circumstances) -> Explanation:
     return replace(explained, code=Cause.lease_over, text=silent)
 
 
-def _service_running(record: Record, now: Circumstances) -> Explanation:
+def _service_running(record: RecordAggregate, now: Circumstances) -> StatusExplanation:
     n_open = now.children.get(Status.waiting, 0) + now.children.get(Status.running, 0)
     awaited = "its children" if n_open else "the service runner"
     text = (
@@ -384,7 +386,7 @@ def _service_running(record: Record, now: Circumstances) -> Explanation:
     )
     if now.blocking:
         text += f" Among those that it waits for: {'; '.join(map(str, now.blocking))}."
-    return Explanation(
+    return StatusExplanation(
         record_id=record.id,
         status=record.status,
         code=Cause.service_running,
@@ -420,7 +422,7 @@ def _children(children: Mapping[Status, int]) -> str:
 # Ended
 
 
-def _complete(record: Record, history: Sequence[Event]) -> Explanation:
+def _complete(record: RecordAggregate, history: Sequence[Event]) -> StatusExplanation:
     event = next(
         event for event in reversed(history) if isinstance(event, e.Completed | e.ResultAdopted)
     )
@@ -429,7 +431,7 @@ def _complete(record: Record, history: Sequence[Event]) -> Explanation:
         told = _told(record, Cause.result_adopted, what, event)
         return replace(told, text=told.text.replace("It was", "It is", 1), attempt=event.attempt)
     who = "The service" if record.manager_id is None else f"Manager {record.manager_id}"
-    return Explanation(
+    return StatusExplanation(
         record_id=record.id,
         status=record.status,
         code=Cause.completed,
@@ -442,7 +444,9 @@ def _complete(record: Record, history: Sequence[Event]) -> Explanation:
     )
 
 
-def _in_error(record: Record, history: Sequence[Event], now: Circumstances) -> Explanation:
+def _in_error(
+    record: RecordAggregate, history: Sequence[Event], now: Circumstances
+) -> StatusExplanation:
     event = _newest(history, e.Errored)
     error_type = event.outcome.error_type or ""
     retry, n_used = record.retry, record.retries_used
@@ -461,7 +465,7 @@ def _in_error(record: Record, history: Sequence[Event], now: Circumstances) -> E
         code = Cause.retries_used_up
         because = f"It has had {n_used} of {_counted(retry.retries, 'retry')}."
     ended = f"{_error(error_type, now.error_message)} ended attempt {event.attempt}"
-    return Explanation(
+    return StatusExplanation(
         record_id=record.id,
         status=record.status,
         code=code,
@@ -479,7 +483,7 @@ def _in_error(record: Record, history: Sequence[Event], now: Circumstances) -> E
     )
 
 
-def _told(record: Record, code: Cause, done: str, event: Event) -> Explanation:
+def _told(record: RecordAggregate, code: Cause, done: str, event: Event) -> StatusExplanation:
     """Return who has brought a record here, and what would bring it back."""
     because = "" if event.cause is None else f", because of record {event.cause}"
     reason = "" if event.reason is None else f": {event.reason}"
@@ -489,7 +493,7 @@ def _told(record: Record, code: Cause, done: str, event: Event) -> Explanation:
         remedy = f"recordledger undo {event.operation_id}"
     end = "" if reason.endswith((".", "!", "?")) else "."
     when = _moment(event.timestamp)
-    return Explanation(
+    return StatusExplanation(
         record_id=record.id,
         status=record.status,
         code=code,

@@ -24,7 +24,7 @@ KEY_CHARACTERS_MAX: Final = 200
 _NAMED_MAX: Final = 5
 
 
-class Standing(Enum):
+class ChildStanding(Enum):
     """What a service can expect of a child."""
 
     open = auto()
@@ -32,25 +32,25 @@ class Standing(Enum):
     troubled = auto()
 
 
-_STANDINGS: Final[Mapping[Status, Standing]] = {
-    Status.waiting: Standing.open,
-    Status.running: Standing.open,
-    Status.held: Standing.open,
-    Status.complete: Standing.complete,
-    Status.error: Standing.troubled,
-    Status.failed: Standing.troubled,
-    Status.cancelled: Standing.troubled,
-    Status.deleted: Standing.troubled,
-    Status.invalid: Standing.troubled,
+_STANDINGS: Final[Mapping[Status, ChildStanding]] = {
+    Status.waiting: ChildStanding.open,
+    Status.running: ChildStanding.open,
+    Status.held: ChildStanding.open,
+    Status.complete: ChildStanding.complete,
+    Status.error: ChildStanding.troubled,
+    Status.failed: ChildStanding.troubled,
+    Status.cancelled: ChildStanding.troubled,
+    Status.deleted: ChildStanding.troubled,
+    Status.invalid: ChildStanding.troubled,
 }
 
 
-def standing_of(status: Status | None) -> Standing:
+def standing_of(status: Status | None) -> ChildStanding:
     """Return what can be expected of a record; of one that is not there yet, everything."""
-    return Standing.open if status is None else _STANDINGS[status]
+    return ChildStanding.open if status is None else _STANDINGS[status]
 
 
-class Fault(Exception):
+class ServiceFault(Exception):
     """The service cannot go on: its record becomes an error of this type.
 
     Attributes:
@@ -65,7 +65,7 @@ class Fault(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ServiceLimits:
     """How much a service may ask for. It becomes the error `ServiceLimitExceeded` beyond it.
 
     Attributes:
@@ -106,13 +106,13 @@ def require_children(awaited: Iterable[Awaited]) -> None:
     Raises:
         Fault: it cannot, and the service has not said that it decides about that itself.
     """
-    troubled = [each for each in awaited if standing_of(each.status) is Standing.troubled]
+    troubled = [each for each in awaited if standing_of(each.status) is ChildStanding.troubled]
     if not troubled:
         return
     lost = [each for each in troubled if each.status is not Status.error]
     first = (lost or troubled)[0]
     error_type = CHILD_UNAVAILABLE if lost else CHILD_ERROR
-    raise Fault(
+    raise ServiceFault(
         error_type, f"{_named(lost or troubled)}. {_remedy(lost or troubled)}", first.record_id
     )
 
@@ -139,7 +139,7 @@ def require_version(service: type[Service[Any, Any]], state_version: str | None)
     known = {service.version, *service.continues}
     if state_version is None or state_version in known:
         return
-    raise Fault(
+    raise ServiceFault(
         VERSION_MISMATCH,
         f"its state was made by version {state_version} of {service.name}, and installed is "
         f"version {service.version}, which does not continue that one; install a version that "
@@ -148,7 +148,7 @@ def require_version(service: type[Service[Any, Any]], state_version: str | None)
 
 
 def require_decision(
-    step: object, state: type[Any], n_iterations: int, n_children: int, limits: Limits
+    step: object, state: type[Any], n_iterations: int, n_children: int, limits: ServiceLimits
 ) -> Step[Any]:
     """Return what a service has returned if it is a decision, and within the limits.
 
@@ -169,7 +169,7 @@ def require_decision(
             return step
         case Wait():
             if not isinstance(step.state, state):
-                raise Fault(
+                raise ServiceFault(
                     STATE_INVALID,
                     f"the returned state is a {type(step.state).__name__}, and must be a "
                     f"{state.__name__}",
@@ -178,7 +178,7 @@ def require_decision(
             _require_within(step, n_iterations, n_children, limits)
             return step
         case _:
-            raise Fault(
+            raise ServiceFault(
                 DECISION_INVALID,
                 f"it returned a {type(step).__name__}, and must return Wait, Done or Broken",
             )
@@ -188,21 +188,25 @@ def _require_sound(step: Wait[Any]) -> None:
     keys: list[object] = [*step.children, *step.awaited]
     for key in keys:
         if not isinstance(key, str) or not 0 < len(key) <= KEY_CHARACTERS_MAX or "\0" in key:
-            raise Fault(
+            raise ServiceFault(
                 DECISION_INVALID,
                 f"{str(key)[:120]!r} is no key of a child: it must be a text of 1 to "
                 f"{KEY_CHARACTERS_MAX} characters",
             )
     until: object = step.until
     if until not in ("all", "any"):
-        raise Fault(DECISION_INVALID, f"until is {until!r}, and must be 'all' or 'any'")
+        raise ServiceFault(DECISION_INVALID, f"until is {until!r}, and must be 'all' or 'any'")
     if step.progress is not None and not 0 <= step.progress <= 1:
-        raise Fault(DECISION_INVALID, f"progress is {step.progress}, and must be from 0 to 1")
+        raise ServiceFault(
+            DECISION_INVALID, f"progress is {step.progress}, and must be from 0 to 1"
+        )
     if step.wake_at is not None and step.wake_at.tzinfo is None:
-        raise Fault(DECISION_INVALID, "wake_at has no time zone")
+        raise ServiceFault(DECISION_INVALID, "wake_at has no time zone")
 
 
-def _require_within(step: Wait[Any], n_iterations: int, n_children: int, limits: Limits) -> None:
+def _require_within(
+    step: Wait[Any], n_iterations: int, n_children: int, limits: ServiceLimits
+) -> None:
     n_new = len(step.children)
     for what, n, limit, setting in (
         ("children of one iteration", n_new, limits.children_per_iteration,
@@ -220,7 +224,7 @@ def require_limit(what: str, n: int, limit: int, setting: str) -> None:
         Fault: it does not.
     """
     if n > limit:
-        raise Fault(
+        raise ServiceFault(
             LIMIT_EXCEEDED,
             f"it asks for {n:,} {what}, more than the limit of {limit:,} (setting {setting})",
         )
@@ -236,7 +240,9 @@ def require_keys(
     """
     for key in step_keys:
         if key in known:
-            raise Fault(DECISION_INVALID, f"the key {key!r} is that of an older child already")
+            raise ServiceFault(
+                DECISION_INVALID, f"the key {key!r} is that of an older child already"
+            )
     for key in awaited:
         if key not in known:
-            raise Fault(DECISION_INVALID, f"there is no older child with the key {key!r}")
+            raise ServiceFault(DECISION_INVALID, f"there is no older child with the key {key!r}")

@@ -5,30 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from recordledger.domain.records.record import Record
+from recordledger.domain.records.record import RecordAggregate
 from recordledger.domain.routing.breaker import (
+    AttemptEnd,
     Breaker,
-    Ended,
     due_probes,
     judge,
     probe,
     programs_of,
 )
-from recordledger.domain.routing.manager import Manager
+from recordledger.domain.routing.manager import ManagerAggregate
 
 from ..ledger import Operation
 from ..tables import claim_queue, managers
 
 
 def take_probes(
-    operation: Operation, manager: Manager, now: datetime, limit: int
-) -> dict[str, Record]:
+    operation: Operation, manager: ManagerAggregate, now: datetime, limit: int
+) -> dict[str, RecordAggregate]:
     """Lock and return one task of each suspended program whose pause is over, if there is one."""
     if not due_probes(manager, now):
         return {}
     manager = managers.get(operation.db, manager.id, "lock")
     lanes = operation.ledger.lanes
-    taken: dict[str, Record] = {}
+    taken: dict[str, RecordAggregate] = {}
     for program in due_probes(manager, now)[:limit]:
         ordered = lanes.open_to(manager, manager.suspended.keys() - {program})
         only_its = [
@@ -41,7 +41,7 @@ def take_probes(
 
 
 def note_probes(
-    operation: Operation, manager_id: int, taken: Mapping[str, Record], breaker: Breaker
+    operation: Operation, manager_id: int, taken: Mapping[str, RecordAggregate], breaker: Breaker
 ) -> None:
     """Let it happen to a manager that it tries these tasks, by program.
 
@@ -72,14 +72,14 @@ class Watch:
     def __init__(
         self,
         operation: Operation,
-        manager: Manager,
+        manager: ManagerAggregate,
         breaker: Breaker,
         error_types: Sequence[str | None],
     ) -> None:
         self._operation = operation
         self._breaker = breaker
-        self._manager: Manager | None = None
-        self._ended: list[Ended] = []
+        self._manager: ManagerAggregate | None = None
+        self._ended: list[AttemptEnd] = []
         self._failures: dict[str, int] = {}
         if breaker.failures == 0 or not manager.is_alive:
             return
@@ -89,10 +89,10 @@ class Watch:
                 self._manager = locked
                 self._failures = managers.failures(operation.db, manager.id)
 
-    def note(self, record: Record, error_type: str | None) -> None:
+    def note(self, record: RecordAggregate, error_type: str | None) -> None:
         """Take note of how an attempt has ended."""
         if self._manager is not None:
-            self._ended.append(Ended(record.required_programs, error_type))
+            self._ended.append(AttemptEnd(record.required_programs, error_type))
 
     def judge(self) -> None:
         """Let happen what follows from it."""

@@ -14,8 +14,8 @@ from uuid import UUID, uuid5
 import msgpack
 
 from recordledger.domain.admin.job import (
-    Job,
     JobAdvanced,
+    JobAggregate,
     JobCancelled,
     JobFinished,
     JobState,
@@ -32,7 +32,7 @@ from ..store.database import Db
 from ..tables import jobs, operations, payloads
 from ..tables.idempotency import RequestKey
 from . import dataset_filling
-from .operations import Done, Managed, Order, answer_of, do, undo_slice
+from .operations import Managed, OperationRequest, SliceOutcome, answer_of, do, undo_slice
 
 # More records than this are changed by a job.
 AT_ONCE_MAX: Final = 10_000
@@ -42,7 +42,7 @@ DRY_RUN_MAX: Final = 100_000
 RUNNER: Final = "server:bulk-operations"
 
 
-class Ordered(TypedDict):
+class OperationOutcome(TypedDict):
     """What became of an order: done at once (`managed`), or by a job that has begun.
 
     `ids` are the records that `managed` speaks of, if the caller asked for them. `changed` is
@@ -68,7 +68,7 @@ class Undone(TypedDict):
 
 def order(
     ledger: Ledger,
-    what: Order,
+    what: OperationRequest,
     ids: Sequence[int],
     *,
     actor: str,
@@ -76,7 +76,7 @@ def order(
     request: RequestKey | None = None,
     dry_run: bool = False,
     tell_ids: bool = False,
-) -> Ordered:
+) -> OperationOutcome:
     """Do something to any number of records, as one operation.
 
     Args:
@@ -99,7 +99,7 @@ def order(
     told = list(ids) if tell_ids else None
     if dry_run and len(distinct) > AT_ONCE_MAX:
         managed = _try_in_slices(ledger, what, distinct, ids, actor=actor, reason=reason)
-        return Ordered(
+        return OperationOutcome(
             operation_id=managed["operation_id"],
             managed=managed,
             job_id=None,
@@ -108,12 +108,12 @@ def order(
             changed=False,
         )
 
-    def work(operation: Operation) -> Ordered:
+    def work(operation: Operation) -> OperationOutcome:
         at_once = len(distinct) <= AT_ONCE_MAX
         job_id = None if at_once else _submit(operation, what, distinct)
         operation_id = str(operation.id)
         managed = answer_of(operation_id, ids, do(operation, what, ids)) if at_once else None
-        return Ordered(
+        return OperationOutcome(
             operation_id=operation_id,
             managed=managed,
             job_id=job_id,
@@ -128,7 +128,7 @@ def order(
 
 def _try_in_slices(
     ledger: Ledger,
-    what: Order,
+    what: OperationRequest,
     distinct: Sequence[int],
     ids: Sequence[int],
     *,
@@ -137,11 +137,11 @@ def _try_in_slices(
 ) -> Managed:
     """Say what would happen, in slices as a job would do it, each of which is rolled back."""
     _require_room(len(distinct))
-    whole = Done()
+    whole = SliceOutcome()
     for start in range(0, len(distinct), SLICE):
         part = distinct[start : start + SLICE]
 
-        def work(operation: Operation, part: Sequence[int] = part) -> Done:
+        def work(operation: Operation, part: Sequence[int] = part) -> SliceOutcome:
             return do(operation, what, part, frozenset(distinct))
 
         intent = Intent(what.action, dry_run=True)
@@ -194,7 +194,7 @@ def undo(
 
     def work(operation: Operation, part: Sequence[int] = ids) -> Undone:
         if len(part) > AT_ONCE_MAX:
-            job_id = _submit(operation, Order(Action.undo), part)
+            job_id = _submit(operation, OperationRequest(Action.undo), part)
             return Undone(operation_id=str(operation.id), n_undone=0, conflicts=[], job_id=job_id)
         done = undo_slice(operation, operation_id, part)
         return Undone(
@@ -229,7 +229,7 @@ def _require_ended(db: Db, operation_id: UUID) -> None:
         raise JobNotEnded(job_id, str(job.state))
 
 
-def _submit(operation: Operation, what: Order, ids: Sequence[int]) -> int:
+def _submit(operation: Operation, what: OperationRequest, ids: Sequence[int]) -> int:
     """Let a job begin in the transaction of the operation that it does; return its id."""
     text = what.text
     submitted = JobSubmitted(
@@ -239,7 +239,7 @@ def _submit(operation: Operation, what: Order, ids: Sequence[int]) -> int:
         options=what.options(),
         text=payloads.keep(operation.db, text.encode()) if isinstance(text, str) else text,
     )
-    return operation.happen(Job(jobs.next_id(operation.db)), [submitted]).id
+    return operation.happen(JobAggregate(jobs.next_id(operation.db)), [submitted]).id
 
 
 def cancel_job(
@@ -293,7 +293,7 @@ def _advance(ledger: Ledger, job_id: int) -> None:
             pass
 
 
-def _do_slice(ledger: Ledger, seen: Job) -> None:
+def _do_slice(ledger: Ledger, seen: JobAggregate) -> None:
     submitted, ids = _order_of(ledger, seen.id)
     action = Action[seen.action]
 
@@ -305,7 +305,7 @@ def _do_slice(ledger: Ledger, seen: Job) -> None:
         if action is Action.undo and submitted.undoes is not None:
             done = undo_slice(operation, submitted.undoes, part)
         else:
-            what = Order.of(action, submitted.options, submitted.text)
+            what = OperationRequest.of(action, submitted.options, submitted.text)
             done = do(operation, what, part, frozenset(ids))
         advanced = JobAdvanced(
             **operation.stamp.model_dump(),
@@ -324,7 +324,7 @@ def _do_slice(ledger: Ledger, seen: Job) -> None:
     ledger.operate(work, actor=seen.actor, reason=seen.reason, intent=intent)
 
 
-def _undo_all(ledger: Ledger, job: Job) -> None:
+def _undo_all(ledger: Ledger, job: JobAggregate) -> None:
     """Take back everything that a job has done. Begun anew after a crash, it finds less to do."""
     assert job.operation_id is not None  # noqa: S101 - every submitted job has one
     undone = job.operation_id
@@ -363,7 +363,7 @@ def _order_of(ledger: Ledger, job_id: int) -> tuple[JobSubmitted, list[int]]:
 
 
 def _keep_refusals(
-    operation: Operation, start: int, part: Sequence[int], done: Done
+    operation: Operation, start: int, part: Sequence[int], done: SliceOutcome
 ) -> Payload | None:
     errors = answer_of("", part, done)["errors"]
     if not errors:

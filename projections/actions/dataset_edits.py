@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final, TypedDict, TypeVar
 
 from recordledger.domain import dataset as d
-from recordledger.domain.dataset import CHUNK_MAX, Dataset, DatasetSpecification
+from recordledger.domain.dataset import CHUNK_MAX, DatasetAggregate, DatasetSpecification
 from recordledger.domain.errors import DatasetLocked
 from recordledger.domain.records.events import Payload
 
@@ -35,7 +35,7 @@ class Edited(TypedDict):
     n_changed: int
 
 
-class EntriesAnswer(TypedDict):
+class AddedEntries(TypedDict):
     """What became of entries to add, by index; `refusals` are (index, code, message)."""
 
     operation_id: str
@@ -76,7 +76,7 @@ def create(ledger: Ledger, name: str, description: str, who: Who) -> Edited:
         events = d.create_dataset(
             operation.stamp, name, description, taken_by=taken_by, cloned_from=None
         )
-        dataset = operation.happen(Dataset(datasets.next_id(operation.db)), events)
+        dataset = operation.happen(DatasetAggregate(datasets.next_id(operation.db)), events)
         return edited(operation, dataset, 0)
 
     return operate(ledger, work, who)
@@ -149,7 +149,7 @@ def add_entries(
     who: Who,
     *,
     expected_version: int | None = None,
-) -> EntriesAnswer:
+) -> AddedEntries:
     """Add entries; one that is there already, and says the same, is left as it is.
 
     Raises:
@@ -161,14 +161,14 @@ def add_entries(
     """
     given = [(entry.name, entry.content.digest) for entry in entries]
 
-    def work(operation: Operation) -> EntriesAnswer:
+    def work(operation: Operation) -> AddedEntries:
         dataset = locked(operation, dataset_id, expected_version)
         named = datasets.entries_named(operation.db, dataset_id, (name for name, _ in given))
         present = {name: content for name, (_, content) in named.items()}
         addition = d.sort_entries(dataset, given, present)
         new = [entries[index] for index in addition.new_idx]
         dataset = happen_entries(operation, dataset, new)
-        return EntriesAnswer(
+        return AddedEntries(
             operation_id=str(operation.id),
             version=dataset.version,
             inserted_idx=addition.new_idx,
@@ -302,7 +302,7 @@ def remove_specifications(
 def unlink(
     ledger: Ledger,
     dataset_id: int,
-    selection: Selection,
+    selection: CellSelection,
     who: Who,
     *,
     expected_version: int | None = None,
@@ -365,7 +365,7 @@ def lock_version(
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class CellSelection:
     """Which cells of a dataset: those that meet every condition that is not None.
 
     Attributes:
@@ -387,7 +387,7 @@ class Selection:
 
 
 def selected(
-    operation: Operation, dataset: Dataset, selection: Selection
+    operation: Operation, dataset: DatasetAggregate, selection: CellSelection
 ) -> tuple[list[DatasetSpecification], dict[int, int]]:
     """Return the specifications that are selected, and the entries: their sizes by number.
 
@@ -417,7 +417,9 @@ def operate(ledger: Ledger, work: Callable[[Operation], Answer], who: Who) -> An
     return ledger.operate(work, actor=who.actor, reason=who.reason, request=who.request)
 
 
-def locked(operation: Operation, dataset_id: int, expected_version: int | None = None) -> Dataset:
+def locked(
+    operation: Operation, dataset_id: int, expected_version: int | None = None
+) -> DatasetAggregate:
     """Return a dataset, and keep others from changing it.
 
     Raises:
@@ -434,7 +436,7 @@ def _numbers(operation: Operation, dataset_id: int, names: Sequence[str]) -> dic
     return {name: number for name, (number, _) in found.items()}
 
 
-def edited(operation: Operation, dataset: Dataset, n_changed: int) -> Edited:
+def edited(operation: Operation, dataset: DatasetAggregate, n_changed: int) -> Edited:
     """Return what became of a change."""
     return Edited(
         operation_id=str(operation.id),
@@ -444,7 +446,9 @@ def edited(operation: Operation, dataset: Dataset, n_changed: int) -> Edited:
     )
 
 
-def happen_entries(operation: Operation, dataset: Dataset, entries: Sequence[NewEntry]) -> Dataset:
+def happen_entries(
+    operation: Operation, dataset: DatasetAggregate, entries: Sequence[NewEntry]
+) -> DatasetAggregate:
     """Store what new entries say, in payloads of a bounded size, and let them be added."""
     chunks: list[tuple[list[str], Payload]] = []
     contents: dict[bytes, bytes] = {}

@@ -14,8 +14,14 @@ from typing import Any, Final, NamedTuple, TypedDict
 import msgpack
 
 from recordledger.domain import dataset as d
-from recordledger.domain.admin.job import Job, JobAdvanced, JobFinished, JobState, JobSubmitted
-from recordledger.domain.dataset import Dataset, DatasetSpecification
+from recordledger.domain.admin.job import (
+    JobAdvanced,
+    JobAggregate,
+    JobFinished,
+    JobState,
+    JobSubmitted,
+)
+from recordledger.domain.dataset import DatasetAggregate, DatasetSpecification
 from recordledger.domain.errors import (
     CommandRefused,
     DatasetNotFound,
@@ -32,7 +38,7 @@ from ..ledger import Intent, Ledger, Operation
 from ..store.database import Db
 from ..tables import datasets, jobs, payloads
 from ..tables.datasets import Entry
-from .dataset_edits import NewEntry, Selection, Who, happen_entries, locked, operate, selected
+from .dataset_edits import CellSelection, NewEntry, Who, happen_entries, locked, operate, selected
 from .submission import NewRecord, find_or_create
 
 SUBMIT: Final = "submit"
@@ -46,7 +52,7 @@ SLICE_BYTES: Final = 1 << 26
 _PAGE: Final = 20_000
 
 
-class Cell(NamedTuple):
+class CellToFill(NamedTuple):
     """A cell to fill, by numbers: with this record, or with one that is to be made."""
 
     specification: int
@@ -70,7 +76,7 @@ class Filled(TypedDict):
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class SubmissionTerms:
     """How records are made.
 
     Attributes:
@@ -94,7 +100,7 @@ class Terms:
         }
 
     @classmethod
-    def of(cls, options: Mapping[str, Any]) -> Terms:
+    def of(cls, options: Mapping[str, Any]) -> SubmissionTerms:
         """Return the terms that `options` gave."""
         priority = options["priority"]
         return cls(
@@ -105,7 +111,9 @@ class Terms:
         )
 
 
-def submit(ledger: Ledger, dataset_id: int, selection: Selection, terms: Terms, who: Who) -> Filled:
+def submit(
+    ledger: Ledger, dataset_id: int, selection: CellSelection, terms: SubmissionTerms, who: Who
+) -> Filled:
     """Give every selected cell that has no record one.
 
     Raises:
@@ -119,10 +127,10 @@ def submit(ledger: Ledger, dataset_id: int, selection: Selection, terms: Terms, 
     def work(operation: Operation) -> Filled:
         dataset = locked(operation, dataset_id)
         specifications, entries = selected(operation, dataset, selection)
-        cells: list[Cell] = []
+        cells: list[CellToFill] = []
         for each in specifications:
             linked = datasets.linked_entries(operation.db, dataset_id, each.number)
-            cells += [Cell(each.number, entry) for entry in entries if entry not in linked]
+            cells += [CellToFill(each.number, entry) for entry in entries if entry not in linked]
         at_once = _fitting(dataset, cells[: AT_ONCE_MAX + 1], entries)
         if len(cells) > min(at_once, AT_ONCE_MAX):
             return _begun(operation, dataset, cells, terms)
@@ -169,13 +177,13 @@ def clone(
         events = d.create_dataset(
             operation.stamp, name, said, taken_by=taken_by, cloned_from=source.id
         )
-        new = operation.happen(Dataset(datasets.next_id(db)), events)
+        new = operation.happen(DatasetAggregate(datasets.next_id(db)), events)
         columns: dict[int, int] = {}
         for each in datasets.specifications(db, source.id, at):
             events = d.add_specification(new, operation.stamp, each)
             new = operation.happen(new, events)
             columns[each.number] = new.specifications_added
-        cells: list[Cell] = []
+        cells: list[CellToFill] = []
         after = 0
         while found := datasets.entries(db, source.id, at, after, _PAGE):
             after = found[-1].number
@@ -183,7 +191,7 @@ def clone(
             new = _copy_entries(operation, new, found)
             if link_records:
                 cells += [
-                    Cell(columns[cell.specification], numbers[cell.entry], cell.record_id)
+                    CellToFill(columns[cell.specification], numbers[cell.entry], cell.record_id)
                     for cell in datasets.cells(db, source.id, at, numbers, columns)
                 ]
         if len(cells) > AT_ONCE_MAX:
@@ -193,7 +201,9 @@ def clone(
     return operate(ledger, work, who)
 
 
-def _copy_entries(operation: Operation, new: Dataset, found: Sequence[Entry]) -> Dataset:
+def _copy_entries(
+    operation: Operation, new: DatasetAggregate, found: Sequence[Entry]
+) -> DatasetAggregate:
     start = 0
     while start < len(found):
         end, n_bytes = start, 0
@@ -210,9 +220,9 @@ def _copy_entries(operation: Operation, new: Dataset, found: Sequence[Entry]) ->
 
 def _filled(
     operation: Operation,
-    dataset: Dataset,
-    cells: Sequence[Cell],
-    terms: Terms | None,
+    dataset: DatasetAggregate,
+    cells: Sequence[CellToFill],
+    terms: SubmissionTerms | None,
     *,
     is_new: bool,
 ) -> Filled:
@@ -221,7 +231,11 @@ def _filled(
 
 
 def _answer(
-    operation: Operation, dataset: Dataset, n_selected: int, filling: Filling, job_id: int | None
+    operation: Operation,
+    dataset: DatasetAggregate,
+    n_selected: int,
+    filling: Filling,
+    job_id: int | None,
 ) -> Filled:
     return Filled(
         operation_id=str(operation.id),
@@ -234,7 +248,9 @@ def _answer(
     )
 
 
-def _fitting(dataset: Dataset, cells: Sequence[Cell], sizes: Mapping[int, int]) -> int:
+def _fitting(
+    dataset: DatasetAggregate, cells: Sequence[CellToFill], sizes: Mapping[int, int]
+) -> int:
     """Return how many of these cells a transaction takes, by the sizes of the entries."""
     bases = {each.number: each.kwargs.size_bytes for each in dataset.specifications.values()}
     n_bytes = 0
@@ -246,7 +262,10 @@ def _fitting(dataset: Dataset, cells: Sequence[Cell], sizes: Mapping[int, int]) 
 
 
 def _begun(
-    operation: Operation, dataset: Dataset, cells: Sequence[Cell], terms: Terms | None
+    operation: Operation,
+    dataset: DatasetAggregate,
+    cells: Sequence[CellToFill],
+    terms: SubmissionTerms | None,
 ) -> Filled:
     """Let a job begin in the transaction of the operation that it does."""
     submitted = JobSubmitted(
@@ -255,7 +274,7 @@ def _begun(
         n_total=len(cells),
         options={"dataset_id": dataset.id, "terms": None if terms is None else terms.options()},
     )
-    job = operation.happen(Job(jobs.next_id(operation.db)), [submitted])
+    job = operation.happen(JobAggregate(jobs.next_id(operation.db)), [submitted])
     return _answer(operation, dataset, len(cells), Filling(), job.id)
 
 
@@ -264,12 +283,12 @@ def _stamped(operation: Operation) -> dict[str, Any]:
     return {**operation.stamp.model_dump(), "action": SUBMIT}
 
 
-def _pack(cells: Sequence[Cell]) -> bytes:
+def _pack(cells: Sequence[CellToFill]) -> bytes:
     """Return cells as a payload holds them: a list for each of their numbers."""
     return msgpack.packb([list(column) for column in zip(*cells, strict=True)])
 
 
-def do_slice(ledger: Ledger, seen: Job) -> None:
+def do_slice(ledger: Ledger, seen: JobAggregate) -> None:
     """Fill the next cells of a job, unless another process has done it meanwhile.
 
     Raises:
@@ -280,10 +299,12 @@ def do_slice(ledger: Ledger, seen: Job) -> None:
         assert isinstance(first, JobSubmitted)  # noqa: S101 - a job begins with it
         columns = msgpack.unpackb(payloads.load(db, [first.ids.digest])[first.ids.digest])
         part = slice(seen.n_done, seen.n_done + SLICE)
-        cells = [Cell(*each) for each in zip(*(column[part] for column in columns), strict=True)]
+        cells = [
+            CellToFill(*each) for each in zip(*(column[part] for column in columns), strict=True)
+        ]
         dataset_id: int = first.options["dataset_id"]
         cells = cells[: _n_fitting(db, dataset_id, cells)]
-    terms = None if first.options["terms"] is None else Terms.of(first.options["terms"])
+    terms = None if first.options["terms"] is None else SubmissionTerms.of(first.options["terms"])
 
     def work(operation: Operation) -> None:
         job = jobs.get(operation.db, seen.id, "lock")
@@ -310,7 +331,7 @@ def do_slice(ledger: Ledger, seen: Job) -> None:
     ledger.operate(work, actor=seen.actor, reason=seen.reason, intent=intent)
 
 
-def _n_fitting(db: Db, dataset_id: int, cells: Sequence[Cell]) -> int:
+def _n_fitting(db: Db, dataset_id: int, cells: Sequence[CellToFill]) -> int:
     """Return how many of these cells a slice takes. What an entry says never changes."""
     try:
         dataset = datasets.get(db, dataset_id)
@@ -339,9 +360,9 @@ def _keep_refusals(db: Db, start: int, filling: Filling) -> Payload | None:
 
 def _fill(
     operation: Operation,
-    dataset: Dataset,
-    cells: Sequence[Cell],
-    terms: Terms | None,
+    dataset: DatasetAggregate,
+    cells: Sequence[CellToFill],
+    terms: SubmissionTerms | None,
     *,
     is_new: bool,
 ) -> Filling:
@@ -384,7 +405,7 @@ def _fill(
 
 
 def _there(
-    operation: Operation, cells: Sequence[Cell], empty: Sequence[int], filling: Filling
+    operation: Operation, cells: Sequence[CellToFill], empty: Sequence[int], filling: Filling
 ) -> dict[int, int]:
     """Return the records that the cells are to have, by index; they are locked."""
     wanted = {index: cells[index].record_id or 0 for index in empty}
@@ -399,11 +420,11 @@ def _there(
 
 def _made(
     operation: Operation,
-    dataset: Dataset,
-    cells: Sequence[Cell],
+    dataset: DatasetAggregate,
+    cells: Sequence[CellToFill],
     empty: Sequence[int],
     entries: Mapping[int, Entry],
-    terms: Terms,
+    terms: SubmissionTerms,
     filling: Filling,
 ) -> dict[int, int]:
     """Return the records that were made or found for the cells, by index."""
@@ -441,7 +462,7 @@ def merged(base: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _record_of(
-    specification: DatasetSpecification, kwargs: Mapping[str, Any], terms: Terms
+    specification: DatasetSpecification, kwargs: Mapping[str, Any], terms: SubmissionTerms
 ) -> NewRecord:
     return NewRecord(
         specification=specify(

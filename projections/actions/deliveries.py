@@ -26,7 +26,7 @@ ATTEMPTS_KEPT: Final = 100
 WEBHOOKS_JOB: Final = "webhooks"
 
 
-class Task(NamedTuple):
+class DeliveryTask(NamedTuple):
     """A webhook that a worker has in hand.
 
     `message_id` and `upto` are of the message that is on its way already, if one is: it holds the
@@ -44,7 +44,7 @@ class Task(NamedTuple):
     failing_since: datetime | None
 
 
-class Attempt(NamedTuple):
+class DeliveryAttempt(NamedTuple):
     """One attempt to send a message: which events, and what came of it."""
 
     message_id: str
@@ -87,7 +87,7 @@ def due(ledger: Ledger) -> list[int]:
         return [row[0] for row in db.execute(_SQL["due"], prepare=True)]
 
 
-def take(ledger: Ledger, webhook_id: int, worker: str, lease_s: float) -> Task | None:
+def take(ledger: Ledger, webhook_id: int, worker: str, lease_s: float) -> DeliveryTask | None:
     """Have a webhook in hand for so many seconds; None if another worker has, or it is not enabled.
 
     Whoever has it already, has it anew.
@@ -102,10 +102,10 @@ def take(ledger: Ledger, webhook_id: int, worker: str, lease_s: float) -> Task |
         return None
     url, kinds, tags, actors, dataset_id, secret, *rest = row
     which = filter_of(kinds, tags, actors, dataset_id)
-    return Task(webhook_id, url, _events_of(which), bytes(secret), *rest)
+    return DeliveryTask(webhook_id, url, _events_of(which), bytes(secret), *rest)
 
 
-def set_out(ledger: Ledger, task: Task, worker: str, message_id: str, upto: int) -> bool:
+def set_out(ledger: Ledger, task: DeliveryTask, worker: str, message_id: str, upto: int) -> bool:
     """Note which message goes out; return whether the worker still has the webhook in hand.
 
     Raises:
@@ -115,7 +115,7 @@ def set_out(ledger: Ledger, task: Task, worker: str, message_id: str, upto: int)
     return _do(ledger, "set_out", task.webhook_id, **parameters)
 
 
-def pass_over(ledger: Ledger, task: Task, worker: str, upto: int) -> bool:
+def pass_over(ledger: Ledger, task: DeliveryTask, worker: str, upto: int) -> bool:
     """Note that there is nothing for a webhook up to a position.
 
     Raises:
@@ -124,7 +124,7 @@ def pass_over(ledger: Ledger, task: Task, worker: str, upto: int) -> bool:
     return _do(ledger, "pass_over", task.webhook_id, worker=worker, upto=upto)
 
 
-def delivered(ledger: Ledger, task: Task, worker: str, message_id: str) -> bool:
+def delivered(ledger: Ledger, task: DeliveryTask, worker: str, message_id: str) -> bool:
     """Note that a message has arrived; return whether the worker still had it to do.
 
     Raises:
@@ -134,7 +134,7 @@ def delivered(ledger: Ledger, task: Task, worker: str, message_id: str) -> bool:
 
 
 def failed(
-    ledger: Ledger, task: Task, worker: str, message_id: str, pause_s: float
+    ledger: Ledger, task: DeliveryTask, worker: str, message_id: str, pause_s: float
 ) -> Failing | None:
     """Note that a message has not arrived, and when to try again; let the webhook go.
 
@@ -166,7 +166,7 @@ def release(ledger: Ledger, webhook_id: int, worker: str) -> None:
 
 def note_attempt(
     ledger: Ledger,
-    task: Task,
+    task: DeliveryTask,
     message_id: str,
     upto: int,
     n_events: int,
@@ -195,7 +195,7 @@ def note_attempt(
         db.execute(_SQL["note_attempt"], parameters)
 
 
-def attempts(ledger: Ledger, webhook_id: int, limit: int) -> list[Attempt]:
+def attempts(ledger: Ledger, webhook_id: int, limit: int) -> list[DeliveryAttempt]:
     """Return the newest attempts to tell a webhook something, newest first.
 
     Raises:
@@ -205,7 +205,7 @@ def attempts(ledger: Ledger, webhook_id: int, limit: int) -> list[Attempt]:
     webhooks.get(ledger, webhook_id)
     with ledger.datastore.reading() as db:
         rows = db.execute(_SQL["attempts"], {"id": webhook_id, "limit": limit})
-        return [Attempt(*row) for row in rows]
+        return [DeliveryAttempt(*row) for row in rows]
 
 
 def _events_of(which: WebhookFilter) -> EventFilter:

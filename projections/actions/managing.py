@@ -11,11 +11,11 @@ from recordledger.domain.errors import CommandRefused, NotYourManager
 from recordledger.domain.records.attempts import Attempt, attempts
 from recordledger.domain.records.commands import Claim, ExpireLease, LoseManager, Relinquish, Return
 from recordledger.domain.records.events import Completed, Errored, LateResult, Outcome
-from recordledger.domain.records.policies import Policies
-from recordledger.domain.records.record import Record, decide, is_current
+from recordledger.domain.records.policies import PolicySettings
+from recordledger.domain.records.record import RecordAggregate, decide, is_current
 from recordledger.domain.routing.breaker import Breaker
 from recordledger.domain.routing.manager import (
-    Manager,
+    ManagerAggregate,
     ManagerRegistered,
     change_programs,
     deactivate,
@@ -30,7 +30,7 @@ from ..tables.idempotency import RequestKey
 from . import breaker as circuit
 
 REAPER: Final = "server:lease-reaper"
-NO_POLICIES: Final = Policies()
+NO_POLICIES: Final = PolicySettings()
 NO_BREAKER: Final = Breaker(failures=0)
 
 
@@ -54,14 +54,14 @@ class ClaimedTask(TypedDict):
     spec: bytes
 
 
-class ClaimAnswer(TypedDict):
+class ClaimedTasks(TypedDict):
     """The tasks of one claim, in the order in which they should be run."""
 
     operation_id: str
     tasks: list[ClaimedTask]
 
 
-class HeartbeatAnswer(TypedDict):
+class ExtendedLeases(TypedDict):
     """What a sign of life is answered: until when, and which attempts are not theirs any more.
 
     `draining`: it will get no more tasks, and shall end when it has none left.
@@ -82,7 +82,7 @@ class ReturnedResult:
     contents: Mapping[bytes, bytes]
 
 
-class ReturnAnswer(TypedDict):
+class ReturnedResults(TypedDict):
     """What became of each result, by its index; `errors` are (index, code, message)."""
 
     operation_id: str
@@ -102,7 +102,7 @@ def register_manager(
     """
 
     def work(operation: Operation) -> int:
-        manager = Manager(managers.next_id(operation.db))
+        manager = ManagerAggregate(managers.next_id(operation.db))
         registered = ManagerRegistered(
             name=new.name,
             hostname=new.hostname,
@@ -121,7 +121,7 @@ def register_manager(
 
 def heartbeat(
     ledger: Ledger, manager_id: int, held: Mapping[int, int], *, user: str
-) -> HeartbeatAnswer:
+) -> ExtendedLeases:
     """Extend a manager's lease, and compare what it says it has with what it has.
 
     Attempts that the manager names but does not have any more are answered as stale: it can stop
@@ -139,7 +139,7 @@ def heartbeat(
         StoreUnavailable: the database does not answer.
     """
 
-    def work(operation: Operation) -> HeartbeatAnswer:
+    def work(operation: Operation) -> ExtendedLeases:
         manager, lease_expires_at = _own(operation, manager_id, user)
         running = records.running_of_manager(operation.db, manager_id)
         has = {(attempt.record_id, attempt.attempt) for attempt in running}
@@ -170,7 +170,7 @@ def claim(
     spec_bytes_max: int | None = None,
     breaker: Breaker = NO_BREAKER,
     request: RequestKey | None = None,
-) -> ClaimAnswer:
+) -> ClaimedTasks:
     """Give a manager the next tasks that it can run: by its tags' order, priority, then age.
 
     The cost grows neither with the depth of the queue nor with the tasks of other lanes.
@@ -189,7 +189,7 @@ def claim(
         StoreUnavailable: the database does not answer.
     """
 
-    def work(operation: Operation) -> ClaimAnswer:
+    def work(operation: Operation) -> ClaimedTasks:
         manager, lease_expires_at = _own(operation, manager_id, user)
         if manager.state is ManagerState.draining:
             return {"operation_id": str(operation.id), "tasks": []}
@@ -228,10 +228,10 @@ def return_results(
     results: Sequence[ReturnedResult],
     *,
     user: str,
-    policies: Policies = NO_POLICIES,
+    policies: PolicySettings = NO_POLICIES,
     breaker: Breaker = NO_BREAKER,
     request: RequestKey | None = None,
-) -> ReturnAnswer:
+) -> ReturnedResults:
     """Take what a manager returns: accept what is current, keep aside what is late.
 
     A manager that is not active any more may still return: its results are late, not lost.
@@ -242,14 +242,14 @@ def return_results(
         StoreUnavailable: the database does not answer.
     """
 
-    def work(operation: Operation) -> ReturnAnswer:
+    def work(operation: Operation) -> ReturnedResults:
         manager = managers.get(operation.db, manager_id)
         _require_owner(manager, user)
         watch = circuit.Watch(
             operation, manager, breaker, [result.outcome.error_type for result in results]
         )
         found = operation.lock(result.record_id for result in results)
-        answer = ReturnAnswer(
+        answer = ReturnedResults(
             operation_id=str(operation.id),
             accepted_idx=[],
             late_idx=[],
@@ -259,7 +259,7 @@ def return_results(
         past = _Past(ledger, operation)
         contents: dict[bytes, bytes] = {}
         for index, result in enumerate(results):
-            record = found.get(result.record_id, Record(result.record_id))
+            record = found.get(result.record_id, RecordAggregate(result.record_id))
             command = Return(
                 stamp=operation.stamp,
                 manager_id=manager_id,
@@ -487,12 +487,12 @@ class _Past:
         self._known.pop(record_id, None)
 
 
-def _own(operation: Operation, manager_id: int, user: str) -> tuple[Manager, datetime]:
+def _own(operation: Operation, manager_id: int, user: str) -> tuple[ManagerAggregate, datetime]:
     manager, lease_expires_at = managers.beat(operation.db, manager_id)
     _require_owner(manager, user)
     return manager, lease_expires_at
 
 
-def _require_owner(manager: Manager, user: str) -> None:
+def _require_owner(manager: ManagerAggregate, user: str) -> None:
     if manager.owner != user:
         raise NotYourManager(manager.id)

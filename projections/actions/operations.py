@@ -29,7 +29,7 @@ from recordledger.domain.records.attempts import attempts
 from recordledger.domain.records.commands import Change, Create
 from recordledger.domain.records.events import Event, Payload, Priority, Stamp
 from recordledger.domain.records.propagation import EVENT_OF, RESTORES, Family, consequences
-from recordledger.domain.records.record import Record, decide, fold, inverse
+from recordledger.domain.records.record import RecordAggregate, decide, fold, inverse
 from recordledger.domain.specs.references import MARK_BYTES, payloads_referred_to
 
 from ..ledger import Intent, Ledger, Operation
@@ -43,7 +43,7 @@ _HARMLESS: Final = (e.Commented, e.LateResult, e.Resubmitted)
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class OperationRequest:
     """What is to be done.
 
     Attributes:
@@ -69,7 +69,9 @@ class Order:
         return {name: getattr(self, name) for name in names}
 
     @classmethod
-    def of(cls, action: Action, options: Mapping[str, Any], text: Payload | None) -> Order:
+    def of(
+        cls, action: Action, options: Mapping[str, Any], text: Payload | None
+    ) -> OperationRequest:
         """Return the order with these options, as `options` gave them, and with this text.
 
         The options of an old order have the text themselves.
@@ -98,7 +100,7 @@ class Managed(TypedDict):
 
 
 @dataclass(slots=True)
-class Done:
+class SliceOutcome:
     """What became of a slice, by record."""
 
     updated: set[int] = field(default_factory=set[int])
@@ -110,7 +112,7 @@ class Done:
 
 def manage(
     ledger: Ledger,
-    order: Order,
+    order: OperationRequest,
     ids: Sequence[int],
     *,
     actor: str,
@@ -135,7 +137,7 @@ def manage(
     return ledger.operate(work, actor=actor, reason=reason, request=request, intent=intent)
 
 
-def answer_of(operation_id: str, ids: Sequence[int], done: Done) -> Managed:
+def answer_of(operation_id: str, ids: Sequence[int], done: SliceOutcome) -> Managed:
     """Return what became of each id, in the order in which they were given."""
     answer = Managed(
         operation_id=operation_id,
@@ -162,10 +164,10 @@ def answer_of(operation_id: str, ids: Sequence[int], done: Done) -> Managed:
 
 def do(
     operation: Operation,
-    order: Order,
+    order: OperationRequest,
     ids: Iterable[int],
     all_meant: AbstractSet[int] = frozenset(),
-) -> Done:
+) -> SliceOutcome:
     """Do something to these records in the transaction of the operation.
 
     Args:
@@ -180,11 +182,11 @@ def do(
     wanted = sorted(asked)
     if order.action is Action.erase:
         wanted = sorted(asked | (family.ancestors(asked) & all_meant & known.keys()))
-    done = Done()
+    done = SliceOutcome()
     maker = _Maker(operation, order, family, known, len(wanted))
-    accepted: list[tuple[Record, list[Event]]] = []
+    accepted: list[tuple[RecordAggregate, list[Event]]] = []
     for record_id in wanted:
-        record = known.get(record_id, Record(record_id))
+        record = known.get(record_id, RecordAggregate(record_id))
         try:
             accepted.append((record, maker.events_for(record)))
         except CommandRefused as refusal:
@@ -223,9 +225,9 @@ class _Maker:
     def __init__(
         self,
         operation: Operation,
-        order: Order,
+        order: OperationRequest,
         family: Family,
-        known: Mapping[int, Record],
+        known: Mapping[int, RecordAggregate],
         n_meant: int,
     ) -> None:
         self.operation = operation
@@ -233,14 +235,14 @@ class _Maker:
         self.family = family
         self.known = known
         self.new_ids: dict[int, int] = {}
-        self.new_records: list[tuple[Record, list[Event]]] = []
+        self.new_records: list[tuple[RecordAggregate, list[Event]]] = []
         self._shared: dict[tuple[type[Event], int | None], Change] = {}
         self._n_meant = n_meant
         self._spare_ids: list[int] = []
         self._histories: dict[int, list[Event]] | None = None
         self._specifications: dict[bytes, tuple[Payload, ...]] | None = None
 
-    def events_for(self, record: Record) -> list[Event]:
+    def events_for(self, record: RecordAggregate) -> list[Event]:
         """Return what happens to a record that was meant.
 
         Raises:
@@ -272,7 +274,7 @@ class _Maker:
             return text
         return payloads.keep(self.operation.db, text.encode())
 
-    def reroute(self, record: Record, cause: int | None) -> list[Event]:
+    def reroute(self, record: RecordAggregate, cause: int | None) -> list[Event]:
         """Return the event that gives a record another tag or priority; none if it has them."""
         tag, priority = self.order.tag, self.order.priority
         rerouted = e.Rerouted(tag=tag, priority=priority, **common(self.operation.stamp, cause))
@@ -286,7 +288,7 @@ class _Maker:
             self._histories = self.operation.ledger.histories(self.operation.db, list(self.known))
         return self._histories.get(record_id, [])
 
-    def _adopt(self, record: Record) -> list[Event]:
+    def _adopt(self, record: RecordAggregate) -> list[Event]:
         if not record.exists:
             raise RecordNotFound(record.id)
         late = [
@@ -306,7 +308,7 @@ class _Maker:
         )
         return decide(record, Change(event=adopted))
 
-    def _resubmit(self, record: Record) -> list[Event]:
+    def _resubmit(self, record: RecordAggregate) -> list[Event]:
         if not record.exists or record.spec is None:
             raise RecordNotFound(record.id)
         stamp = self.operation.stamp
@@ -315,7 +317,7 @@ class _Maker:
         new_id = self._spare_ids[-1]
         resubmitted = e.Resubmitted(new_record_id=new_id, **common(stamp, None))
         events = decide(record, Change(event=resubmitted))
-        new = Record(self._spare_ids.pop())
+        new = RecordAggregate(self._spare_ids.pop())
         create = Create(
             stamp=stamp,
             kind=record.kind,
@@ -353,9 +355,9 @@ def common(stamp: Stamp, cause: int | None) -> dict[str, Any]:
 def _refuse_referenced(
     meant: Sequence[int],
     family: Family,
-    known: Mapping[int, Record],
+    known: Mapping[int, RecordAggregate],
     named_in: Mapping[int, tuple[str, ...]],
-    done: Done,
+    done: SliceOutcome,
 ) -> list[int]:
     """Return those that nothing refers to but what is destroyed with them; refuse the others."""
     accepted = set(meant)
@@ -381,11 +383,11 @@ def _refuse_referenced(
 
 def _add_relatives(
     operation: Operation,
-    order: Order,
+    order: OperationRequest,
     maker: _Maker,
     happening: dict[int, list[Event]],
     meant: Sequence[int],
-    done: Done,
+    done: SliceOutcome,
     all_meant: AbstractSet[int],
     spared: AbstractSet[int],
 ) -> None:
@@ -436,7 +438,7 @@ def _restore_relatives(
     went_in: UUID,
     came_back: Sequence[int],
     happening: dict[int, list[Event]],
-    done: Done,
+    done: SliceOutcome,
     all_meant: AbstractSet[int],
 ) -> None:
     """Bring back the relatives that went in the same operation and have not changed since."""
@@ -464,7 +466,7 @@ def _restore_relatives(
 
 def reverse(
     stamp: Stamp,
-    record: Record,
+    record: RecordAggregate,
     history: Sequence[Event],
     versions: Sequence[int],
     *,
@@ -495,12 +497,12 @@ def reverse(
     return decide(record, Change(event=taken_back))
 
 
-def undo_slice(operation: Operation, undone: UUID, record_ids: Sequence[int]) -> Done:
+def undo_slice(operation: Operation, undone: UUID, record_ids: Sequence[int]) -> SliceOutcome:
     """Take back what an operation did to these records, where they have not changed since."""
     known = operation.lock(record_ids)
     versions = operations.versions_in(operation.db, undone, record_ids)
     histories = operation.ledger.histories(operation.db, sorted(known))
-    done = Done()
+    done = SliceOutcome()
     for record_id in record_ids:
         record = known.get(record_id)
         try:
@@ -519,7 +521,7 @@ def undo_slice(operation: Operation, undone: UUID, record_ids: Sequence[int]) ->
 
 def _lock_with_family(
     operation: Operation, wanted: Sequence[int], action: Action
-) -> tuple[Family, dict[int, Record]]:
+) -> tuple[Family, dict[int, RecordAggregate]]:
     """Lock records and whoever their change concerns, in the order of ids; return both.
 
     Relatives can only be found by reading, and may change until they are locked. So they are

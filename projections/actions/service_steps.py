@@ -14,13 +14,13 @@ from typing import Final, NamedTuple
 from recordledger.domain.errors import CircularFamily, Superseded
 from recordledger.domain.records.commands import Change, FinishService, IterateService, StartService
 from recordledger.domain.records.events import Kind, Outcome, Payload, Reset, ServiceIterated
-from recordledger.domain.records.record import Record, decide
+from recordledger.domain.records.record import RecordAggregate, decide
 from recordledger.domain.records.status import Status
 from recordledger.domain.routing.lanes import Lane
 from recordledger.domain.specs.service_rules import (
     Awaited,
-    Fault,
-    Limits,
+    ServiceFault,
+    ServiceLimits,
     require_keys,
     require_limit,
 )
@@ -39,7 +39,7 @@ _LOG_SQL: Final = statements("log.ledger_events")
 _GOES_ON: Final = "the children because of which it was in error are complete"
 
 
-class Place(NamedTuple):
+class DecisionPoint(NamedTuple):
     """Where a service stands in its life; what was decided there holds only there."""
 
     status: Status | None
@@ -47,7 +47,7 @@ class Place(NamedTuple):
     iteration: int
 
     @classmethod
-    def of(cls, record: Record) -> Place:
+    def of(cls, record: RecordAggregate) -> DecisionPoint:
         """Return where a service stands."""
         return cls(record.status, record.attempt, record.iteration)
 
@@ -68,7 +68,7 @@ class Situation:
         spec, state: their contents; None where there are none, or where they were destroyed.
     """
 
-    record: Record
+    record: RecordAggregate
     now: datetime
     due: bool
     n_children: int
@@ -80,9 +80,9 @@ class Situation:
     state: bytes | None
 
     @property
-    def place(self) -> Place:
+    def place(self) -> DecisionPoint:
         """Where the service stands."""
-        return Place.of(self.record)
+        return DecisionPoint.of(self.record)
 
     @property
     def resumes(self) -> bool:
@@ -166,7 +166,7 @@ class _MoreToLock(Exception):
         self.record_ids = record_ids
 
 
-def resume(ledger: Ledger, service_id: int, place: Place, *, runner: str) -> None:
+def resume(ledger: Ledger, service_id: int, place: DecisionPoint, *, runner: str) -> None:
     """Take a service up again that was stopped, or was in error because of its children.
 
     Raises:
@@ -188,11 +188,11 @@ def resume(ledger: Ledger, service_id: int, place: Place, *, runner: str) -> Non
 def iterate(
     ledger: Ledger,
     service_id: int,
-    place: Place,
+    place: DecisionPoint,
     step: Iteration,
     *,
     runner: str,
-    limits: Limits,
+    limits: ServiceLimits,
 ) -> None:
     """Store a decision to wait, with all that it brings about, in one transaction.
 
@@ -237,10 +237,10 @@ def _contents(step: Iteration) -> dict[bytes, bytes]:
 def _iterate(
     operation: Operation,
     service_id: int,
-    place: Place,
+    place: DecisionPoint,
     step: Iteration,
     runner: str,
-    limits: Limits,
+    limits: ServiceLimits,
     to_lock: set[int],
 ) -> None:
     named = {child.key for child in step.children} | step.awaited
@@ -275,14 +275,16 @@ def _iterate(
     operation.happen(record, decide(record, command))
 
 
-def _at(place: Place, locked: Mapping[int, Record], service_id: int) -> Record:
+def _at(
+    place: DecisionPoint, locked: Mapping[int, RecordAggregate], service_id: int
+) -> RecordAggregate:
     record = locked.get(service_id)
-    if record is None or Place.of(record) != place:
+    if record is None or DecisionPoint.of(record) != place:
         raise Superseded(service_id)
     return record
 
 
-def _started(operation: Operation, record: Record, runner: str) -> Record:
+def _started(operation: Operation, record: RecordAggregate, runner: str) -> RecordAggregate:
     """Return the service as it is when it runs."""
     if record.status is Status.running:
         return record
@@ -292,7 +294,7 @@ def _started(operation: Operation, record: Record, runner: str) -> Record:
 
 def _children(
     operation: Operation,
-    service: Record,
+    service: RecordAggregate,
     wanted: Sequence[NewChild],
     known: dict[tuple[bytes, Kind], int],
 ) -> dict[str, int]:
@@ -308,7 +310,7 @@ def _children(
         if child.find_existing and identity in known:
             found[child.key] = known[identity]
             continue
-        record = Record(next(new_ids))
+        record = RecordAggregate(next(new_ids))
         command = create_of(child.entry, stamp, cause=service.id)
         operation.happen(record, decide(record, command))
         found[child.key] = record.id
@@ -322,7 +324,7 @@ def _require_family(
     service_id: int,
     step: Iteration,
     services: Sequence[int],
-    limits: Limits,
+    limits: ServiceLimits,
 ) -> None:
     """Refuse circles and bottomless depths. Only services have children: tasks make neither.
 
@@ -332,7 +334,7 @@ def _require_family(
         try:
             families.require_no_circle(operation.db, service_id, services)
         except CircularFamily as error:
-            raise Fault("CircularFamily", str(error)) from error
+            raise ServiceFault("CircularFamily", str(error)) from error
     if services or any(child.entry.kind is Kind.service for child in step.children):
         depth = families.n_levels_above(operation.db, service_id) + 2
         require_limit("levels of services", depth, limits.depth, "service_depth")
@@ -341,7 +343,7 @@ def _require_family(
 def finish(
     ledger: Ledger,
     service_id: int,
-    place: Place,
+    place: DecisionPoint,
     outcome: Outcome,
     contents: Mapping[bytes, bytes],
     *,

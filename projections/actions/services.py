@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from recordledger.domain.errors import RecordNotFound
 from recordledger.domain.records.commands import FinishService, IterateService, StartService
 from recordledger.domain.records.events import Outcome
-from recordledger.domain.records.record import Record, decide
+from recordledger.domain.records.record import RecordAggregate, decide
 
 from ..ledger import Ledger, Operation
 from ..tables import families, payloads
@@ -67,7 +67,7 @@ def iterate_service(
         for child in wanted:
             if child not in found:
                 raise RecordNotFound(child)
-        record = found.get(record_id, Record(record_id))
+        record = found.get(record_id, RecordAggregate(record_id))
         families.require_no_circle(operation.db, record_id, wanted)
         payloads.store(operation.db, contents)
         command = IterateService(
@@ -108,5 +108,5 @@ def finish_service(
     ledger.operate(work, actor=runner, request=request)
 
 
-def _locked(operation: Operation, record_id: int) -> Record:
-    return operation.lock([record_id]).get(record_id, Record(record_id))
+def _locked(operation: Operation, record_id: int) -> RecordAggregate:
+    return operation.lock([record_id]).get(record_id, RecordAggregate(record_id))

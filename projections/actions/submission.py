@@ -10,7 +10,7 @@ from psycopg import Rollback
 
 from recordledger.domain.records.commands import Create
 from recordledger.domain.records.events import Kind, Priority, Stamp
-from recordledger.domain.records.record import Record, decide
+from recordledger.domain.records.record import RecordAggregate, decide
 from recordledger.domain.records.retries import NO_RETRY, Retry
 from recordledger.domain.routing.lanes import Lane
 from recordledger.domain.specs.fingerprint import Specification
@@ -125,7 +125,7 @@ def _create(
             ids.append(known[entry.identity])
             existing_idx.append(index)
             continue
-        record = Record(next(new_ids))
+        record = RecordAggregate(next(new_ids))
         operation.happen(record, decide(record, create_of(entry, operation.stamp)))
         known[entry.identity] = record.id
         ids.append(record.id)

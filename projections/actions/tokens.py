@@ -7,7 +7,7 @@ import secrets
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from recordledger.domain.admin.access import Role, Token, TokenIssued, revoke
+from recordledger.domain.admin.access import Role, TokenAggregate, TokenIssued, revoke
 
 from ..ledger import Ledger, Operation
 from ..tables import tokens
@@ -16,10 +16,10 @@ SERVER: Final = "server:gate"
 _PREFIX: Final = "rl_"
 
 
-class NewToken(NamedTuple):
+class IssuedToken(NamedTuple):
     """A token that was just issued. `secret` is shown once and kept nowhere."""
 
-    token: Token
+    token: TokenAggregate
     secret: str
 
 
@@ -35,7 +35,7 @@ def issue_token(
     *,
     actor: str = SERVER,
     expires_at: datetime | None = None,
-) -> NewToken:
+) -> IssuedToken:
     """Issue a token with which its bearer acts as `user`.
 
     Raises:
@@ -43,7 +43,7 @@ def issue_token(
     """
     secret = _PREFIX + secrets.token_urlsafe(32)
 
-    def work(operation: Operation) -> Token:
+    def work(operation: Operation) -> TokenAggregate:
         issued = TokenIssued(
             user=user,
             role=role,
@@ -51,9 +51,9 @@ def issue_token(
             expires_at=expires_at,
             **operation.stamp.model_dump(),
         )
-        return operation.happen(Token(tokens.next_id(operation.db)), [issued])
+        return operation.happen(TokenAggregate(tokens.next_id(operation.db)), [issued])
 
-    return NewToken(ledger.operate(work, actor=actor), secret)
+    return IssuedToken(ledger.operate(work, actor=actor), secret)
 
 
 def revoke_token(ledger: Ledger, token_id: int, *, actor: str) -> bool:
@@ -72,7 +72,7 @@ def revoke_token(ledger: Ledger, token_id: int, *, actor: str) -> bool:
     return ledger.operate(work, actor=actor)
 
 
-def authenticate(ledger: Ledger, secret: str) -> Token | None:
+def authenticate(ledger: Ledger, secret: str) -> TokenAggregate | None:
     """Return the valid token with this secret; None if there is none.
 
     Raises:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from recordledger.domain.admin import webhook as rules
-from recordledger.domain.admin.webhook import Webhook, WebhookAdded, WebhookFilter
+from recordledger.domain.admin.webhook import WebhookAdded, WebhookAggregate, WebhookFilter
 from recordledger.domain.errors import TooManyWebhooks, WebhookNotFound
 from recordledger.domain.streams import Stream
 
@@ -24,20 +24,20 @@ DELIVERER: Final = "server:webhooks"
 _SECRET_BYTES: Final = 32
 
 
-class NewWebhook(NamedTuple):
+class AddedWebhook(NamedTuple):
     """A webhook that was just added. `secret` is what messages to it are signed with."""
 
-    webhook: Webhook
+    webhook: WebhookAggregate
     secret: bytes
 
 
-class Seen(NamedTuple):
+class WebhookProgress(NamedTuple):
     """A webhook and how far it was told: everything up to `position` that its filter lets through.
 
     `failing_since` is when the attempts began to fail; `next_try_at` is when the next one is due.
     """
 
-    webhook: Webhook
+    webhook: WebhookAggregate
     position: int
     n_failures: int
     failing_since: datetime | None
@@ -53,7 +53,7 @@ def add(
     limit: int,
     actor: str,
     reason: str | None = None,
-) -> NewWebhook:
+) -> AddedWebhook:
     """Add a webhook; its secret is returned here and never again.
 
     Args:
@@ -71,19 +71,19 @@ def add(
     """
     secret = secrets.token_bytes(_SECRET_BYTES)
 
-    def work(operation: Operation) -> Webhook:
+    def work(operation: Operation) -> WebhookAggregate:
         db = operation.db
         db.execute(_SQL["lock_all"])
         if _number(db, "count") >= limit:
             raise TooManyWebhooks(limit)
         position = _head(db) if after is None else after
-        new = Webhook(_number(db, "next_id"))
+        new = WebhookAggregate(_number(db, "next_id"))
         added = WebhookAdded(url=url, filter=what, after=position, **operation.stamp.model_dump())
         db.execute(_SQL["keep_secret"], {"id": new.id, "secret": secret})
         db.execute(_SQL["begin"], {"id": new.id, "position": position})
         return operation.happen(new, [added])
 
-    return NewWebhook(ledger.operate(work, actor=actor, reason=reason), secret)
+    return AddedWebhook(ledger.operate(work, actor=actor, reason=reason), secret)
 
 
 def modify(
@@ -169,7 +169,7 @@ def remove(
     ledger.operate(work, actor=actor, reason=reason, request=request)
 
 
-def seen(ledger: Ledger, webhook_id: int | None = None) -> list[Seen]:
+def seen(ledger: Ledger, webhook_id: int | None = None) -> list[WebhookProgress]:
     """Return the webhooks that were not removed, oldest first; or the one with this id.
 
     Raises:
@@ -177,10 +177,10 @@ def seen(ledger: Ledger, webhook_id: int | None = None) -> list[Seen]:
     """
     with ledger.datastore.reading() as db:
         rows = db.execute(_SQL["all"], {"id": webhook_id}).fetchall()
-    return [Seen(from_row(row[:12]), *row[12:]) for row in rows]
+    return [WebhookProgress(from_row(row[:12]), *row[12:]) for row in rows]
 
 
-def get(ledger: Ledger, webhook_id: int) -> Seen:
+def get(ledger: Ledger, webhook_id: int) -> WebhookProgress:
     """Return a webhook.
 
     Raises:
@@ -216,7 +216,7 @@ def history(ledger: Ledger, webhook_id: int) -> list[Placed]:
         return ledger.history(db, Stream.webhook, webhook_id)
 
 
-def _lock(db: Db, webhook_id: int) -> Webhook:
+def _lock(db: Db, webhook_id: int) -> WebhookAggregate:
     row = db.execute(_SQL["lock"], {"id": webhook_id}).fetchone()
     if row is None:
         raise WebhookNotFound(webhook_id)

@@ -46,7 +46,7 @@ class _Source:
         return rows_of(self.connection, _SQL[name], parameters)
 
 
-class Table(NamedTuple):
+class AnalysisTable(NamedTuple):
     """A table that can be written: its columns, and what gives its rows."""
 
     columns: Mapping[str, Type]
@@ -267,8 +267,8 @@ def _as_they_are(name: LiteralString) -> Callable[[_Source], Iterator[Row]]:
     return rows
 
 
-TABLES: Final[Mapping[str, Table]] = {
-    "records": Table(
+TABLES: Final[Mapping[str, AnalysisTable]] = {
+    "records": AnalysisTable(
         {
             "id": "int64",
             "kind": "label",
@@ -303,7 +303,7 @@ TABLES: Final[Mapping[str, Table]] = {
         },
         _records,
     ),
-    "events": Table(
+    "events": AnalysisTable(
         {
             "position": "int64",
             "stream": "label",
@@ -314,7 +314,7 @@ TABLES: Final[Mapping[str, Table]] = {
         },
         _events,
     ),
-    "attempts": Table(
+    "attempts": AnalysisTable(
         {
             "record_id": "int64",
             "attempt": "int32",
@@ -333,7 +333,7 @@ TABLES: Final[Mapping[str, Table]] = {
         },
         _attempts,
     ),
-    "comments": Table(
+    "comments": AnalysisTable(
         {
             "record_id": "int64",
             "version": "int32",
@@ -343,7 +343,7 @@ TABLES: Final[Mapping[str, Table]] = {
         },
         _as_they_are("comments"),
     ),
-    "managers": Table(
+    "managers": AnalysisTable(
         {
             "id": "int64",
             "version": "int32",
@@ -360,7 +360,7 @@ TABLES: Final[Mapping[str, Table]] = {
         },
         _as_they_are("managers"),
     ),
-    "operations": Table(
+    "operations": AnalysisTable(
         {
             "id": "string",
             "action": "label",
@@ -372,7 +372,7 @@ TABLES: Final[Mapping[str, Table]] = {
         },
         _as_they_are("operations"),
     ),
-    "datasets": Table(
+    "datasets": AnalysisTable(
         {
             "id": "int64",
             "version": "int32",
@@ -388,7 +388,7 @@ TABLES: Final[Mapping[str, Table]] = {
         },
         _as_they_are("datasets"),
     ),
-    "dataset_entries": Table(
+    "dataset_entries": AnalysisTable(
         {
             "dataset_id": "int64",
             "entry": "int32",
@@ -399,7 +399,7 @@ TABLES: Final[Mapping[str, Table]] = {
         },
         _as_they_are("entries"),
     ),
-    "dataset_cells": Table(
+    "dataset_cells": AnalysisTable(
         {
             "dataset_id": "int64",
             "specification": "label",

@@ -81,7 +81,7 @@ class Facts(BaseModel):
     size_bytes: int = Field(ge=0)
 
 
-class Counts(BaseModel):
+class ArchiveCounts(BaseModel):
     """How much is in the archive.
 
     `erased_records` are those of the records that were hard-deleted: of them there are the bare
@@ -114,7 +114,7 @@ class Manifest(BaseModel):
     first_position: int
     last_position: int
     selection: dict[str, Any]
-    counts: Counts
+    counts: ArchiveCounts
     event_versions: dict[str, int]
     not_included: tuple[str, ...]
     files: dict[str, Facts]

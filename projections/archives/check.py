@@ -14,7 +14,7 @@ import msgpack
 
 from recordledger.domain.audit.invariants import Audit
 from recordledger.domain.audit.origins import Ids, translated
-from recordledger.domain.dataset import Dataset, EntriesAdded, evolve_dataset
+from recordledger.domain.dataset import DatasetAggregate, EntriesAdded, evolve_dataset
 from recordledger.domain.errors import (
     ArchiveInvalid,
     ImpossibleHistory,
@@ -24,16 +24,16 @@ from recordledger.domain.errors import (
     UnreadableEvent,
 )
 from recordledger.domain.records.events import Commented, Erased, Event, Imported, Outcome, Payload
-from recordledger.domain.records.record import Record, evolve
+from recordledger.domain.records.record import RecordAggregate, evolve
 from recordledger.domain.routing.lanes import Lane
-from recordledger.domain.routing.manager import Manager, evolve_manager
+from recordledger.domain.routing.manager import ManagerAggregate, evolve_manager
 from recordledger.domain.streams import Stream
 
 from ..log.mapper import EventMapper, MsgpackTranscoder
 from ..tables import payloads
 from . import archive
 from .analysis import spoken
-from .archive import Container, Counts, Manifest
+from .archive import ArchiveCounts, Container, Manifest
 from .export import ARCHIVED
 from .parquet import TableReader, arrow
 
@@ -213,7 +213,7 @@ class _Check:
         self._end_of_stream()
         self._judged()
         n_payloads = self._payloads(counts.payloads)
-        found = Counts(
+        found = ArchiveCounts(
             records=sum(stream is Stream.record for stream, _ in contents.versions),
             managers=sum(stream is Stream.manager for stream, _ in contents.versions),
             datasets=sum(stream is Stream.dataset for stream, _ in contents.versions),
@@ -231,9 +231,9 @@ class _Check:
         self._key = key
         self._version = 0
         self._position = 0
-        self._record = Record(key[1])
-        self._manager = Manager(key[1])
-        self._dataset = Dataset(key[1])
+        self._record = RecordAggregate(key[1])
+        self._manager = ManagerAggregate(key[1])
+        self._dataset = DatasetAggregate(key[1])
         self._names: dict[bytes, int] = {}
 
     def _take(self, archived: ArchivedEvent) -> None:

@@ -24,7 +24,7 @@ from ..store.statements import statements
 from ..tables import datasets, families, payloads
 from . import archive
 from .analysis import spoken
-from .archive import Counts, Manifest, program
+from .archive import ArchiveCounts, Manifest, program
 from .parquet import TableWriter
 from .snapshots import rows_of, snapshot
 
@@ -39,7 +39,7 @@ Progress = Callable[[str, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class ArchiveSelection:
     """What goes into an archive: everything, or records or a dataset, with what belongs to them.
 
     With a record go its children, the managers that had it, and the payloads that are named.
@@ -54,13 +54,13 @@ class Selection:
         return self.record_ids is None and self.dataset is None
 
 
-EVERYTHING: Final = Selection()
+EVERYTHING: Final = ArchiveSelection()
 
 
 def export_archive(
     ledger: Ledger,
     path: Path,
-    selection: Selection = EVERYTHING,
+    selection: ArchiveSelection = EVERYTHING,
     *,
     progress: Progress | None = None,
 ) -> Manifest:
@@ -102,7 +102,7 @@ def export_archive(
 
 
 def _write(
-    ledger: Ledger, folder: Path, selection: Selection, progress: Progress | None
+    ledger: Ledger, folder: Path, selection: ArchiveSelection, progress: Progress | None
 ) -> Manifest:
     with snapshot(ledger) as connection:
         ledger_id, head, schema_version, read_at = one(connection, _SQL["position"])
@@ -120,7 +120,7 @@ def _write(
                     progress("payloads", number)
         if checkpoint := newest_checkpoint(ledger):
             (folder / archive.CHECKPOINT).write_text(checkpoint, "utf-8")
-    counts = Counts(
+    counts = ArchiveCounts(
         records=notes.n_streams[Stream.record],
         managers=notes.n_streams[Stream.manager],
         datasets=notes.n_streams[Stream.dataset],
@@ -150,7 +150,7 @@ def _write(
     )
 
 
-def _told(selection: Selection) -> dict[str, Any]:
+def _told(selection: ArchiveSelection) -> dict[str, Any]:
     if selection.is_everything:
         return {"what": "the whole ledger"}
     told: dict[str, Any] = {"what": "a selection"}
@@ -203,7 +203,9 @@ class _Notes:
 class _Chosen:
     """The events of a selection, in the order in which an archive has them."""
 
-    def __init__(self, ledger: Ledger, connection: Connection[Any], selection: Selection) -> None:
+    def __init__(
+        self, ledger: Ledger, connection: Connection[Any], selection: ArchiveSelection
+    ) -> None:
         self._event_of = ledger.event_mapper.event_of
         self._connection = connection
         self._selection = selection

@@ -14,12 +14,12 @@ from psycopg.errors import DataError, UniqueViolation
 
 from recordledger.domain.aggregates import State
 from recordledger.domain.audit.origins import Ids, short_name, translated
-from recordledger.domain.dataset import Dataset, DatasetRenamed
+from recordledger.domain.dataset import DatasetAggregate, DatasetRenamed
 from recordledger.domain.errors import ArchiveFromFuture, ArchiveInvalid, DatasetExists, TooLarge
 from recordledger.domain.records.events import Event, Imported, Released
-from recordledger.domain.records.record import Record
+from recordledger.domain.records.record import RecordAggregate
 from recordledger.domain.records.status import Status
-from recordledger.domain.routing.manager import Manager
+from recordledger.domain.routing.manager import ManagerAggregate
 from recordledger.domain.streams import Stream
 
 from ..ledger import Ledger
@@ -356,7 +356,7 @@ class _Batch:
         released: Mapping[str, Any] | None,
     ) -> None:
         """Add a record; release it if it waited or ran there and `released` is a stamp."""
-        record = Record(key[1])
+        record = RecordAggregate(key[1])
         for place, event in events:
             record = self._happen(record, place, event)
         was = record.status
@@ -368,7 +368,7 @@ class _Batch:
         self, key: Key, events: Sequence[tuple[int, Event]], arrived: Mapping[str, Any]
     ) -> None:
         """Add a manager."""
-        manager = Manager(key[1])
+        manager = ManagerAggregate(key[1])
         for place, event in events:
             manager = self._happen(manager, place, event)
         self._happen(manager, None, Imported(**arrived))
@@ -381,7 +381,7 @@ class _Batch:
         free_name: Callable[[str], str],
     ) -> None:
         """Add a dataset, under another name if its own is taken."""
-        dataset = Dataset(key[1])
+        dataset = DatasetAggregate(key[1])
         for place, event in events:
             dataset = self._happen(dataset, place, event)
         dataset = self._happen(dataset, None, Imported(**arrived))

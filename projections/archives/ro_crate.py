@@ -16,9 +16,9 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any, Final
 
-from recordledger.domain.dataset import Dataset, DatasetSpecification
+from recordledger.domain.dataset import DatasetAggregate, DatasetSpecification
 from recordledger.domain.errors import InvalidInput
-from recordledger.domain.records.record import Record
+from recordledger.domain.records.record import RecordAggregate
 from recordledger.domain.records.status import Status
 
 from ..ledger import Ledger
@@ -76,7 +76,7 @@ class _Row:
 
     entry: str
     specification: DatasetSpecification
-    record: Record | None
+    record: RecordAggregate | None
     record_id: int
     attributes: str
     input: str
@@ -109,7 +109,7 @@ class _Row:
 
 
 @dataclass(slots=True)
-class _Story:
+class _CrateRecords:
     """What is learnt of the records while the table is written."""
 
     n_rows: int = 0
@@ -174,7 +174,7 @@ def export_ro_crate(
             locked = next((v for v in datasets.versions(db, found.id) if v.number == version), None)
             specifications = datasets.specifications(db, found.id, number)
             _write_specifications(db, unfinished / SPECIFICATIONS, specifications)
-            story = _Story()
+            story = _CrateRecords()
             _write_rows(unfinished, _rows(ledger, db, found.id, number, specifications), story)
             about = one(connection, _SQL["position"])
         crate = _Crate(unfinished, found, locked, license_url or _NO_LICENCE, tuple(authors))
@@ -241,7 +241,7 @@ def _rows(
             )
 
 
-def _write_rows(folder: Path, rows: Iterator[_Row], story: _Story) -> None:
+def _write_rows(folder: Path, rows: Iterator[_Row], story: _CrateRecords) -> None:
     with ExitStack() as files:
         table = files.enter_context(TableWriter(folder / TABLE, COLUMNS))
         text = files.enter_context((folder / CSV).open("w", encoding="utf-8", newline=""))
@@ -256,7 +256,7 @@ def _write_rows(folder: Path, rows: Iterator[_Row], story: _Story) -> None:
             story.take(row)
 
 
-def _action_of(row: _Row, record: Record) -> Entity:
+def _action_of(row: _Row, record: RecordAggregate) -> Entity:
     action: Entity = {
         "@id": f"#record-{record.id}",
         "@type": "CreateAction",
@@ -284,12 +284,12 @@ class _Crate:
     """What the metadata are made of."""
 
     folder: Path
-    dataset: Dataset
+    dataset: DatasetAggregate
     locked: LockedVersion | None
     license: str
     authors: tuple[str, ...]
 
-    def graph(self, story: _Story, ledger_id: str, read_at: datetime) -> list[Entity]:
+    def graph(self, story: _CrateRecords, ledger_id: str, read_at: datetime) -> list[Entity]:
         """Return every entity: first the description itself, then the crate, then the rest."""
         actions = story.actions
         if len(actions) > ACTIONS_MAX:
@@ -375,7 +375,7 @@ class _Crate:
         }
 
     @staticmethod
-    def _summed_up(story: _Story) -> list[Entity]:
+    def _summed_up(story: _CrateRecords) -> list[Entity]:
         """Return one action for each specification; the table has the rest, record by record."""
         return [
             {

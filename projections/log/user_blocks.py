@@ -93,7 +93,7 @@ def noted_of(rows: Iterable[tuple[int, str, bytes]]) -> set[Noted]:
     return {(actor, position // BLOCK_SIZE) for actor, position in found if actor.startswith(USER)}
 
 
-class Found(NamedTuple):
+class FoundRows(NamedTuple):
     """Rows of the log, and from where to go on; None if there is no more."""
 
     rows: list[Any]
@@ -109,7 +109,7 @@ def page(
     newest_first: bool,
     kinds: Sequence[str] | None = None,
     hidden: Sequence[str] = (),
-) -> Found:
+) -> FoundRows:
     """Return what a user did, before or after a position; there may be less than there is room for.
 
     Args:
@@ -127,7 +127,7 @@ def page(
     parameters = {"actor": actor, "edge": edge // BLOCK_SIZE, "limit": BLOCKS_MAX}
     blocks = [row[0] for row in db.execute(_SQL[order], parameters, prepare=True)]
     if not blocks:
-        return Found([], None)
+        return FoundRows([], None)
     sql = shipped(_SQL["events"].format(direction="DESC" if newest_first else "ASC"))
     rows = db.execute(
         sql,
@@ -144,11 +144,11 @@ def page(
         prepare=True,
     ).fetchall()
     if len(rows) == limit:
-        return Found(rows, rows[-1][0])
+        return FoundRows(rows, rows[-1][0])
     if len(blocks) < BLOCKS_MAX:
-        return Found(rows, None)
+        return FoundRows(rows, None)
     last = blocks[-1]
-    return Found(rows, last * BLOCK_SIZE if newest_first else (last + 1) * BLOCK_SIZE - 1)
+    return FoundRows(rows, last * BLOCK_SIZE if newest_first else (last + 1) * BLOCK_SIZE - 1)
 
 
 def packed(actor: str) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 from psycopg import Connection, IsolationLevel
 from psycopg.rows import TupleRow, tuple_row
 
-from recordledger.domain.audit.findings import Finding, Place
+from recordledger.domain.audit.findings import EventPlace, Finding
 from recordledger.domain.audit.invariants import Audit
 from recordledger.domain.errors import ImpossibleHistory, UnknownEvent, UnreadableEvent
 from recordledger.domain.records.events import Event
@@ -37,7 +37,7 @@ ELSEWHERE: Final = {
 }
 """Invariants that neither the log nor the tables show, and why not or where they are checked."""
 
-Row: TypeAlias = tuple[Place, Event]
+Row: TypeAlias = tuple[EventPlace, Event]
 
 
 @dataclass(slots=True)
@@ -158,7 +158,7 @@ def _read(
 
 
 def _events(
-    ledger: Ledger, rows: Iterable[Any], unreadable: Callable[[Place | None, str], None]
+    ledger: Ledger, rows: Iterable[Any], unreadable: Callable[[EventPlace | None, str], None]
 ) -> Iterator[Row | None]:
     """Give each event with its place, or None for one that cannot be read.
 
@@ -174,7 +174,7 @@ def _events(
             unreadable(None, f"position {position}: {originator_id} is no stream")
             yield None
             continue
-        place = Place(position, stream, number, version)
+        place = EventPlace(position, stream, number, version)
         if event is None or seen != (topic, state):
             try:
                 event, seen = event_of(topic, state), (topic, state)
@@ -224,7 +224,7 @@ def _erasure(
     return finding
 
 
-def _named_by(ledger: Ledger, db: Db, record_ids: Sequence[int]) -> dict[bytes, Place]:
+def _named_by(ledger: Ledger, db: Db, record_ids: Sequence[int]) -> dict[bytes, EventPlace]:
     """Return the payloads that records have named, each with the last event that did."""
     ids = [stream_uuid(Stream.record, record_id) for record_id in record_ids]
     rows = db.execute(_SQL["histories"], {"ids": ids}).fetchall()

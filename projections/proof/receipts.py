@@ -37,7 +37,7 @@ from recordledger.domain.proof.merkle import PROOF_HASHES_MAX, leaf_hash, root_f
 from recordledger.domain.proof.notes import VerifierKey, split_note, written
 from recordledger.domain.proof.seals import Checkpoint, leaf_of, origin_of
 from recordledger.domain.records.events import Payload
-from recordledger.domain.records.record import Record, fold
+from recordledger.domain.records.record import RecordAggregate, fold
 from recordledger.domain.records.status import Status
 from recordledger.domain.specs.canonical import canonical_json
 from recordledger.domain.specs.fingerprint import digest_of
@@ -292,7 +292,7 @@ def _verified(
     )
 
 
-def _folded(record_id: int, proven: Iterable[_Proven]) -> Record:
+def _folded(record_id: int, proven: Iterable[_Proven]) -> RecordAggregate:
     return fold(record_id, (_MAPPER.event_of(each.topic, each.state) for each in proven))
 
 
@@ -310,7 +310,12 @@ def _require_result(named: Payload | None, result: bytes) -> None:
 
 
 def _text(
-    name: UUID, record_id: int, record: Record, proven: Iterable[_Proven], note: str, key: str
+    name: UUID,
+    record_id: int,
+    record: RecordAggregate,
+    proven: Iterable[_Proven],
+    note: str,
+    key: str,
 ) -> str:
     """Return a receipt as it is written, in the one right way."""
     result = None if record.outcome is None else record.outcome.result

@@ -19,8 +19,8 @@ from recordledger.domain.proof.merkle import (
     Node,
     Nodes,
     Tile,
+    TileCollector,
     TileKey,
-    Wanted,
     consistency_proof,
     edge_keys,
     frontier_of,
@@ -287,7 +287,7 @@ def _proved(db: Db, prove: Callable[[Node], Proof]) -> Proof:
 
     The tiles are read at once.
     """
-    wanted = Wanted()
+    wanted = TileCollector()
     prove(wanted)
     node: Node = Nodes(_tiles(db, wanted.tiles))
     return prove(node)

@@ -39,7 +39,7 @@ _ROWS: Final = 10_000
 _PAYLOADS: Final = 10
 
 
-class _Claim(NamedTuple):
+class _RootClaim(NamedTuple):
     """Somebody's word that the first `size` events have this root."""
 
     size: int
@@ -205,7 +205,7 @@ class _Run:
                 self._signatures.report(f"the database names the key {text[:100]!r}: {error}")
         return known
 
-    def _sealed(self, rows: Iterable[Any]) -> Iterator[_Claim]:
+    def _sealed(self, rows: Iterable[Any]) -> Iterator[_RootClaim]:
         """Give what the seals in the database claim."""
         for size, position, root, note in rows:
             self._found.n_seals += 1
@@ -219,9 +219,9 @@ class _Run:
             else:
                 if signed != Checkpoint(self._origin, size, root):
                     self._signatures.report(f"{name}: what is signed is something else")
-            yield _Claim(size, root, position, name, self._seals)
+            yield _RootClaim(size, root, position, name, self._seals)
 
-    def _claimed(self, checkpoints: Mapping[str, str]) -> Iterator[_Claim]:
+    def _claimed(self, checkpoints: Mapping[str, str]) -> Iterator[_RootClaim]:
         """Give what checkpoints that were kept elsewhere claim."""
         for name, note in checkpoints.items():
             try:
@@ -236,11 +236,11 @@ class _Run:
                 continue
             self._found.n_seals += 1
             self._found.n_sealed = max(self._found.n_sealed, signed.size)
-            yield _Claim(signed.size, signed.root, None, name, self._checkpoints)
+            yield _RootClaim(signed.size, signed.root, None, name, self._checkpoints)
 
     # What there is
 
-    def _compare(self, claims: Iterator[_Claim], progress: Progress | None) -> None:
+    def _compare(self, claims: Iterator[_RootClaim], progress: Progress | None) -> None:
         """Read the log once, and look at each claim where it belongs."""
         claim = next(claims, None)
         everything = {"after": -(2**63), "upto": 2**63 - 1}
@@ -271,7 +271,7 @@ class _Run:
             progress(walk.size, self._found.n_events)
 
     @staticmethod
-    def _judge(claim: _Claim, walk: _Walk) -> None:
+    def _judge(claim: _RootClaim, walk: _Walk) -> None:
         claim.finding.n_checked += 1
         if claim.root != walk.root():
             claim.finding.report(f"{claim.name}: the log has another root there")

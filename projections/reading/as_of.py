@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, LiteralString, NamedTuple
 
-from recordledger.domain.dataset import Dataset, DatasetDeleted
+from recordledger.domain.dataset import DatasetAggregate, DatasetDeleted
 from recordledger.domain.errors import BeforeTheBeginning, DatasetNotFound, FutureMoment
 from recordledger.domain.records.events import Event
-from recordledger.domain.records.record import Record, fold
+from recordledger.domain.records.record import RecordAggregate, fold
 from recordledger.domain.records.status import Status
 from recordledger.domain.streams import Stream, stream_number, stream_uuid
 
@@ -45,7 +45,7 @@ class Moment(NamedTuple):
 class PastRecord:
     """A record as it was; `is_erased`: not any more, and its payloads are destroyed."""
 
-    record: Record
+    record: RecordAggregate
     is_erased: bool
 
 
@@ -308,7 +308,7 @@ def dataset_version(db: Db, dataset_id: int, moment: Moment) -> int:
     return int(row[0])
 
 
-def dataset_at(ledger: Ledger, db: Db, wanted: int | str, moment: Moment) -> Dataset:
+def dataset_at(ledger: Ledger, db: Db, wanted: int | str, moment: Moment) -> DatasetAggregate:
     """Return what a dataset was called, its version and its specifications; not all of it.
 
     Raises:
@@ -330,13 +330,13 @@ def dataset_at(ledger: Ledger, db: Db, wanted: int | str, moment: Moment) -> Dat
             _, id_ = stream_number(originator_id)
             version = dataset_version(db, id_, moment)
             had = datasets.specifications(db, id_, version)
-            return Dataset(
+            return DatasetAggregate(
                 id_, version, name=name, specifications={each.name: each for each in had}
             )
     raise DatasetNotFound(wanted)
 
 
-def entries_named(db: Db, dataset: Dataset, names: Iterable[str]) -> dict[str, int]:
+def entries_named(db: Db, dataset: DatasetAggregate, names: Iterable[str]) -> dict[str, int]:
     """Return the numbers of the entries that a dataset had under these names, by name."""
     parameters = {
         "id": dataset.id,

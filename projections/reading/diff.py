@@ -40,7 +40,7 @@ class ChangeFilter:
 EVERYTHING: Final = ChangeFilter()
 
 
-class Change(NamedTuple):
+class RecordDifference(NamedTuple):
     """What happened to a record between two moments.
 
     Status and tag are None where it was not there. `newest` are its newest events, the last first.
@@ -68,7 +68,7 @@ def changes(
     limit: int,
     after_id: int = 0,
     which: ChangeFilter = EVERYTHING,
-) -> list[Change]:
+) -> list[RecordDifference]:
     """Return what happened to records with ids after `after_id`, at most `limit`, by id.
 
     Raises:
@@ -138,7 +138,9 @@ def _place(number: int) -> Place:
     return _STATUSES[number - 1] if number else None
 
 
-def _changes_of(ledger: Ledger, db: Db, between: Between, ids: Sequence[int]) -> list[Change]:
+def _changes_of(
+    ledger: Ledger, db: Db, between: Between, ids: Sequence[int]
+) -> list[RecordDifference]:
     parameters = {
         "ids": list(ids),
         "a": between.a.position,
@@ -151,7 +153,7 @@ def _changes_of(ledger: Ledger, db: Db, between: Between, ids: Sequence[int]) ->
     event_of = ledger.event_mapper.event_of
     events = {position: event_of(topic, state) for position, topic, state in found}
     return [
-        Change(
+        RecordDifference(
             record_id,
             None if old_status is None else Status(old_status),
             old_tag,

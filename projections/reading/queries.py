@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, LiteralString, NamedTuple
 from uuid import UUID
 
 from recordledger.domain.errors import ManagerNotFound, RecordNotFound
-from recordledger.domain.records.record import Record
+from recordledger.domain.records.record import RecordAggregate
 from recordledger.domain.records.status import Status
 from recordledger.domain.streams import Stream
 
@@ -67,7 +67,7 @@ _COMPARE: Final[dict[str, LiteralString]] = {
 }
 
 
-def get_records(ledger: Ledger, ids: Iterable[int]) -> dict[int, Record]:
+def get_records(ledger: Ledger, ids: Iterable[int]) -> dict[int, RecordAggregate]:
     """Return the records with these ids that exist, by id.
 
     Raises:
@@ -80,7 +80,7 @@ def get_records(ledger: Ledger, ids: Iterable[int]) -> dict[int, Record]:
 
 def query_records(
     ledger: Ledger, which: RecordFilter, limit: int, before_id: int | None = None
-) -> list[Record]:
+) -> list[RecordAggregate]:
     """Return at most `limit` records, newest first, with ids below `before_id`.
 
     Raises:
@@ -109,7 +109,7 @@ def select_ids(ledger: Ledger, which: RecordFilter, limit: int) -> list[int]:
         return [row[0] for row in rows]
 
 
-class ErrorGroup(NamedTuple):
+class ErrorGroupRow(NamedTuple):
     """Records in error with the same type and message; `newest_ids` are a few of them."""
 
     error_type: str | None
@@ -119,7 +119,7 @@ class ErrorGroup(NamedTuple):
     newest_at: datetime | None
 
 
-def error_groups(ledger: Ledger, limit: int, *, among: int = 100_000) -> list[ErrorGroup]:
+def error_groups(ledger: Ledger, limit: int, *, among: int = 100_000) -> list[ErrorGroupRow]:
     """Return how many of the newest `among` records in error say the same, most frequent first.
 
     Raises:
@@ -127,7 +127,7 @@ def error_groups(ledger: Ledger, limit: int, *, among: int = 100_000) -> list[Er
     """
     parameters = {"among": among, "limit": limit}
     with ledger.datastore.reading() as db:
-        return [ErrorGroup(*row) for row in db.execute(_SQL["error_groups"], parameters)]
+        return [ErrorGroupRow(*row) for row in db.execute(_SQL["error_groups"], parameters)]
 
 
 def page_sql(

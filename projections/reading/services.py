@@ -9,7 +9,7 @@ from datetime import datetime
 
 from recordledger.domain.errors import InvalidInput, RecordNotFound, WrongKind
 from recordledger.domain.records.events import Kind, ServiceIterated
-from recordledger.domain.records.record import Record
+from recordledger.domain.records.record import RecordAggregate
 from recordledger.domain.records.status import Status
 from recordledger.domain.streams import Stream
 
@@ -28,7 +28,7 @@ class SeenChild:
 
 
 @dataclass(frozen=True, slots=True)
-class ServiceView:
+class ServiceStanding:
     """Where a service stands, or stood after one of its iterations.
 
     Attributes:
@@ -42,7 +42,7 @@ class ServiceView:
         output: what it has said: in this iteration, or in all of them.
     """
 
-    record: Record
+    record: RecordAggregate
     waits: Waits
     iteration: int
     at: datetime | None
@@ -56,7 +56,7 @@ class ServiceView:
 
 def view(
     ledger: Ledger, service_id: int, iteration: int | None = None, *, children_max: int = 1_000
-) -> ServiceView:
+) -> ServiceStanding:
     """Return where a service stands, or stood after an iteration.
 
     Raises:
@@ -100,7 +100,7 @@ def view(
         said = [event.output for event in told if event.output is not None]
         kept = [newest.state] if newest is not None else []
         contents = payloads.load(db, (payload.digest for payload in (*said, *kept)))
-    return ServiceView(
+    return ServiceStanding(
         record=record,
         waits=waits,
         iteration=newest.iteration if newest is not None else 0,
@@ -114,14 +114,14 @@ def view(
     )
 
 
-def _progress(record: Record, newest: ServiceIterated | None) -> float | None:
+def _progress(record: RecordAggregate, newest: ServiceIterated | None) -> float | None:
     if record.status is Status.complete:
         return 1.0
     return None if newest is None else newest.progress
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class ServiceTreeNode:
     """A record in the tree below a service.
 
     Attributes:
@@ -145,7 +145,9 @@ class Node:
     is_repeated: bool = False
 
 
-def tree(ledger: Ledger, record_id: int, *, nodes_max: int, children_max: int) -> list[Node]:
+def tree(
+    ledger: Ledger, record_id: int, *, nodes_max: int, children_max: int
+) -> list[ServiceTreeNode]:
     """Return a record and what is below it, parents before their children, level by level.
 
     Args:
@@ -164,7 +166,11 @@ def tree(ledger: Ledger, record_id: int, *, nodes_max: int, children_max: int) -
             raise RecordNotFound(record_id)
         [root] = found
         assert root.status is not None  # noqa: S101 - it exists
-        nodes = [Node(root.id, None, "", root.status, root.kind, root.function, 0, awaited=False)]
+        nodes = [
+            ServiceTreeNode(
+                root.id, None, "", root.status, root.kind, root.function, 0, awaited=False
+            )
+        ]
         shown = {root.id}
         level = [root.id] if root.kind is Kind.service else []
         while level:
@@ -175,7 +181,7 @@ def tree(ledger: Ledger, record_id: int, *, nodes_max: int, children_max: int) -
                     break
                 is_known = row.record_id in shown and row.kind is Kind.service
                 nodes.append(
-                    Node(
+                    ServiceTreeNode(
                         row.record_id,
                         row.service_id,
                         row.key,

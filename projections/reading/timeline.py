@@ -15,7 +15,7 @@ from uuid import UUID
 
 from recordledger.domain.errors import ImpossibleHistory, TimelineBehind
 from recordledger.domain.records.events import Kind
-from recordledger.domain.records.record import Record, evolve
+from recordledger.domain.records.record import RecordAggregate, evolve
 from recordledger.domain.records.status import Status
 from recordledger.domain.streams import ID_MAX, Stream, stream_number, stream_uuid
 
@@ -63,7 +63,7 @@ class _State(NamedTuple):
     """What a record is since the event at a position; None before there was one."""
 
     since: int | None
-    record: Record
+    record: RecordAggregate
 
 
 class _Change(NamedTuple):
@@ -71,7 +71,7 @@ class _Change(NamedTuple):
 
     position: int
     before: _State
-    after: Record
+    after: RecordAggregate
 
 
 def extent(db: Db) -> Extent:
@@ -166,7 +166,7 @@ def _advance(db: Db, mapper: EventMapper, limit: int, upto: int) -> int:
         stream, number = stream_number(originator_id)
         if stream is Stream.record:
             event = mapper.event_of(topic, state)
-            before = states.get(number) or _State(None, Record(number))
+            before = states.get(number) or _State(None, RecordAggregate(number))
             if version != before.record.version + 1:
                 missing = f"version {before.record.version + 1} is missing"
                 raise ImpossibleHistory(f"record {number}", version, missing)
@@ -208,9 +208,9 @@ def _from_row(
     function: str,
     created_at: datetime,
     modified_at: datetime,
-) -> Record:
+) -> RecordAggregate:
     """Return as much of a record as can be asked for, and as the next event needs."""
-    return Record(
+    return RecordAggregate(
         id=record_id,
         version=version,
         status=None if status is None else Status(status),

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from recordledger.domain.records.events import Errored, Kind, Priority
-from recordledger.domain.records.record import Record, fold
+from recordledger.domain.records.record import RecordAggregate, fold
 from recordledger.domain.records.status import Status
 from recordledger.domain.routing.lanes import Lane
 from recordledger.domain.routing.matching import Cause, Crew
@@ -17,7 +17,7 @@ from recordledger.domain.routing.why import (
     BLOCKING_MAX,
     CHILDREN_MAX,
     Circumstances,
-    Explanation,
+    StatusExplanation,
     explain,
 )
 from recordledger.domain.specs.service_rules import Awaited
@@ -67,7 +67,7 @@ class QueuedLane:
 
 
 @dataclass(frozen=True, slots=True)
-class Queue:
+class WaitingLanes:
     """The lanes in which tasks can be claimed: first those that nobody can take, then the deepest.
 
     The totals count the lanes that are left out as well.
@@ -81,7 +81,7 @@ class Queue:
     n_managers: int
 
 
-def queue(ledger: Ledger, limit: int, tags: Collection[str] | None = None) -> Queue:
+def queue(ledger: Ledger, limit: int, tags: Collection[str] | None = None) -> WaitingLanes:
     """Return what waits, by lane, and who could take it.
 
     Args:
@@ -119,7 +119,7 @@ def queue(ledger: Ledger, limit: int, tags: Collection[str] | None = None) -> Qu
         found.sort(key=lambda each: (each[1].blocked is None, -each[1].n_waiting, each[1].lane))
         shown = found[:limit]
         heads = oldest(db, [lane_id for lane_id, _ in shown])
-    return Queue(
+    return WaitingLanes(
         lanes=[replace(each, oldest=heads.get(lane_id, {})) for lane_id, each in shown],
         n_lanes=len(found),
         n_blocked=sum(each.blocked is not None for _, each in found),
@@ -149,7 +149,7 @@ def oldest(db: Db, lane_ids: list[int]) -> dict[int, dict[Priority, Oldest]]:
     return found
 
 
-def why(ledger: Ledger, record_id: int) -> Explanation:
+def why(ledger: Ledger, record_id: int) -> StatusExplanation:
     """Return why a record is where it is.
 
     Raises:
@@ -169,7 +169,7 @@ def why(ledger: Ledger, record_id: int) -> Explanation:
     return explain(record, history, now)
 
 
-def _circumstances(db: Db, ledger: Ledger, record: Record) -> Circumstances:
+def _circumstances(db: Db, ledger: Ledger, record: RecordAggregate) -> Circumstances:
     now = Circumstances(now=one(db, _LOG_SQL["now"])[0])
     if record.claimable:
         ledger.lanes.refresh(db)
@@ -191,7 +191,7 @@ def _circumstances(db: Db, ledger: Ledger, record: Record) -> Circumstances:
     return now
 
 
-def tasks_before(db: Db, lane_id: int, record: Record) -> int:
+def tasks_before(db: Db, lane_id: int, record: RecordAggregate) -> int:
     """Return how many tasks of its lane are claimed before a record, up to `BEFORE_MAX` + 1."""
     return _count(
         db,

@@ -31,7 +31,7 @@ from psycopg.rows import TupleRow, tuple_row
 from recordledger.domain import errors
 from recordledger.domain.errors import ImpossibleHistory, LedgerError
 from recordledger.domain.records.events import Event
-from recordledger.domain.records.record import Record, fold
+from recordledger.domain.records.record import RecordAggregate, fold
 from recordledger.domain.streams import Stream, stream_number, stream_uuid
 
 from ..ledger import Ledger
@@ -57,7 +57,7 @@ _REMEMBERED: Final = 8_192
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class RecordRange:
     """Records from one id to another, both included, up to a position of the log."""
 
     first: int
@@ -129,7 +129,7 @@ class Filler:
         self._event_of = lru_cache(maxsize=_REMEMBERED)(ledger.event_mapper.event_of)
         self._user_blocks: set[tuple[str, int]] = set()
 
-    def fill(self, part: Part, tell: Callable[[int], None]) -> None:
+    def fill(self, part: RecordRange, tell: Callable[[int], None]) -> None:
         """Fold and write a range of records, in a transaction of its own."""
         parameters = {
             "first": stream_uuid(Stream.record, part.first),
@@ -143,7 +143,7 @@ class Filler:
         ):
             for (_, number), history in histories(rows, self._event_of, self._user_blocks):
                 record = fold(number, (recorded.event for recorded in history))
-                changes.add(Record(number), record, history)
+                changes.add(RecordAggregate(number), record, history)
                 if len(changes) >= AGGREGATES_MAX or len(changes.happened) >= EVENTS_MAX:
                     tell(self._write(changes))
             tell(self._write(changes))
@@ -182,7 +182,7 @@ def rows_of(
 def share(
     ledger: Ledger,
     shadow: str,
-    parts: Iterable[Part],
+    parts: Iterable[RecordRange],
     jobs: int,
     tell: Callable[[int], None],
 ) -> None:
@@ -191,7 +191,7 @@ def share(
     Raises:
         LedgerError: what one of them has met; the others are ended.
     """
-    waiting: SimpleQueue[Part] = SimpleQueue()
+    waiting: SimpleQueue[RecordRange] = SimpleQueue()
     for part in parts:
         waiting.put(part)
     said: SimpleQueue[int | Exception | None] = SimpleQueue()
@@ -241,7 +241,7 @@ def _ended_on_error(process: subprocess.Popen[str]) -> Generator[None]:
 
 def _feed(
     process: subprocess.Popen[str],
-    waiting: SimpleQueue[Part],
+    waiting: SimpleQueue[RecordRange],
     said: SimpleQueue[int | Exception | None],
 ) -> None:
     """Give a process one part after the other, and pass on what it says."""
@@ -299,7 +299,7 @@ def main() -> None:
         with as_ledger_errors(), connect(told["url"], told["shadow"]) as connection:
             filler = Filler(ledger, connection)
             for line in sys.stdin:
-                filler.fill(Part(**json.loads(line)), lambda n: _say(sys.stdout, n_events=n))
+                filler.fill(RecordRange(**json.loads(line)), lambda n: _say(sys.stdout, n_events=n))
                 _say(sys.stdout)
     except LedgerError as error:
         _say(sys.stdout, error=type(error).__name__, message=str(error), facts=vars(error))

@@ -16,7 +16,7 @@ from psycopg.sql import SQL, Identifier
 
 from recordledger.domain.aggregates import AGGREGATES
 from recordledger.domain.errors import ImpossibleHistory, LedgerError
-from recordledger.domain.records.record import Record, fold
+from recordledger.domain.records.record import RecordAggregate, fold
 from recordledger.domain.streams import ID_MAX, Stream, stream_number, stream_uuid
 
 from ..ledger import Ledger
@@ -29,7 +29,7 @@ from ..tables import inline, service_queue
 from ..tables.changes import Changes
 from ..tables.inline import INLINE, PARTS, PROJECTIONS
 from ..tables.lanes import LaneRegistry
-from .filling import AGGREGATES_MAX, EVENTS_MAX, Filler, Part, histories, rows_of, share
+from .filling import AGGREGATES_MAX, EVENTS_MAX, Filler, RecordRange, histories, rows_of, share
 from .shadow import Shadow
 
 _SQL: Final = statements("replay.replay")
@@ -306,7 +306,7 @@ def _require_streams(db: Db, position: int) -> None:
         raise ImpossibleHistory(f"stream {row[0]}", row[1], "there is no such kind of stream")
 
 
-def _parts(db: Db, position: int, n_events: int) -> Iterator[Part]:
+def _parts(db: Db, position: int, n_events: int) -> Iterator[RecordRange]:
     """Yield all records, in ranges that have about the same number of events each."""
     newest = _one(db, "newest_stream", {"last": stream_uuid(Stream.record, ID_MAX)})
     if newest is None or newest < stream_uuid(Stream.record, 0):
@@ -314,7 +314,7 @@ def _parts(db: Db, position: int, n_events: int) -> Iterator[Part]:
     last = stream_number(newest)[1]
     width = max(1, last * _PART_EVENTS // max(1, n_events))
     for first in range(0, last + 1, width):
-        yield Part(first, min(first + width - 1, last), position)
+        yield RecordRange(first, min(first + width - 1, last), position)
 
 
 def _fill_services(ledger: Ledger, connection: Connection[TupleRow], position: int) -> None:
@@ -328,10 +328,10 @@ def _fill_services(ledger: Ledger, connection: Connection[TupleRow], position: i
         ids = [stream_uuid(Stream.record, id_) for (id_,) in found]
         rows = db.execute(_SQL["histories"], {"ids": ids, "position": position}).fetchall()
         happened: list[Recorded] = []
-        changed: list[tuple[Record, Record]] = []
+        changed: list[tuple[RecordAggregate, RecordAggregate]] = []
         for (_, number), history in histories(rows, ledger.event_mapper.event_of):
             folded = fold(number, (recorded.event for recorded in history))
-            changed.append((Record(number), folded))
+            changed.append((RecordAggregate(number), folded))
             happened += history
         service_queue.follow(db, changed, happened, tell=False)
 
@@ -340,7 +340,7 @@ def _fill_others(
     ledger: Ledger, connection: Connection[TupleRow], position: int, tell: Callable[[int], None]
 ) -> None:
     """Write what is no record, as live operations do."""
-    db, batch = cursor_of(connection), Batch(ledger)
+    db, batch = cursor_of(connection), FoldedBatch(ledger)
     others = [stream for stream in Stream if stream is not Stream.record]
     parameters = {
         "first": stream_uuid(min(others), 0),
@@ -376,7 +376,7 @@ def follow(ledger: Ledger, db: Db, after: int, upto: int) -> int:
         UnreadableEvent: the log has bytes that are no event.
         StoreUnavailable: the database does not answer.
     """
-    n_events, batch = 0, Batch(ledger)
+    n_events, batch = 0, FoldedBatch(ledger)
     while after < upto:
         bounds = {"after": after, "upto": upto, "limit": _SLICE}
         found = db.execute(_SQL["slice"], bounds, prepare=True).fetchall()
@@ -395,7 +395,7 @@ def follow(ledger: Ledger, db: Db, after: int, upto: int) -> int:
     return n_events
 
 
-class Batch:
+class FoldedBatch:
     """Folded aggregates that are written to the shadow together."""
 
     def __init__(self, ledger: Ledger, lanes: LaneRegistry | None = None) -> None:

@@ -25,7 +25,7 @@ from recordledger.domain.streams import ID_MAX, Stream, stream_number, stream_uu
 
 from ..ledger import Ledger
 from ..log.mapper import Recorded
-from ..replay.replay import Batch, Difference
+from ..replay.replay import Difference, FoldedBatch
 from ..store.database import Db, connect, cursor_of, one
 from ..store.statements import shipped, statements
 from ..tables.inline import INLINE, PROJECTIONS
@@ -368,7 +368,7 @@ class Expected:
     def _fold_part(
         self, db: Db, stream: Stream, numbers: Sequence[int], unreadable: dict[int, str]
     ) -> None:
-        batch = Batch(self._ledger, self._lanes)
+        batch = FoldedBatch(self._ledger, self._lanes)
         for number, history in self._histories(db, stream, numbers, unreadable):
             try:
                 batch.add(

@@ -22,7 +22,7 @@ from ..store.database import Db
 from ..store.statements import statements
 from ..tables.inline import INLINE
 from ..tables.late_results import sums_of
-from ..tables.table import CountedFrom, Table
+from ..tables.table import CountedFrom, ProjectionTable
 from .aggregates import DIFFERENCES_MAX, Expected, head_of
 from .user_blocks import BlockAudit
 
@@ -113,7 +113,7 @@ class Counted:
     def _recount(
         self,
         db: Db,
-        table: Table,
+        table: ProjectionTable,
         counted: CountedFrom,
         expected: LiteralString,
         wrong: Wrong,

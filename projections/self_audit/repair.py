@@ -14,7 +14,7 @@ from psycopg.errors import IntegrityError
 from psycopg.sql import SQL, Identifier
 
 from recordledger.domain.admin.divergence import (
-    Divergence,
+    DivergenceAggregate,
     DivergenceGone,
     DivergenceRepaired,
     DivergenceState,
@@ -49,7 +49,7 @@ class _NobodyKnows(Exception):
 class Repair(NamedTuple):
     """What became of one divergence: its state, and why it is still open if it is."""
 
-    divergence: Divergence
+    divergence: DivergenceAggregate
     refusal: str | None = None
 
 
@@ -123,7 +123,7 @@ def _repair(
     return Repair(found[0], why) if found else None
 
 
-def _refusal(db: Db, divergence: Divergence) -> str | None:
+def _refusal(db: Db, divergence: DivergenceAggregate) -> str | None:
     """Return why a row cannot be put right now: what it is counted from is wrong."""
     if not is_counted(divergence):
         return None
@@ -135,7 +135,7 @@ def _refusal(db: Db, divergence: Divergence) -> str | None:
     return f"first repair what it is counted from, such as {sources[0]}" if sources else None
 
 
-def _hold(db: Db, shadow: Expected, divergence: Divergence) -> None:
+def _hold(db: Db, shadow: Expected, divergence: DivergenceAggregate) -> None:
     """Keep everybody else from changing the row, and what it follows from."""
     table, key = divergence.table, divergence.key
     if not is_counted(divergence):
@@ -160,7 +160,7 @@ def _hold(db: Db, shadow: Expected, divergence: Divergence) -> None:
         db.execute(statement, {"number": owner[1]})
 
 
-def _put_right(ledger: Ledger, db: Db, shadow: Expected, divergence: Divergence) -> int:
+def _put_right(ledger: Ledger, db: Db, shadow: Expected, divergence: DivergenceAggregate) -> int:
     """Put the row right; return whether anything was wrong with it.
 
     Raises:
@@ -188,5 +188,5 @@ def _put_right(ledger: Ledger, db: Db, shadow: Expected, divergence: Divergence)
     return n_wrong
 
 
-def _same(found: Sequence[Difference], divergence: Divergence) -> list[Difference]:
+def _same(found: Sequence[Difference], divergence: DivergenceAggregate) -> list[Difference]:
     return [each for each in found if (each.table, each.key) == (divergence.table, divergence.key)]

@@ -23,7 +23,12 @@ from datetime import datetime
 from threading import Event as Signal
 from typing import Any, Final, NamedTuple
 
-from recordledger.domain.admin.divergence import Divergence, DivergenceFound, DivergenceGone, Fault
+from recordledger.domain.admin.divergence import (
+    DivergenceAggregate,
+    DivergenceFound,
+    DivergenceGone,
+    RowFault,
+)
 from recordledger.domain.streams import Stream, stream_number
 
 from ..ledger import Ledger, Operation
@@ -110,8 +115,8 @@ class Lap:
     n_ranges: int = 0
     n_folded: int = 0
     busy_s: float = 0.0
-    found: list[Divergence] = field(default_factory=list[Divergence])
-    gone: list[Divergence] = field(default_factory=list[Divergence])
+    found: list[DivergenceAggregate] = field(default_factory=list[DivergenceAggregate])
+    gone: list[DivergenceAggregate] = field(default_factory=list[DivergenceAggregate])
     unreadable: dict[tuple[Stream, int], str] = field(default_factory=dict[tuple[Stream, int], str])
     n_new: int = 0
     certain: bool = False
@@ -125,7 +130,7 @@ class Lap:
         )
 
 
-class SelfAudit:
+class SelfAuditor:
     """Looks at all tables, lap by lap, with a share of one processor core."""
 
     def __init__(self, ledger: Ledger, *, every_s: float = EVERY_S, share: float = SHARE) -> None:
@@ -273,7 +278,7 @@ class SelfAudit:
         shadow, _ = self._tools()
         stream, low = which.stream, which.low
         found: list[Difference] = []
-        known: list[Divergence] = []
+        known: list[DivergenceAggregate] = []
         kept: list[int | None] | None = None
         numbers: list[int] = []
         is_whole = True
@@ -394,8 +399,8 @@ class SelfAudit:
         self,
         lap: Lap,
         found: Sequence[Difference],
-        already: Sequence[Divergence],
-        was_looked_at: Callable[[Divergence], bool],
+        already: Sequence[DivergenceAggregate],
+        was_looked_at: Callable[[DivergenceAggregate], bool],
     ) -> None:
         """Append what is new, and what is no more; `already` was open in the snapshot."""
         open_keys = {(each.table, each.key) for each in already}
@@ -409,24 +414,26 @@ class SelfAudit:
         if not new and not gone:
             return
 
-        def work(operation: Operation) -> tuple[list[Divergence], list[Divergence]]:
+        def work(
+            operation: Operation,
+        ) -> tuple[list[DivergenceAggregate], list[DivergenceAggregate]]:
             hold_divergences(operation.db)
             still = {(each.table, each.key): each for each in divergences.open_now(operation.db)}
-            ended: list[Divergence] = []
+            ended: list[DivergenceAggregate] = []
             for known in gone:
                 if still.pop((known.table, known.key), None) == known:
                     end = DivergenceGone(**operation.stamp.model_dump())
                     ended.append(operation.happen(known, [end]))
-            begun: list[Divergence] = []
+            begun: list[DivergenceAggregate] = []
             for each in new:
                 if (each.table, each.key) in still or len(still) >= divergences.OPEN_MAX:
                     continue
-                divergence = Divergence(divergences.next_id(operation.db))
+                divergence = DivergenceAggregate(divergences.next_id(operation.db))
                 event = DivergenceFound(
                     table=each.table,
                     key=each.key,
                     fault=fault_of(each),
-                    columns=each.columns if fault_of(each) is Fault.changed else (),
+                    columns=each.columns if fault_of(each) is RowFault.changed else (),
                     **operation.stamp.model_dump(),
                 )
                 begun.append(operation.happen(divergence, [event]))
@@ -445,11 +452,11 @@ class SelfAudit:
             log.info("divergence %d is gone: %s", each.id, each)
 
 
-def fault_of(difference: Difference) -> Fault:
+def fault_of(difference: Difference) -> RowFault:
     """Return what is wrong with a row."""
     if difference.live is None:
-        return Fault.missing
-    return Fault.extra if difference.replayed is None else Fault.changed
+        return RowFault.missing
+    return RowFault.extra if difference.replayed is None else RowFault.changed
 
 
 def hold_divergences(db: Db) -> None:
@@ -457,14 +464,14 @@ def hold_divergences(db: Db) -> None:
     db.execute(_SQL["lock"], {"lock": _DIVERGENCE_LOCK})
 
 
-def is_counted(divergence: Divergence) -> bool:
+def is_counted(divergence: DivergenceAggregate) -> bool:
     """Return whether a divergence is one of what is counted over many aggregates."""
     if divergence.table == "services":
         return bool(divergence.columns) and {*COUNTED_OF_CHILDREN, "due"} >= {*divergence.columns}
     return divergence.table in COUNTED
 
 
-def _is_of(divergence: Divergence, stream: Stream, which: Callable[[int], bool]) -> bool:
+def _is_of(divergence: DivergenceAggregate, stream: Stream, which: Callable[[int], bool]) -> bool:
     """Return whether a divergence is one of an aggregate of a kind, with such a number."""
     if is_counted(divergence):
         return False

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from recordledger.domain.aggregates import AGGREGATES, STREAM_OF, State
 from recordledger.domain.records.events import Event
-from recordledger.domain.records.record import Record
+from recordledger.domain.records.record import RecordAggregate
 from recordledger.domain.streams import Stream
 
 from ..log.mapper import Recorded
@@ -64,7 +64,7 @@ class Changes:
             self.has_actions = self.has_actions or recorded.event.action is not None
 
     @property
-    def records(self) -> Sequence[tuple[Record, Record]]:
+    def records(self) -> Sequence[tuple[RecordAggregate, RecordAggregate]]:
         """Each changed record, before and after."""
         return list(self._changed.get(Stream.record, {}).values())
 

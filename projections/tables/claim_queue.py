@@ -6,15 +6,15 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from recordledger.domain.records.events import Event
-from recordledger.domain.records.record import Record
-from recordledger.domain.records.status import TRANSITIONS, Status, Target
+from recordledger.domain.records.record import RecordAggregate
+from recordledger.domain.records.status import TRANSITIONS, Destination, Status
 
 from ..store.database import Db, insert_rows
 from ..store.statements import statements
 from .changes import Changes
 from .lanes import LaneRegistry
 from .records import lock_claimable
-from .table import CountedFrom, Table
+from .table import CountedFrom, ProjectionTable
 
 _SQL = statements("tables.claim_queue")
 _BEFORE_ALL: Final = (0, -32768, 0)
@@ -22,13 +22,13 @@ _BEFORE_ALL: Final = (0, -32768, 0)
 _MOVING: Final[frozenset[type[Event]]] = frozenset(
     event_type
     for (source, event_type), target in TRANSITIONS.items()
-    if Status.waiting in (source, target) or target in (Target.prior, Target.stated)
+    if Status.waiting in (source, target) or target in (Destination.prior, Destination.stated)
 )
 # Who finds the first window taken by others reads larger ones, up to this.
 _WINDOW_MAX: Final = 320
 
 
-def place_of(record: Record, lanes: LaneRegistry) -> tuple[int, int, int] | None:
+def place_of(record: RecordAggregate, lanes: LaneRegistry) -> tuple[int, int, int] | None:
     """Return where a record stands in the queue, as (lane, rank, id); None if it does not."""
     if not record.claimable:
         return None
@@ -56,7 +56,7 @@ def rows(db: Db, changes: Changes) -> list[tuple[int, int, int]]:
     return [place for place in places if place is not None]
 
 
-TABLE: Final = Table(
+TABLE: Final = ProjectionTable(
     name="claim_queue",
     key=("lane_id", "rank", "record_id"),
     counted=CountedFrom(
@@ -72,9 +72,9 @@ TABLE: Final = Table(
 
 def take(
     db: Db, lane_ids_by_tag: Sequence[Sequence[int]], limit: int, lanes: LaneRegistry
-) -> list[Record]:
+) -> list[RecordAggregate]:
     """Lock and return the next records for a manager: by its tags' order, priority, then age."""
-    taken: list[Record] = []
+    taken: list[RecordAggregate] = []
     for ids, lane_ids in _windows(db, lane_ids_by_tag, limit):
         taken += lock_claimable(db, ids, lane_ids, limit - len(taken), lanes)
         if len(taken) >= limit:

@@ -12,12 +12,12 @@ from ..store.database import Db, insert_rows
 from ..store.statements import statements
 from . import payloads
 from .changes import Changes
-from .table import Owner, Table
+from .table import Owner, ProjectionTable
 
 _SQL = statements("tables.comments")
 
 
-class Comment(NamedTuple):
+class CommentRow(NamedTuple):
     """A remark about a record: its place in the record's history, when, by whom, and what."""
 
     record_id: int
@@ -27,7 +27,7 @@ class Comment(NamedTuple):
     text: str
 
 
-def made(db: Db, changes: Changes) -> list[Comment]:
+def made(db: Db, changes: Changes) -> list[CommentRow]:
     """Return the comments that were made, but for those on records that are erased."""
     erased = changes.erased
     found = [
@@ -39,7 +39,7 @@ def made(db: Db, changes: Changes) -> list[Comment]:
     ]
     texts = payloads.texts(db, (event.text for _, event in found))
     return [
-        Comment(
+        CommentRow(
             each.number,
             each.version,
             event.timestamp,
@@ -60,7 +60,7 @@ def write(db: Db, changes: Changes) -> None:
         db.execute(_SQL["forget"], {"ids": gone})
 
 
-TABLE: Final = Table(
+TABLE: Final = ProjectionTable(
     name="comments",
     key=("record_id", "version"),
     owner=Owner("record_id", Stream.record),
@@ -78,7 +78,7 @@ TABLE: Final = Table(
 )
 
 
-def page(db: Db, record_id: int, after: int, limit: int) -> list[Comment]:
+def page(db: Db, record_id: int, after: int, limit: int) -> list[CommentRow]:
     """Return comments on a record, oldest first, after this version of it."""
     parameters = {"id": record_id, "after": after, "limit": limit}
-    return [Comment(*row) for row in db.execute(_SQL["get"], parameters)]
+    return [CommentRow(*row) for row in db.execute(_SQL["get"], parameters)]

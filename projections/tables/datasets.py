@@ -11,10 +11,10 @@ from typing import Any, Final, Literal, NamedTuple
 import msgpack
 
 from recordledger.domain import dataset as d
-from recordledger.domain.dataset import Dataset, DatasetSpecification
+from recordledger.domain.dataset import DatasetAggregate, DatasetSpecification
 from recordledger.domain.errors import DatasetNotFound, VersionNotFound
 from recordledger.domain.records.events import Imported, Kind, Payload, Priority
-from recordledger.domain.records.record import Record
+from recordledger.domain.records.record import RecordAggregate
 from recordledger.domain.records.retries import Retry
 from recordledger.domain.records.status import Status
 from recordledger.domain.specs.fingerprint import digest_of
@@ -25,7 +25,7 @@ from ..store.database import Db, one
 from ..store.statements import statements
 from . import payloads
 from .changes import Changes
-from .table import MOVES, CountedFrom, Owner, Table
+from .table import MOVES, CountedFrom, Owner, ProjectionTable
 
 _SQL = statements("tables.datasets")
 
@@ -107,7 +107,7 @@ def write(db: Db, changes: Changes) -> None:
     for recorded in changes.happened:
         if recorded.stream is Stream.dataset:
             _apply(db, recorded, counts)
-    for dataset in changes.after(Dataset):
+    for dataset in changes.after(DatasetAggregate):
         db.execute(_SQL["write"], {name: getattr(dataset, name) for name in _COLUMNS})
     keys = [key for key, delta in counts.items() if delta]
     if keys:
@@ -122,7 +122,9 @@ def write(db: Db, changes: Changes) -> None:
 
 
 def _count_changes(
-    db: Db, changes: Sequence[tuple[Record, Record]], counts: Counter[tuple[int, int, str]]
+    db: Db,
+    changes: Sequence[tuple[RecordAggregate, RecordAggregate]],
+    counts: Counter[tuple[int, int, str]],
 ) -> None:
     moved = {
         after.id: (before.status, after.status)
@@ -229,29 +231,29 @@ def _row_of(specification: DatasetSpecification) -> dict[str, Any]:
 
 # The tables of what a dataset says of itself are written with its own.
 TABLES: Final = (
-    Table(
+    ProjectionTable(
         name="datasets",
         key=("id",),
         owner=Owner("id", Stream.dataset),
         events=MOVES | {*d.DATASET_EVENTS, Imported},
         write=write,
     ),
-    Table(
+    ProjectionTable(
         name="dataset_entries",
         key=("dataset_id", "number", "added_in"),
         owner=Owner("dataset_id", Stream.dataset),
     ),
-    Table(
+    ProjectionTable(
         name="dataset_specifications",
         key=("dataset_id", "number"),
         owner=Owner("dataset_id", Stream.dataset),
     ),
-    Table(
+    ProjectionTable(
         name="dataset_records",
         key=("dataset_id", "specification", "entry", "added_in"),
         owner=Owner("dataset_id", Stream.dataset),
     ),
-    Table(
+    ProjectionTable(
         name="dataset_counts",
         key=("dataset_id", "specification", "status"),
         counted=CountedFrom(
@@ -259,7 +261,7 @@ TABLES: Final = (
         ),
         zero="n_records",
     ),
-    Table(
+    ProjectionTable(
         name="dataset_versions",
         key=("dataset_id", "number"),
         owner=Owner("dataset_id", Stream.dataset),
@@ -302,7 +304,7 @@ def id_of(db: Db, name: str) -> int | None:
     return None if row is None else int(row[0])
 
 
-def get(db: Db, dataset: int | str, how: Literal["get", "lock"] = "get") -> Dataset:
+def get(db: Db, dataset: int | str, how: Literal["get", "lock"] = "get") -> DatasetAggregate:
     """Return a dataset by id or name, and keep it from being changed if `how` is lock.
 
     Raises:
@@ -320,7 +322,7 @@ def get(db: Db, dataset: int | str, how: Literal["get", "lock"] = "get") -> Data
     )
 
 
-def page(db: Db, limit: int, before: int = ID_MAX) -> list[Dataset]:
+def page(db: Db, limit: int, before: int = ID_MAX) -> list[DatasetAggregate]:
     """Return datasets without their specifications, newest first, at most `limit`."""
     return [_from_row(row) for row in db.execute(_SQL["page"], {"limit": limit, "before": before})]
 
@@ -350,7 +352,7 @@ def versions(db: Db, dataset_id: int) -> list[LockedVersion]:
     return [LockedVersion(*row) for row in db.execute(_SQL["versions"], {"id": dataset_id})]
 
 
-def version_numbered(db: Db, dataset: Dataset, number: int | None) -> int:
+def version_numbered(db: Db, dataset: DatasetAggregate, number: int | None) -> int:
     """Return what the dataset's own version was when a version was locked; newest for None.
 
     Raises:
@@ -483,8 +485,8 @@ def contents_of(db: Db, digests: Iterable[bytes]) -> dict[bytes, list[Content]]:
     }
 
 
-def _from_row(row: Sequence[Any]) -> Dataset:
-    return Dataset(**dict(zip(_COLUMNS, row, strict=True)))
+def _from_row(row: Sequence[Any]) -> DatasetAggregate:
+    return DatasetAggregate(**dict(zip(_COLUMNS, row, strict=True)))
 
 
 def _like(pattern: str) -> str:

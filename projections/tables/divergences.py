@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from recordledger.domain.admin.divergence import (
-    Divergence,
+    DivergenceAggregate,
     DivergenceFound,
     DivergenceGone,
     DivergenceRepaired,
     DivergenceState,
-    Fault,
+    RowFault,
 )
 from recordledger.domain.streams import Stream
 
 from ..store.database import Db, one
 from ..store.statements import statements
 from .changes import Changes
-from .table import Owner, Table
+from .table import Owner, ProjectionTable
 
 _SQL = statements("tables.divergences")
 
@@ -59,23 +59,23 @@ def write(db: Db, changes: Changes) -> None:
                 pass
 
 
-TABLE: Final = Table(
+TABLE: Final = ProjectionTable(
     name="divergences", key=("id",), owner=Owner("id", Stream.divergence), write=write
 )
 
 
-def open_now(db: Db) -> list[Divergence]:
+def open_now(db: Db) -> list[DivergenceAggregate]:
     """Return the divergences that are open, oldest first."""
     rows = db.execute(_SQL["open"], {"after": 0, "limit": OPEN_MAX})
     return [_from_row(row) for row in rows]
 
 
-def page(db: Db, limit: int, before: int) -> list[Divergence]:
+def page(db: Db, limit: int, before: int) -> list[DivergenceAggregate]:
     """Return divergences, newest first, at most `limit`, with ids below `before`."""
     return [_from_row(row) for row in db.execute(_SQL["page"], {"limit": limit, "before": before})]
 
 
-def lock(db: Db, divergence_id: int) -> Divergence | None:
+def lock(db: Db, divergence_id: int) -> DivergenceAggregate | None:
     """Lock and return a divergence; None if there is none with this id."""
     row = db.execute(_SQL["lock"], {"id": divergence_id}).fetchone()
     return None if row is None else _from_row(row)
@@ -86,15 +86,15 @@ def counts(db: Db) -> dict[str, int]:
     return dict(db.execute(_SQL["counts"]).fetchall())
 
 
-def _from_row(row: Sequence[Any]) -> Divergence:
+def _from_row(row: Sequence[Any]) -> DivergenceAggregate:
     id_, version, state, table, key, fault, columns, *times = row
-    return Divergence(
+    return DivergenceAggregate(
         id_,
         version,
         DivergenceState(state),
         table,
         tuple(key),
-        Fault(fault),
+        RowFault(fault),
         tuple(columns),
         *times,
     )

@@ -13,7 +13,7 @@ from recordledger.domain.streams import Stream
 from ..store.database import Db
 from ..store.statements import statements
 from .changes import Changes
-from .table import Owner, Table
+from .table import Owner, ProjectionTable
 
 _SQL = statements("tables.families")
 _FAMILY_LOCK: Final = 7_301_956_005
@@ -120,7 +120,7 @@ def write(db: Db, changes: Changes) -> None:
         db.execute(_SQL["forget"], {"ids": gone})
 
 
-TABLE: Final = Table(
+TABLE: Final = ProjectionTable(
     name="dependencies",
     key=("parent_id", "child_id"),
     owner=Owner("parent_id", Stream.record),

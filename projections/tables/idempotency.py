@@ -30,13 +30,13 @@ class RequestKey:
     request_hash: bytes
 
 
-class Kept(NamedTuple):
+class StoredAnswer(NamedTuple):
     """The answer that a request got before; it may be None."""
 
     answer: Any
 
 
-def find(db: Db, request: RequestKey) -> Kept | None:
+def find(db: Db, request: RequestKey) -> StoredAnswer | None:
     """Return the answer that this request got before; None if it is new.
 
     Raises:
@@ -51,7 +51,7 @@ def find(db: Db, request: RequestKey) -> Kept | None:
     if request_hash != request.request_hash:
         raise IdempotencyConflict(request.key)
     data = answer[1:] if answer[:1] == b"r" else decompress(answer[1:], _ANSWER_BYTES_MAX)
-    return Kept(msgpack.unpackb(data, timestamp=3, strict_map_key=False))
+    return StoredAnswer(msgpack.unpackb(data, timestamp=3, strict_map_key=False))
 
 
 def keep(db: Db, request: RequestKey, answer: Any) -> None:

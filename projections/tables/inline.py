@@ -26,9 +26,9 @@ from . import (
     webhooks,
 )
 from .changes import Changes
-from .table import CountedFrom, Parts, Table
+from .table import CountedFrom, Parts, ProjectionTable
 
-USER_BLOCKS: Final = Table(
+USER_BLOCKS: Final = ProjectionTable(
     name="user_blocks",
     key=("actor", "block"),
     counted=CountedFrom(),
@@ -37,7 +37,7 @@ USER_BLOCKS: Final = Table(
 )
 """Written with the log itself, by `append`: what it holds are positions."""
 
-INLINE: Final[tuple[Table, ...]] = (
+INLINE: Final[tuple[ProjectionTable, ...]] = (
     payloads.TABLE,
     records.TABLE,
     claim_queue.TABLE,

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import Any, Final, Literal
 from uuid import UUID
 
-from recordledger.domain.admin.job import Job, JobState
+from recordledger.domain.admin.job import JobAggregate, JobState
 from recordledger.domain.errors import JobNotFound
 from recordledger.domain.streams import ID_MAX, Stream
 
 from ..store.database import Db, one
 from ..store.statements import statements
 from .changes import Changes
-from .table import Owner, Table
+from .table import Owner, ProjectionTable
 
 _SQL = statements("tables.jobs")
 _COLUMNS: Final = (
@@ -29,14 +29,14 @@ def next_id(db: Db) -> int:
 
 def write(db: Db, changes: Changes) -> None:
     """Bring the rows of jobs to what they are now."""
-    for job in changes.after(Job):
+    for job in changes.after(JobAggregate):
         db.execute(_SQL["write"], {name: getattr(job, name) for name in _COLUMNS})
 
 
-TABLE: Final = Table(name="jobs", key=("id",), owner=Owner("id", Stream.job), write=write)
+TABLE: Final = ProjectionTable(name="jobs", key=("id",), owner=Owner("id", Stream.job), write=write)
 
 
-def get(db: Db, job_id: int, how: Literal["get", "lock"] = "get") -> Job:
+def get(db: Db, job_id: int, how: Literal["get", "lock"] = "get") -> JobAggregate:
     """Return a job, and keep it from being changed if `how` is lock.
 
     Raises:
@@ -48,7 +48,7 @@ def get(db: Db, job_id: int, how: Literal["get", "lock"] = "get") -> Job:
     return _from_row(row)
 
 
-def page(db: Db, limit: int, before: int = ID_MAX) -> list[Job]:
+def page(db: Db, limit: int, before: int = ID_MAX) -> list[JobAggregate]:
     """Return jobs, newest first, at most `limit`, with ids below `before`."""
     return [_from_row(row) for row in db.execute(_SQL["page"], {"limit": limit, "before": before})]
 
@@ -64,6 +64,6 @@ def of_operation(db: Db, operation_id: UUID) -> int | None:
     return None if row is None else int(row[0])
 
 
-def _from_row(row: Sequence[Any]) -> Job:
+def _from_row(row: Sequence[Any]) -> JobAggregate:
     id_, version, operation_id, action, state, *rest = row
-    return Job(id_, version, operation_id, action, JobState(state), *rest)
+    return JobAggregate(id_, version, operation_id, action, JobState(state), *rest)

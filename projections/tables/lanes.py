@@ -8,7 +8,7 @@ from typing import Final, Protocol, TypeAlias
 
 from recordledger.domain.routing.breaker import programs_of
 from recordledger.domain.routing.lanes import Lane, lanes_by_tag
-from recordledger.domain.routing.manager import Manager
+from recordledger.domain.routing.manager import ManagerAggregate
 
 from ..store.database import Db, LedgerDatastore
 from ..store.statements import statements
@@ -61,7 +61,7 @@ class LaneRegistry:
         self._open: dict[_Abilities, list[list[int]]] = {}
         self._lock = Lock()
 
-    def open_to(self, manager: Manager, suspended: Iterable[str] = ()) -> list[list[int]]:
+    def open_to(self, manager: ManagerAggregate, suspended: Iterable[str] = ()) -> list[list[int]]:
         """Return, for each tag of a manager in its order, the lanes it can take; see `refresh`.
 
         Lanes that require a suspended program are left out.

@@ -13,7 +13,7 @@ from ..log.mapper import EventMapper, MsgpackTranscoder
 from ..store.database import Db
 from ..store.statements import statements
 from .changes import Changes
-from .table import CountedFrom, Parts, Table
+from .table import CountedFrom, Parts, ProjectionTable
 
 _SQL = statements("tables.late_results")
 _KINDS: Final[dict[type[Event], str]] = {LateResult: "late", ResultAdopted: "adopted"}
@@ -73,7 +73,7 @@ def _sums(_: Db, changes: Changes) -> list[tuple[str | int, ...]]:
     return [(kind, *added) for kind, added in sums.items()]
 
 
-TABLE: Final = Table(
+TABLE: Final = ProjectionTable(
     name="rescue_counts",
     key=("kind",),
     counted=CountedFrom(),

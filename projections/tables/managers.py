@@ -10,15 +10,15 @@ from typing import Any, Final, Literal
 from psycopg.types.json import Jsonb
 
 from recordledger.domain.errors import ManagerNotActive, ManagerNotFound
-from recordledger.domain.routing.manager import Manager, Suspension
+from recordledger.domain.routing.manager import ManagerAggregate, Suspension
 from recordledger.domain.routing.manager_state import ManagerState
-from recordledger.domain.routing.matching import Seen
+from recordledger.domain.routing.matching import ManagerSigns
 from recordledger.domain.streams import Stream
 
 from ..store.database import Db
 from ..store.statements import statements
 from .changes import Changes
-from .table import Owner, Table
+from .table import Owner, ProjectionTable
 
 _SQL = statements("tables.managers")
 
@@ -30,7 +30,7 @@ def next_id(db: Db) -> int:
 
 def write(db: Db, changes: Changes) -> None:
     """Bring the rows of managers to what they are now."""
-    for manager in changes.after(Manager):
+    for manager in changes.after(ManagerAggregate):
         db.execute(
             _SQL["write"],
             {
@@ -53,10 +53,12 @@ def write(db: Db, changes: Changes) -> None:
         )
 
 
-TABLE: Final = Table(name="managers", key=("id",), owner=Owner("id", Stream.manager), write=write)
+TABLE: Final = ProjectionTable(
+    name="managers", key=("id",), owner=Owner("id", Stream.manager), write=write
+)
 
 
-def get(db: Db, manager_id: int, how: Literal["get", "lock"] = "get") -> Manager:
+def get(db: Db, manager_id: int, how: Literal["get", "lock"] = "get") -> ManagerAggregate:
     """Return a manager, and keep it from being changed if `how` is lock.
 
     Raises:
@@ -70,31 +72,31 @@ def get(db: Db, manager_id: int, how: Literal["get", "lock"] = "get") -> Manager
 
 def page(
     db: Db, after: int, limit: int, states: Collection[ManagerState] | None = None
-) -> list[Seen]:
+) -> list[ManagerSigns]:
     """Return the managers with ids above `after`, at most `limit`; only in these states."""
     wanted = None if states is None else [str(state) for state in states]
     rows = db.execute(_SQL["page"], {"after": after, "limit": limit, "states": wanted})
-    return [Seen(from_row(row[:-2]), *row[-2:]) for row in rows]
+    return [ManagerSigns(from_row(row[:-2]), *row[-2:]) for row in rows]
 
 
-def alive(db: Db) -> list[Seen]:
+def alive(db: Db) -> list[ManagerSigns]:
     """Return all managers that have a lease, by id."""
     rows = db.execute(_SQL["alive"], prepare=True)
-    return [Seen(from_row(row[:-2]), *row[-2:]) for row in rows]
+    return [ManagerSigns(from_row(row[:-2]), *row[-2:]) for row in rows]
 
 
-def one(db: Db, manager_id: int) -> Seen | None:
+def one(db: Db, manager_id: int) -> ManagerSigns | None:
     """Return a manager and its signs of life; None if there is none with this id."""
     found = page(db, manager_id - 1, 1)
     return found[0] if found and found[0].manager.id == manager_id else None
 
 
-def first_beat(db: Db, manager: Manager) -> None:
+def first_beat(db: Db, manager: ManagerAggregate) -> None:
     """Begin the lease of a manager that was just registered."""
     db.execute(_SQL["first_beat"], {"id": manager.id, "lease_s": manager.lease_s})
 
 
-def beat(db: Db, manager_id: int) -> tuple[Manager, datetime]:
+def beat(db: Db, manager_id: int) -> tuple[ManagerAggregate, datetime]:
     """Note a sign of life; return the manager, and until when its lease is extended.
 
     Raises:
@@ -141,11 +143,11 @@ def keep_failures(db: Db, manager_id: int, before: Mapping[str, int], now: dict[
             )
 
 
-def from_row(row: Sequence[Any]) -> Manager:
+def from_row(row: Sequence[Any]) -> ManagerAggregate:
     """Return the manager that a row of `managers` holds."""
     id_, version, state, name, hostname, tags, programs, lease_s, heartbeat_s, *rest = row
     owner, registered_at, modified_at, suspended = rest
-    return Manager(
+    return ManagerAggregate(
         id=id_,
         version=version,
         state=ManagerState(state),

@@ -16,7 +16,7 @@ from ..log.mapper import Recorded
 from ..store.database import Db
 from ..store.statements import statements
 from .changes import Changes
-from .table import CountedFrom, Owner, Parts, Table
+from .table import CountedFrom, Owner, Parts, ProjectionTable
 
 _SQL = statements("tables.operations")
 
@@ -33,7 +33,7 @@ class OperationRow(NamedTuple):
     n_changes: int
 
 
-class Part(NamedTuple):
+class OperationPart(NamedTuple):
     """What some events say of their operation, and which of them speaks for it.
 
     That is the one of the earliest moment, and of these, which share a transaction, the last by
@@ -45,7 +45,7 @@ class Part(NamedTuple):
     version: int
 
 
-def parts_of(changes: Changes) -> list[Part]:
+def parts_of(changes: Changes) -> list[OperationPart]:
     """Return the operations that these events belong to, by id."""
     managed = _managed(changes)
     counts = Counter(recorded.event.operation_id for recorded in managed)
@@ -55,7 +55,9 @@ def parts_of(changes: Changes) -> list[Part]:
         if _speaks_before(recorded, other):
             speakers[recorded.event.operation_id] = recorded
     return [
-        Part(_row(speakers[id_].event, counts[id_]), speakers[id_].number, speakers[id_].version)
+        OperationPart(
+            _row(speakers[id_].event, counts[id_]), speakers[id_].number, speakers[id_].version
+        )
         for id_ in sorted(counts)
     ]
 
@@ -97,7 +99,7 @@ def write(db: Db, changes: Changes) -> None:
 
 
 TABLES: Final = (
-    Table(
+    ProjectionTable(
         name="operations",
         key=("id",),
         counted=CountedFrom(sources=("operation_changes",), columns=("n_changes",)),
@@ -118,7 +120,7 @@ TABLES: Final = (
         parts=Parts("operation_parts", _SQL["add_up"], {"number": "bigint", "version": "integer"}),
     ),
     # A change is an operation, a record, and the version of it that the operation made.
-    Table(
+    ProjectionTable(
         name="operation_changes",
         key=("operation_id", "record_id", "version"),
         owner=Owner("record_id", Stream.record),

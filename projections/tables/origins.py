@@ -13,12 +13,12 @@ from recordledger.domain.streams import Stream
 from ..store.database import Db
 from ..store.statements import statements
 from .changes import Changes
-from .table import Owner, Table
+from .table import Owner, ProjectionTable
 
 _SQL = statements("tables.origins")
 
 
-class Origin(NamedTuple):
+class OriginRow(NamedTuple):
     """Where an aggregate came from: which one it was there, and how and by whom it came here."""
 
     ledger_id: UUID
@@ -54,7 +54,7 @@ def write(db: Db, changes: Changes) -> None:
     db.execute(_SQL["add"], dict(zip(names, columns, strict=True)), prepare=True)
 
 
-TABLE: Final = Table(
+TABLE: Final = ProjectionTable(
     name="origins",
     key=("origin_ledger", "stream", "origin_id", "number"),
     owner=Owner("number", stream=None),
@@ -94,7 +94,7 @@ def page(
     number: int | None = None,
     ledger_id: UUID | None = None,
     origin_id: int | None = None,
-) -> list[Origin]:
+) -> list[OriginRow]:
     """Return what was imported, by number here, and where it had come from before that first.
 
     Args:
@@ -119,6 +119,6 @@ def page(
     return [_origin(row) for row in db.execute(_SQL["page"], parameters)]
 
 
-def _origin(row: Sequence[Any]) -> Origin:
+def _origin(row: Sequence[Any]) -> OriginRow:
     ledger_id, stream, *rest = row
-    return Origin(ledger_id, Stream(stream), *rest)
+    return OriginRow(ledger_id, Stream(stream), *rest)

@@ -20,7 +20,7 @@ from recordledger.domain.streams import Stream
 from ..store.database import Db
 from ..store.statements import statements
 from .changes import Changes
-from .table import Owner, Table
+from .table import Owner, ProjectionTable
 
 _SQL = statements("tables.payloads")
 
@@ -239,7 +239,7 @@ def write(db: Db, changes: Changes) -> None:
         db.execute(_SQL["destroy"], {"digests": sorted(given_up)})
 
 
-TABLE: Final = Table(
+TABLE: Final = ProjectionTable(
     name="payload_references",
     key=("digest", "stream", "number"),
     owner=Owner("number", stream=None),

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any, Final, LiteralString, NamedTuple
 
 from recordledger.domain.records.events import Kind, Payload, Priority
-from recordledger.domain.records.record import Record
+from recordledger.domain.records.record import RecordAggregate
 from recordledger.domain.records.retries import Retry
 from recordledger.domain.records.status import Status
 from recordledger.domain.streams import Stream
@@ -19,7 +19,7 @@ from ..store.statements import shipped, statements
 from .changes import Changes
 from .lanes import LaneRegistry
 from .payloads import said, texts
-from .table import Owner, Table
+from .table import Owner, ProjectionTable
 
 # The columns of `records` and their types when sent in arrays, in the order of `to_row`.
 COLUMNS: Final[dict[LiteralString, LiteralString]] = {
@@ -58,7 +58,7 @@ _LANE_ID: Final = list(COLUMNS).index("lane_id")
 _PRIOR: Final = list(COLUMNS).index("prior")
 
 
-def to_row(record: Record, lane_id: int, texts: Mapping[bytes, str]) -> tuple[Any, ...]:
+def to_row(record: RecordAggregate, lane_id: int, texts: Mapping[bytes, str]) -> tuple[Any, ...]:
     """Return a record as its row, in the order of `COLUMNS`; what is a list is joined by commas."""
     spec, outcome, retry = record.spec, record.outcome, record.retry
     return (
@@ -112,25 +112,25 @@ def next_ids(db: Db, n: int) -> list[int]:
     return [row[0] for row in db.execute(_SQL["next_ids"], {"n": n}, prepare=True)]
 
 
-def get(db: Db, ids: Sequence[int], lanes: LaneRegistry) -> list[Record]:
+def get(db: Db, ids: Sequence[int], lanes: LaneRegistry) -> list[RecordAggregate]:
     """Return the records with these ids that exist, in the order of ids."""
     return _select(db, "get", {"ids": ids}, lanes)
 
 
-def lock(db: Db, ids: Sequence[int], lanes: LaneRegistry) -> list[Record]:
+def lock(db: Db, ids: Sequence[int], lanes: LaneRegistry) -> list[RecordAggregate]:
     """Lock and return the records with these ids that exist, in the order of ids."""
     return _select(db, "lock", {"ids": ids}, lanes)
 
 
 def lock_claimable(
     db: Db, ids: Sequence[int], lane_ids: Sequence[int], limit: int, lanes: LaneRegistry
-) -> list[Record]:
+) -> list[RecordAggregate]:
     """Lock and return the first `limit` of these candidates that still wait in their lanes."""
     parameters = {"ids": ids, "lane_ids": lane_ids, "limit": limit}
     return _select(db, "lock_claimable", parameters, lanes)
 
 
-def lock_of_manager(db: Db, manager_id: int, lanes: LaneRegistry) -> list[Record]:
+def lock_of_manager(db: Db, manager_id: int, lanes: LaneRegistry) -> list[RecordAggregate]:
     """Lock and return the records that a manager is running."""
     return _select(db, "lock_of_manager", {"manager_id": manager_id}, lanes)
 
@@ -155,7 +155,7 @@ def existing(db: Db, digests: Sequence[bytes]) -> dict[tuple[bytes, Kind], int]:
     return {(digest, Kind(kind)): id_ for digest, kind, id_ in rows}
 
 
-def _texts(db: Db, changed: Sequence[Record]) -> dict[bytes, str]:
+def _texts(db: Db, changed: Sequence[RecordAggregate]) -> dict[bytes, str]:
     """Return what the messages of the errors that records are in say, by digest."""
     return texts(db, (each.outcome.error_message for each in changed if each.outcome is not None))
 
@@ -182,7 +182,7 @@ def rows(db: Db, changes: Changes) -> list[tuple[Any, ...]]:
     ]
 
 
-TABLE: Final = Table(
+TABLE: Final = ProjectionTable(
     name="records",
     key=("id",),
     owner=Owner("id", Stream.record),
@@ -192,7 +192,9 @@ TABLE: Final = Table(
 )
 
 
-def _rows(db: Db, changed: Sequence[Record], lanes: LaneRegistry) -> Iterator[tuple[Any, ...]]:
+def _rows(
+    db: Db, changed: Sequence[RecordAggregate], lanes: LaneRegistry
+) -> Iterator[tuple[Any, ...]]:
     said_in = _texts(db, changed)
     return (to_row(record, lanes.id_of(record), said_in) for record in changed)
 
@@ -201,7 +203,9 @@ def _listed(joined: str) -> list[str]:
     return joined.split(",") if joined else []
 
 
-def _parameters(db: Db, changed: Sequence[Record], lanes: LaneRegistry) -> dict[str, list[Any]]:
+def _parameters(
+    db: Db, changed: Sequence[RecordAggregate], lanes: LaneRegistry
+) -> dict[str, list[Any]]:
     """Return the rows as one array a column: what PostgreSQL takes fastest."""
     columns = zip(*_rows(db, changed, lanes), strict=True)
     return dict(zip(COLUMNS, map(list[Any], columns), strict=True))
@@ -209,12 +213,12 @@ def _parameters(db: Db, changed: Sequence[Record], lanes: LaneRegistry) -> dict[
 
 def _select(
     db: Db, statement: str, parameters: dict[str, Any], lanes: LaneRegistry
-) -> list[Record]:
+) -> list[RecordAggregate]:
     rows = db.execute(_SQL[statement], parameters, prepare=True).fetchall()
     return from_rows(db, rows, lanes)
 
 
-def from_rows(db: Db, rows: Sequence[Sequence[Any]], lanes: LaneRegistry) -> list[Record]:
+def from_rows(db: Db, rows: Sequence[Sequence[Any]], lanes: LaneRegistry) -> list[RecordAggregate]:
     """Return the records that rows of `records` hold, their columns in the order of `COLUMNS`."""
     lanes.learn(db, (row[_LANE_ID] for row in rows))
     return [from_row(row, lanes) for row in rows]
@@ -225,13 +229,13 @@ def _retry(retries: int, delay_s: float, on: str) -> Retry:
     return Retry(retries, delay_s, tuple(on.split(",")) if on else ())
 
 
-def from_row(row: Sequence[Any], lanes: LaneRegistry) -> Record:
+def from_row(row: Sequence[Any], lanes: LaneRegistry) -> RecordAggregate:
     """Return the record that a row of `records` holds; its lane must have been learnt."""
     (id_, version, status, prior, lane_id, tag, priority, modified_at, attempt, manager_id,
      started_at, finished_at, outcome, _, _, retries_used, iteration, service_state, not_before,
      kind, spec, spec_size_bytes, function, owner, created_at, retries, retry_delay_s,
      retry_on) = row  # fmt: skip
-    return Record(
+    return RecordAggregate(
         id=id_,
         version=version,
         status=Status(status),

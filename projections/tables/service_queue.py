@@ -16,28 +16,28 @@ from typing import Any, Final, NamedTuple
 from psycopg import Connection
 
 from recordledger.domain.records.events import Completed, Errored, Event, Kind, ServiceIterated
-from recordledger.domain.records.record import Record, fold
+from recordledger.domain.records.record import RecordAggregate, fold
 from recordledger.domain.records.status import TRANSITIONS, Status
-from recordledger.domain.specs.service_rules import Awaited, Standing, standing_of
+from recordledger.domain.specs.service_rules import Awaited, ChildStanding, standing_of
 from recordledger.domain.streams import Stream, stream_uuid
 
 from ..log.mapper import EventMapper, MsgpackTranscoder, Recorded
 from ..store.database import Db, cursor_of
 from ..store.statements import statements
 from .changes import Changes
-from .table import CountedFrom, Owner, Table
+from .table import CountedFrom, Owner, ProjectionTable
 
 _SQL = statements("tables.service_queue")
 _LOG_SQL = statements("log.ledger_events")
 _PICK_LOCK: Final = 7_301_956_006
 
 # The statuses in which a child has not ended, or has come to no good end.
-OPEN: Final = [str(each) for each in Status if standing_of(each) is Standing.open]
-TROUBLED: Final = [str(each) for each in Status if standing_of(each) is Standing.troubled]
+OPEN: Final = [str(each) for each in Status if standing_of(each) is ChildStanding.open]
+TROUBLED: Final = [str(each) for each in Status if standing_of(each) is ChildStanding.troubled]
 
 
 @dataclass(slots=True)
-class _Story:
+class _ServiceChildren:
     """What the events of one service say of its children, the newest decision last."""
 
     children: dict[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
@@ -74,7 +74,7 @@ def write(db: Db, changes: Changes) -> None:
 
 def follow(
     db: Db,
-    changed: Sequence[tuple[Record, Record]],
+    changed: Sequence[tuple[RecordAggregate, RecordAggregate]],
     happened: Iterable[Recorded],
     *,
     tell: bool = True,
@@ -124,22 +124,24 @@ def follow(
         db.execute(_SQL["want"], {"ids": orphans}, prepare=True)
 
 
-def _moved(changed: Sequence[tuple[Record, Record]]) -> list[tuple[int, int, int]]:
+def _moved(
+    changed: Sequence[tuple[RecordAggregate, RecordAggregate]],
+) -> list[tuple[int, int, int]]:
     """Return who is open or troubled that was not, or the other way round: (id, 1, -1)."""
     found: list[tuple[int, int, int]] = []
     for before, after in changed:
         was, now = standing_of(before.status), standing_of(after.status)
         if was is not now:
-            opened = (now is Standing.open) - (was is Standing.open)
-            troubled = (now is Standing.troubled) - (was is Standing.troubled)
+            opened = (now is ChildStanding.open) - (was is ChildStanding.open)
+            troubled = (now is ChildStanding.troubled) - (was is ChildStanding.troubled)
             found.append((after.id, opened, troubled))
     return found
 
 
 def _stories(
-    services: Sequence[tuple[Record, Record]], happened: Iterable[Recorded]
-) -> dict[int, _Story]:
-    stories = {after.id: _Story() for _, after in services if after.exists}
+    services: Sequence[tuple[RecordAggregate, RecordAggregate]], happened: Iterable[Recorded]
+) -> dict[int, _ServiceChildren]:
+    stories = {after.id: _ServiceChildren() for _, after in services if after.exists}
     if stories:
         for recorded in happened:
             if recorded.stream is Stream.record and recorded.number in stories:
@@ -147,7 +149,7 @@ def _stories(
     return stories
 
 
-def _again(stories: dict[int, _Story]) -> list[tuple[int, str]]:
+def _again(stories: dict[int, _ServiceChildren]) -> list[tuple[int, str]]:
     """Return the older children that are waited for again, by service and key."""
     return [
         (service_id, key)
@@ -156,8 +158,8 @@ def _again(stories: dict[int, _Story]) -> list[tuple[int, str]]:
     ]
 
 
-def _write_statuses(db: Db, services: Sequence[tuple[Record, Record]]) -> None:
-    def place(record: Record) -> tuple[int, str, int]:
+def _write_statuses(db: Db, services: Sequence[tuple[RecordAggregate, RecordAggregate]]) -> None:
+    def place(record: RecordAggregate) -> tuple[int, str, int]:
         return record.id, str(record.status), -record.priority
 
     new = [place(after) for before, after in services if not before.exists and after.exists]
@@ -173,7 +175,7 @@ def _write_statuses(db: Db, services: Sequence[tuple[Record, Record]]) -> None:
             db.execute(_SQL[statement], parameters, prepare=True)
 
 
-def _write_decisions(db: Db, stories: dict[int, _Story]) -> None:
+def _write_decisions(db: Db, stories: dict[int, _ServiceChildren]) -> None:
     ids = list(stories)
     touched = {row[0] for row in db.execute(_SQL["await_no_more"], {"ids": ids}, prepare=True)}
     new = [
@@ -217,7 +219,7 @@ def fill(connection: Connection[Any]) -> None:
             for _, version, topic, state in rows.fetchall()
         ]
         after = fold(record_id, (recorded.event for recorded in history))
-        follow(db, [(Record(record_id), after)], history, tell=False)
+        follow(db, [(RecordAggregate(record_id), after)], history, tell=False)
 
 
 # What a service counts of its children, and whether it is waited for, others' histories say.
@@ -237,7 +239,7 @@ _CONCERNING: Final[frozenset[type[Event]]] = frozenset(
 )
 
 TABLES: Final = (
-    Table(
+    ProjectionTable(
         name="services",
         key=("record_id",),
         owner=Owner("record_id", Stream.record, _OF_SERVICES),
@@ -252,7 +254,7 @@ TABLES: Final = (
         events=_CONCERNING,
         write=write,
     ),
-    Table(
+    ProjectionTable(
         name="service_children",
         key=("service_id", "key"),
         owner=Owner("service_id", Stream.record),

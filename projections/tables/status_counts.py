@@ -12,7 +12,7 @@ from recordledger.domain.records.status import Status
 from ..store.database import Db
 from ..store.statements import statements
 from .changes import Changes
-from .table import MOVES, CountedFrom, Parts, Table
+from .table import MOVES, CountedFrom, Parts, ProjectionTable
 
 _SQL = statements("tables.status_counts")
 
@@ -41,7 +41,7 @@ def write(db: Db, changes: Changes) -> None:
         db.execute(_SQL["add"], parameters, prepare=True)
 
 
-TABLE: Final = Table(
+TABLE: Final = ProjectionTable(
     name="status_counts",
     key=("lane_id", "status"),
     counted=CountedFrom(sources=("records",), expected=_SQL["expected"]),

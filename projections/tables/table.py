@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, LiteralString, TypeAlias
 
 from recordledger.domain.records.events import Event
-from recordledger.domain.records.status import TRANSITIONS, Target
+from recordledger.domain.records.status import TRANSITIONS, Destination
 from recordledger.domain.streams import Stream
 
 from ..store.database import Db, insert_rows
@@ -18,7 +18,7 @@ Rows: TypeAlias = Collection[Sequence[Any]]
 MOVES: Final[frozenset[type[Event]]] = frozenset(
     event_type
     for (source, event_type), target in TRANSITIONS.items()
-    if target is not Target.unchanged and target is not source
+    if target is not Destination.unchanged and target is not source
 )
 """The events that take a record from one status to another."""
 
@@ -76,7 +76,7 @@ class Parts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
+class ProjectionTable:
     """A table that is written in the transaction of the events that it follows from.
 
     Attributes:

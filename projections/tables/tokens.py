@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from recordledger.domain.admin.access import Role, Token
+from recordledger.domain.admin.access import Role, TokenAggregate
 from recordledger.domain.streams import Stream
 
 from ..store.database import Db, one
 from ..store.statements import statements
 from .changes import Changes
-from .table import Owner, Table
+from .table import Owner, ProjectionTable
 
 _SQL = statements("tables.tokens")
 
@@ -23,7 +23,7 @@ def next_id(db: Db) -> int:
 
 def write(db: Db, changes: Changes) -> None:
     """Bring the rows of tokens to what they are now."""
-    for token in changes.after(Token):
+    for token in changes.after(TokenAggregate):
         db.execute(
             _SQL["write"],
             {
@@ -39,30 +39,32 @@ def write(db: Db, changes: Changes) -> None:
         )
 
 
-TABLE: Final = Table(name="tokens", key=("id",), owner=Owner("id", Stream.token), write=write)
+TABLE: Final = ProjectionTable(
+    name="tokens", key=("id",), owner=Owner("id", Stream.token), write=write
+)
 
 
-def lock(db: Db, token_id: int) -> Token:
+def lock(db: Db, token_id: int) -> TokenAggregate:
     """Lock and return a token; an unissued one if there is none with this id."""
     row = db.execute(_SQL["lock"], {"id": token_id}).fetchone()
-    return from_row(row) if row else Token(token_id)
+    return from_row(row) if row else TokenAggregate(token_id)
 
 
-def by_hash(db: Db, token_hash: bytes) -> Token | None:
+def by_hash(db: Db, token_hash: bytes) -> TokenAggregate | None:
     """Return the token with this hash if it opens anything now."""
     row = db.execute(_SQL["by_hash"], {"token_hash": token_hash}, prepare=True).fetchone()
     return from_row(row) if row else None
 
 
-def page(db: Db, after: int, limit: int) -> list[Token]:
+def page(db: Db, after: int, limit: int) -> list[TokenAggregate]:
     """Return the tokens with ids above `after`, at most `limit`."""
     return [from_row(row) for row in db.execute(_SQL["page"], {"after": after, "limit": limit})]
 
 
-def from_row(row: Sequence[Any]) -> Token:
+def from_row(row: Sequence[Any]) -> TokenAggregate:
     """Return the token that a row of `tokens` holds."""
     id_, version, user, role, token_hash, issued_at, expires_at, revoked_at = row
-    return Token(
+    return TokenAggregate(
         id=id_,
         version=version,
         user=user,

@@ -16,11 +16,11 @@ from uuid import UUID
 import pytest
 from psycopg import Connection
 
-from recordledger.domain.admin.job import Job, JobState
+from recordledger.domain.admin.job import JobAggregate, JobState
 from recordledger.domain.records.actions import Action
 from recordledger.projections.actions import bulk
 from recordledger.projections.actions.bulk import SLICE
-from recordledger.projections.actions.operations import Order
+from recordledger.projections.actions.operations import OperationRequest
 from recordledger.projections.log.recorder import LOG_LOCK
 from recordledger.projections.tables import jobs
 from tests.projections.stage import ALICE, Stage, staged, until
@@ -65,7 +65,7 @@ def working(stage: Stage, log: Path) -> Generator[subprocess.Popen[bytes]]:
         process.wait()
 
 
-def job_now(stage: Stage, job_id: int) -> Job:
+def job_now(stage: Stage, job_id: int) -> JobAggregate:
     with stage.ledger.datastore.reading() as db:
         return jobs.get(db, job_id)
 
@@ -109,7 +109,7 @@ def killed_while_it_waits(stage: Stage, blocker: Connection[Any], log: Path) -> 
     return sessions
 
 
-def finish(stage: Stage, job_id: int, log: Path) -> Job:
+def finish(stage: Stage, job_id: int, log: Path) -> JobAggregate:
     """Let a worker go on to the end; return the job."""
     with working(stage, log), stage.connected() as clock:
         until(lambda: job_now(stage, job_id).state is not JobState.running, clock, 3 * DEADLINE_S)
@@ -134,7 +134,7 @@ def test_a_job_that_is_killed_again_and_again_changes_every_record_once_and_is_u
     ids = [id_ for _ in range(N_RECORDS // SLICE) for id_ in stage.submit(SLICE)]
     before = stage.image()
 
-    ordered = bulk.order(stage.ledger, Order(Action.cancel), ids, actor=ALICE)
+    ordered = bulk.order(stage.ledger, OperationRequest(Action.cancel), ids, actor=ALICE)
     operation = UUID(ordered["operation_id"])
     assert ordered["job_id"] is not None
     kill_in_the_middle(stage, ordered["job_id"], ids, log, KILLS)

@@ -16,14 +16,14 @@ from typing import Any, Final
 from uuid import UUID, uuid4
 
 from recordledger.domain.records.actions import Action
-from recordledger.projections.actions.operations import Order
+from recordledger.projections.actions.operations import OperationRequest
 from tests.projections.contention import Entrance, Hands, main
 from tests.projections.judging import Said
 from tests.projections.stage import Held, Stage
 
 from .service import Visit, serving
 
-OPTIONS: Final[Mapping[Action, Callable[[Order], dict[str, Any]]]] = {
+OPTIONS: Final[Mapping[Action, Callable[[OperationRequest], dict[str, Any]]]] = {
     Action.modify: lambda order: {
         "new_tag": order.tag,
         "new_priority": None if order.priority is None else order.priority.name,
@@ -41,7 +41,7 @@ class OverHttp:
 
     visit: Visit
 
-    def order(self, order: Order, ids: Sequence[int]) -> Said:
+    def order(self, order: OperationRequest, ids: Sequence[int]) -> Said:
         body: dict[str, Any] = {"ids": list(ids), "reason": "contention"}
         if order.action in OPTIONS:
             body |= OPTIONS[order.action](order)

@@ -14,7 +14,7 @@ import httpx2
 import msgpack
 
 from recordledger.api.http.settings import Settings
-from recordledger.api.server import Server
+from recordledger.api.server import LedgerServer
 from recordledger.domain.admin.access import Role
 from recordledger.projections.actions.tokens import issue_token
 from recordledger.projections.ledger import Ledger
@@ -97,7 +97,7 @@ class Service:
 
     def __init__(self, settings: Settings, stack: ExitStack) -> None:
         self.settings = settings
-        self.server = Server(settings)
+        self.server = LedgerServer(settings)
         self.url = self.server.url
         self.ledger = Ledger(settings.database_url, settings.database_schema, pool_size=2)
         self._stack = stack

@@ -21,7 +21,7 @@ from uuid import UUID
 
 from recordledger.domain.records import events as e
 from recordledger.domain.records.events import Event, Kind, Outcome, Payload, Priority
-from recordledger.domain.records.record import Record, evolve
+from recordledger.domain.records.record import RecordAggregate, evolve
 from recordledger.domain.records.status import Status
 from recordledger.projections.ledger import Ledger
 from recordledger.projections.log.mapper import EventMapper, MsgpackTranscoder
@@ -173,7 +173,7 @@ def templates() -> Iterator[tuple[Any, ...]]:
     mapper = EventMapper(MsgpackTranscoder())
     for life, steps in enumerate(LIVES):
         for variant in range(N_MANAGERS):
-            old = Record(1)
+            old = RecordAggregate(1)
             for step in range(len(steps)):
                 event = template(life, step, variant)
                 new = evolve(old, event)

@@ -32,7 +32,7 @@ from rich.table import Table
 
 from recordledger.domain.records.actions import Action
 from recordledger.projections.actions.managing import relinquish
-from recordledger.projections.actions.operations import Order, manage
+from recordledger.projections.actions.operations import OperationRequest, manage
 from recordledger.projections.store.embedded import EmbeddedPostgres
 from recordledger.projections.tables.schema import migrate
 from tests.projections.stage import ALICE, BOB, Stage, bad, staged
@@ -85,7 +85,7 @@ def churn(stage: Stage, n_claims: int, seed: int) -> None:
             relinquish(stage.ledger, manager_id, held, user=BOB)
         elif held:
             stage.hand_in(manager_id, held, bad())
-            manage(stage.ledger, Order(Action.reset), list(held), actor=ALICE)
+            manage(stage.ledger, OperationRequest(Action.reset), list(held), actor=ALICE)
 
 
 _CLAIM: Final = """

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from recordledger.domain.records.actions import Action
-from recordledger.projections.actions.operations import Order, manage
+from recordledger.projections.actions.operations import OperationRequest, manage
 from recordledger.projections.tables.schema import migrate
 from tests.postgres import new_database, running_server
 from tests.projections.stage import ALICE, Stage, bad, staged
@@ -61,7 +61,7 @@ def at_once(stage: Stage) -> Manage:
     """Return what does it in the ledger itself, without a server."""
 
     def work(action: Action, ids: Sequence[int]) -> int:
-        return len(manage(stage.ledger, Order(action), ids, actor=ALICE)["updated_idx"])
+        return len(manage(stage.ledger, OperationRequest(action), ids, actor=ALICE)["updated_idx"])
 
     return work
 

@@ -28,7 +28,7 @@ from rich.table import Table
 
 from recordledger.projections.actions.submission import create_records
 from recordledger.projections.self_audit.repair import repair
-from recordledger.projections.self_audit.self_audit import EVERY_S, SHARE, Lap, SelfAudit
+from recordledger.projections.self_audit.self_audit import EVERY_S, SHARE, Lap, SelfAuditor
 from recordledger.projections.store.embedded import EmbeddedPostgres
 from recordledger.projections.tables.schema import migrate
 from tests.projections.stage import ALICE, Stage, entry, staged
@@ -61,7 +61,7 @@ def complete(stage: Stage, n: int) -> None:
         n -= len(held)
 
 
-def lap_of(stage: Stage, audit: SelfAudit) -> tuple[Lap, float]:
+def lap_of(stage: Stage, audit: SelfAuditor) -> tuple[Lap, float]:
     """Go round once; return what came of it, and the seconds of this process and the database's.
 
     Of a processor: others may be using the machine too.
@@ -99,7 +99,7 @@ def measure(
     stage.do("ANALYZE")
     figures: dict[str, Any] = {"records": n_records, "events": stage.head()}
     figures["filled_s"] = perf_counter() - began
-    audit = SelfAudit(stage.ledger, share=1, every_s=10**9)
+    audit = SelfAuditor(stage.ledger, share=1, every_s=10**9)
     proved, figures["first_proof_s"] = lap_of(stage, audit)
     figures["folded"] = proved.n_folded
     assert proved.found == []
@@ -121,7 +121,7 @@ def measure(
 def watched(stage: Stage, n_records: int, times: int, share: float, every_s: float) -> list[float]:
     """Let the self-audit run as a job does, and change rows; return when each was found."""
     stop, chance = Event(), random.Random(1)  # noqa: S311 - not for secrets
-    audit = SelfAudit(stage.ledger, share=share, every_s=every_s)
+    audit = SelfAuditor(stage.ledger, share=share, every_s=every_s)
 
     def run() -> None:
         while not stop.is_set():

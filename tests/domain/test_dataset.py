@@ -14,7 +14,7 @@ from recordledger.domain.dataset import (
     DATASET_EVENTS,
     ENTRIES_MAX,
     SPECIFICATIONS_MAX,
-    Dataset,
+    DatasetAggregate,
     DatasetCreated,
     DatasetDeleted,
     DatasetDescribed,
@@ -83,14 +83,14 @@ DELETED = DatasetDeleted(**SAID)
 NUMBERS = {"dimer": 1, "trimer": 2}
 
 
-def folded(*history: Event) -> Dataset:
-    dataset = Dataset(7)
+def folded(*history: Event) -> DatasetAggregate:
+    dataset = DatasetAggregate(7)
     for event in history:
         dataset = evolve_dataset(dataset, event)
     return dataset
 
 
-def water(*more: Event) -> Dataset:
+def water(*more: Event) -> DatasetAggregate:
     """A dataset of two entries and a specification."""
     return folded(CREATED, TWO_ADDED, HF_ADDED, *more)
 
@@ -99,8 +99,8 @@ def water(*more: Event) -> Dataset:
 
 
 def test_a_new_dataset_is_empty_and_belongs_to_whoever_made_it() -> None:
-    assert not Dataset(7).is_live
-    assert folded(CREATED) == Dataset(
+    assert not DatasetAggregate(7).is_live
+    assert folded(CREATED) == DatasetAggregate(
         7,
         version=1,
         name="water",

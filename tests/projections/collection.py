@@ -7,20 +7,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from recordledger.domain.dataset import Dataset, DatasetSpecification
+from recordledger.domain.dataset import DatasetAggregate, DatasetSpecification
 from recordledger.domain.records.events import Kind, Priority
 from recordledger.domain.records.retries import NO_RETRY, Retry
 from recordledger.domain.specs.canonical import canonical_json
 from recordledger.projections.actions import dataset_edits, dataset_filling
 from recordledger.projections.actions.bulk import advance_jobs
 from recordledger.projections.actions.dataset_edits import (
+    AddedEntries,
+    CellSelection,
     Edited,
-    EntriesAnswer,
     NewEntry,
-    Selection,
     Who,
 )
-from recordledger.projections.actions.dataset_filling import Filled, Terms
+from recordledger.projections.actions.dataset_filling import Filled, SubmissionTerms
 from recordledger.projections.tables import datasets
 from recordledger.projections.tables.datasets import Cell, Content
 from recordledger.projections.tables.payloads import payload_of
@@ -28,7 +28,7 @@ from recordledger.projections.tables.payloads import payload_of
 from .stage import ALICE, Stage
 
 WHO: Final = Who(ALICE, "because")
-TERMS: Final = Terms(payload_bytes_max=1 << 20)
+TERMS: Final = SubmissionTerms(payload_bytes_max=1 << 20)
 
 
 def entries(inputs: Mapping[str, Any], **attributes: Any) -> list[NewEntry]:
@@ -82,7 +82,7 @@ class Collection:
             made.add({f"m{n}": {"x": n} for n in range(1, n_entries + 1)})
         return made
 
-    def add(self, inputs: Mapping[str, Any], **attributes: Any) -> EntriesAnswer:
+    def add(self, inputs: Mapping[str, Any], **attributes: Any) -> AddedEntries:
         return dataset_edits.add_entries(
             self.stage.ledger, self.id, entries(inputs, **attributes), WHO
         )
@@ -92,9 +92,9 @@ class Collection:
             self.stage.ledger, self.id, specification(name, **more), kwargs_of(name), WHO
         )
 
-    def submit(self, terms: Terms = TERMS, **selection: Any) -> Filled:
+    def submit(self, terms: SubmissionTerms = TERMS, **selection: Any) -> Filled:
         return dataset_filling.submit(
-            self.stage.ledger, self.id, Selection(**selection), terms, WHO
+            self.stage.ledger, self.id, CellSelection(**selection), terms, WHO
         )
 
     def remove(self, *names: str, **how: Any) -> Edited:
@@ -107,7 +107,7 @@ class Collection:
         return dataset_edits.remove_specifications(self.stage.ledger, self.id, names, WHO)
 
     def unlink(self, **selection: Any) -> Edited:
-        return dataset_edits.unlink(self.stage.ledger, self.id, Selection(**selection), WHO)
+        return dataset_edits.unlink(self.stage.ledger, self.id, CellSelection(**selection), WHO)
 
     def lock(self, label: str = "", doi: str | None = None) -> int:
         edited = dataset_edits.lock_version(self.stage.ledger, self.id, label, doi, WHO)
@@ -123,7 +123,7 @@ class Collection:
     # What there is
 
     @property
-    def dataset(self) -> Dataset:
+    def dataset(self) -> DatasetAggregate:
         with self.stage.ledger.datastore.reading() as db:
             return datasets.get(db, self.id)
 

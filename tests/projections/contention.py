@@ -27,7 +27,7 @@ from recordledger.domain.records.events import Priority
 from recordledger.domain.records.status import Status
 from recordledger.projections.actions.bulk import order as do
 from recordledger.projections.actions.bulk import undo
-from recordledger.projections.actions.operations import Order
+from recordledger.projections.actions.operations import OperationRequest
 from recordledger.projections.actions.services import start_service
 from recordledger.projections.ledger import Ledger
 from recordledger.projections.tables.schema import migrate
@@ -52,7 +52,7 @@ KNOWN_CODES = {
 class Hands(Protocol):
     """How somebody does things to records: with a ledger of its own, or over HTTP."""
 
-    def order(self, order: Order, ids: Sequence[int]) -> Said:
+    def order(self, order: OperationRequest, ids: Sequence[int]) -> Said:
         """Do something to records."""
         ...
 
@@ -80,7 +80,7 @@ class ByLedger:
     ledger: Ledger
     stage: Stage
 
-    def order(self, order: Order, ids: Sequence[int]) -> Said:
+    def order(self, order: OperationRequest, ids: Sequence[int]) -> Said:
         ordered = do(self.ledger, order, ids, actor=ALICE, reason="contention")
         managed = ordered["managed"]
         assert managed is not None  # so few records are changed at once
@@ -140,7 +140,7 @@ class Person:
         return self.random.choices(self.ids, k=n)
 
     def order(self) -> None:
-        order = Order(
+        order = OperationRequest(
             self.random.choice([*PEOPLES_ACTIONS, Action.modify]),
             tag=self.random.choice(["gpu", "cpu", "new"]),
             priority=self.random.choice(list(Priority)),

@@ -14,7 +14,7 @@ from recordledger.domain.errors import CommandRefused
 from recordledger.domain.records.actions import Action
 from recordledger.domain.records.events import Cancelled, Event, Imported, Priority
 from recordledger.domain.records.propagation import EVENT_OF
-from recordledger.domain.records.record import Record, evolve
+from recordledger.domain.records.record import RecordAggregate, evolve
 from recordledger.domain.records.status import TRANSITIONS, Status
 from recordledger.domain.streams import Stream, stream_number
 
@@ -165,7 +165,7 @@ class Happenings:
 class Past:
     """What everything was after one event after the other; shares only `evolve` with the ledger."""
 
-    records: dict[int, Record] = field(default_factory=dict[int, Record])
+    records: dict[int, RecordAggregate] = field(default_factory=dict[int, RecordAggregate])
     erased: set[int] = field(default_factory=set[int])
     cells: dict[int, dict[tuple[int, int], int]] = field(
         default_factory=dict[int, dict[tuple[int, int], int]]
@@ -174,7 +174,7 @@ class Past:
     def happen(self, stream: Stream, number: int, event: Event) -> None:
         """Let one event happen."""
         if stream is Stream.record:
-            record = evolve(self.records.get(number, Record(number)), event)
+            record = evolve(self.records.get(number, RecordAggregate(number)), event)
             self.records[number] = record
             if not record.exists:
                 del self.records[number]

@@ -13,7 +13,7 @@ from psycopg.rows import TupleRow
 
 from recordledger.domain.records.attempts import attempts
 from recordledger.domain.records.events import Event, Kind
-from recordledger.domain.records.record import Record, fold
+from recordledger.domain.records.record import RecordAggregate, fold
 from recordledger.domain.records.status import Status
 from recordledger.projections.reading.queries import get_records
 
@@ -85,7 +85,9 @@ def violations(stage: Stage, record_ids: Collection[int]) -> dict[str, list[str]
     with stage.ledger.datastore.reading() as db:
         histories = stage.ledger.histories(db, list(record_ids))
     rows = get_records(stage.ledger, record_ids)
-    by_record: Mapping[str, Callable[[int, Sequence[Event], Record | None], str | None]] = {
+    by_record: Mapping[
+        str, Callable[[int, Sequence[Event], RecordAggregate | None], str | None]
+    ] = {
         "live-row": _live_row,
         "open-attempt": _open_attempt,
     }
@@ -99,14 +101,16 @@ def _readable(rows: Iterable[TupleRow]) -> list[str]:
     return [str(row) for row in rows]
 
 
-def _live_row(record_id: int, history: Sequence[Event], row: Record | None) -> str | None:
+def _live_row(record_id: int, history: Sequence[Event], row: RecordAggregate | None) -> str | None:
     """A row is the fold of its record's events, and an erased record has none."""
     folded = fold(record_id, history)
     expected = folded if folded.exists else None
     return None if row == expected else f"{record_id} is {row}, and the log says {expected}"
 
 
-def _open_attempt(record_id: int, history: Sequence[Event], row: Record | None) -> str | None:
+def _open_attempt(
+    record_id: int, history: Sequence[Event], row: RecordAggregate | None
+) -> str | None:
     """A running record has one attempt that has not ended, which is its row's; others none."""
     open_ = [each for each in attempts(history).values() if each.ended_at is None]
     held = [(each.number, each.manager_id) for each in open_]

@@ -15,10 +15,10 @@ from uuid import UUID
 from recordledger.domain.records.actions import Action
 from recordledger.domain.records.events import Event, Rerouted
 from recordledger.domain.records.propagation import EVENT_OF
-from recordledger.domain.records.record import Record, evolve
+from recordledger.domain.records.record import RecordAggregate, evolve
 from recordledger.domain.records.status import remembered
 from recordledger.domain.streams import Stream, stream_number
-from recordledger.projections.actions.operations import Order
+from recordledger.projections.actions.operations import OperationRequest
 
 from .stage import Stage
 
@@ -42,7 +42,7 @@ class Said:
 class Asked:
     """An order, its answer, and the newest positions of the log before and after it."""
 
-    order: Order
+    order: OperationRequest
     ids: frozenset[int]
     said: Said
     begin: int
@@ -64,8 +64,8 @@ class Step:
 
     position: int
     event: Event
-    before: Record
-    after: Record
+    before: RecordAggregate
+    after: RecordAggregate
 
 
 class Log:
@@ -77,7 +77,7 @@ class Log:
         self.of_operation: dict[UUID, dict[int, list[Step]]] = {}
         for record_id, position, event in _events(stage):
             steps = self.steps.setdefault(record_id, [])
-            before = steps[-1].after if steps else Record(record_id)
+            before = steps[-1].after if steps else RecordAggregate(record_id)
             step = Step(position, event, before, evolve(before, event))
             steps.append(step)
             of_records = self.of_operation.setdefault(event.operation_id, {})
@@ -87,7 +87,7 @@ class Log:
         """Return what an operation did, by record."""
         return {} if operation is None else self.of_operation.get(operation, {})
 
-    def between(self, record_id: int, begin: int, end: int) -> Iterator[Record]:
+    def between(self, record_id: int, begin: int, end: int) -> Iterator[RecordAggregate]:
         """Give all that a record was while the log grew from one position to another."""
         steps = self.steps.get(record_id, [])
         for step, later in pairwise([*steps, None]):
@@ -180,7 +180,7 @@ def _since(log: Log, own: Iterable[Step], end: int) -> Iterator[Step]:
             yield step
 
 
-def _image(record: Record, undone_by: Step | None = None) -> tuple[object, ...]:
+def _image(record: RecordAggregate, undone_by: Step | None = None) -> tuple[object, ...]:
     """Return what an undo restores. What ran waits again, unless only its route had changed."""
     status, manager_id = record.status, record.manager_id
     stops = undone_by is not None and not isinstance(undone_by.event, Rerouted)

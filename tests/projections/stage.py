@@ -19,23 +19,23 @@ from psycopg.rows import TupleRow
 from recordledger.domain.audit.invariants import TOO_SOON
 from recordledger.domain.records.actions import Action
 from recordledger.domain.records.events import Event, Kind, Outcome, Priority
-from recordledger.domain.records.record import Record
+from recordledger.domain.records.record import RecordAggregate
 from recordledger.domain.records.retries import NO_RETRY, Retry
 from recordledger.domain.records.status import Status
 from recordledger.domain.routing.lanes import Lane, parse_requirements
-from recordledger.domain.routing.manager import Manager
+from recordledger.domain.routing.manager import ManagerAggregate
 from recordledger.domain.specs.fingerprint import Specification, specify
 from recordledger.projections.actions.bulk import Undone, undo
 from recordledger.projections.actions.managing import (
     Registration,
-    ReturnAnswer,
     ReturnedResult,
+    ReturnedResults,
     claim,
     lose_silent_managers,
     register_manager,
     return_results,
 )
-from recordledger.projections.actions.operations import Managed, Order, manage
+from recordledger.projections.actions.operations import Managed, OperationRequest, manage
 from recordledger.projections.actions.services import finish_service, iterate_service, start_service
 from recordledger.projections.actions.submission import NewRecord, create_records
 from recordledger.projections.ledger import Ledger, Operation
@@ -168,14 +168,14 @@ class Stage:
         ]
         return create_records(self.ledger, entries, actor=ALICE)["ids"]
 
-    def happen(self, record_id: int, *event_types: type[Event], **fields: Any) -> Record:
+    def happen(self, record_id: int, *event_types: type[Event], **fields: Any) -> RecordAggregate:
         """Let events happen to a record, as the commands of people will."""
 
-        def work(operation: Operation) -> Record:
+        def work(operation: Operation) -> RecordAggregate:
             found = operation.lock([record_id])
             common = operation.stamp.model_dump() | fields
             events = [event_type(**common) for event_type in event_types]
-            return operation.happen(found.get(record_id, Record(record_id)), events)
+            return operation.happen(found.get(record_id, RecordAggregate(record_id)), events)
 
         return self.ledger.operate(work, actor=ALICE)
 
@@ -209,7 +209,7 @@ class Stage:
 
     def order(self, action: Action, *ids: int, actor: str = ALICE, **options: Any) -> Managed:
         """Do something to records, at once."""
-        return manage(self.ledger, Order(action, **options), ids, actor=actor)
+        return manage(self.ledger, OperationRequest(action, **options), ids, actor=actor)
 
     def done(self, action: Action, *ids: int, **options: Any) -> UUID:
         """Do something to records, none of which may refuse; return the operation."""
@@ -247,7 +247,7 @@ class Stage:
         held: Mapping[int, int],
         what: tuple[Outcome, Mapping[bytes, bytes]] | None = None,
         user: str = BOB,
-    ) -> ReturnAnswer:
+    ) -> ReturnedResults:
         """Return the same outcome for these attempts; a good one if not said otherwise."""
         results = [result(id_, attempt, what) for id_, attempt in held.items()]
         return return_results(self.ledger, manager_id, results, user=user)
@@ -273,7 +273,7 @@ class Stage:
 
     # What there is
 
-    def record(self, record_id: int) -> Record:
+    def record(self, record_id: int) -> RecordAggregate:
         """Return a record as it is."""
         return get_records(self.ledger, [record_id])[record_id]
 
@@ -289,7 +289,7 @@ class Stage:
         """Return what has happened to a record."""
         return [placed.recorded.event for placed in history(self.ledger, record_id)]
 
-    def state_of(self, manager_id: int) -> Manager:
+    def state_of(self, manager_id: int) -> ManagerAggregate:
         """Return a manager as it is."""
         with self.ledger.datastore.reading() as db:
             return managers.get(db, manager_id)

@@ -26,12 +26,12 @@ from hypothesis.stateful import (
 from recordledger.domain.errors import ImpossibleHistory, ManagerNotActive
 from recordledger.domain.records import events as e
 from recordledger.domain.records.events import Event, Outcome, Priority
-from recordledger.domain.records.record import Record
+from recordledger.domain.records.record import RecordAggregate
 from recordledger.domain.records.retries import Retry
 from recordledger.domain.records.status import Status
 from recordledger.domain.routing.lanes import Lane
 from recordledger.projections.actions.managing import (
-    ClaimAnswer,
+    ClaimedTasks,
     claim,
     deactivate_manager,
     heartbeat,
@@ -226,7 +226,9 @@ class LedgerMachine(RuleBasedStateMachine):
             found = operation.lock(happening)
             stamp = operation.stamp.model_dump()
             for id_, event in happening.items():
-                operation.happen(found.get(id_, Record(id_)), [event.model_copy(update=stamp)])
+                operation.happen(
+                    found.get(id_, RecordAggregate(id_)), [event.model_copy(update=stamp)]
+                )
 
         self.ledger.operate(work, actor=ALICE)
 
@@ -254,7 +256,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.n_keys += 1
         request = key(str(self.n_keys), actor=BOB)
 
-        def ask() -> ClaimAnswer:
+        def ask() -> ClaimedTasks:
             return claim(self.ledger, manager_id, limit, user=BOB, request=request)
 
         answer = self._ask(manager_id, ask)

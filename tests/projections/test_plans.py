@@ -14,7 +14,7 @@ from psycopg import Rollback
 from psycopg.sql import SQL, Identifier, Literal
 
 from recordledger.domain.records.events import Kind, Payload, Priority, ServiceIterated
-from recordledger.domain.records.record import Record
+from recordledger.domain.records.record import RecordAggregate
 from recordledger.domain.records.status import Status
 from recordledger.domain.routing.why import BEFORE_MAX
 from recordledger.domain.streams import Stream, stream_uuid
@@ -364,7 +364,7 @@ def paused_tasks(_: Stage, db: Any) -> object:
 
 
 def tasks_before(_: Stage, db: Any) -> object:
-    last = Record(N_ALL, priority=Priority.low)
+    last = RecordAggregate(N_ALL, priority=Priority.low)
     found = waiting.tasks_before(db, 1, last)
     assert found == BEFORE_MAX + 1
     return found
@@ -418,7 +418,7 @@ def tell_services(stage: Stage, db: Any) -> object:
 
 
 def decide_service(_: Stage, db: Any) -> object:
-    service = Record(BUSY_SERVICE, 3, Status.running, kind=Kind.service)
+    service = RecordAggregate(BUSY_SERVICE, 3, Status.running, kind=Kind.service)
     event = ServiceIterated(
         iteration=2,
         state=Payload(digest=b"s" * 32, size_bytes=2),

@@ -17,12 +17,12 @@ from click.testing import CliRunner, Result
 
 from recordledger.api.client import Client
 from recordledger.api.http.settings import Settings
-from recordledger.api.server import Server
+from recordledger.api.server import LedgerServer
 from recordledger.domain.admin.access import Role
 from recordledger.projections.actions.tokens import issue_token
 from recordledger.projections.ledger import Ledger
 from recordledger.workers.cli import main
-from recordledger.workers.manager.main import Manager, ManagerConfig
+from recordledger.workers.manager.main import ManagerAgent, ManagerConfig
 from tests.api.service import Service, Visit, serving
 from tests.postgres import new_database
 
@@ -53,7 +53,7 @@ class Site:
         self._database_url = database_url
         self._stack = stack
         self._port = 0
-        self._server: Server | None = None
+        self._server: LedgerServer | None = None
         ledger = Ledger(database_url, pool_size=2)
         stack.callback(ledger.close)
         self.token = issue_token(ledger, "ann", Role.admin).secret
@@ -73,7 +73,7 @@ class Site:
             payload_bytes_max=64 * 1024,
             shutdown_timeout_s=1,
         )
-        server = self._server = Server(settings)
+        server = self._server = LedgerServer(settings)
         self._thread = threading.Thread(target=server.run, name="api")
         self._thread.start()
         eventually(lambda: server.started)
@@ -164,7 +164,7 @@ class Runner:
     """A manager in a thread of this process; its workers are processes all the same."""
 
     def __init__(self, config: ManagerConfig) -> None:
-        self.manager = Manager(config)
+        self.manager = ManagerAgent(config)
         self.exit_status: int | None = None
         self._thread = threading.Thread(target=self._run, name="manager")
         self._thread.start()

@@ -19,7 +19,7 @@ from .terminal import JSON, print_json, print_table, says_what_is_wrong
 
 if TYPE_CHECKING:
     from recordledger.projections.archives.check import Contents
-    from recordledger.projections.archives.export import Selection
+    from recordledger.projections.archives.export import ArchiveSelection
     from recordledger.projections.archives.import_ import ImportReport
     from recordledger.projections.ledger import Ledger
 
@@ -117,7 +117,7 @@ def _write_tables(ledger: Ledger, path: Path, tables: tuple[str, ...]) -> None:
         click.echo(f"{each.path}: {each.n_rows:,} rows")
 
 
-def _write_archive(ledger: Ledger, path: Path, selection: Selection) -> None:
+def _write_archive(ledger: Ledger, path: Path, selection: ArchiveSelection) -> None:
     from recordledger.projections.archives.export import export_archive
 
     with _progress() as say:
@@ -135,21 +135,23 @@ def _write_archive(ledger: Ledger, path: Path, selection: Selection) -> None:
         )
 
 
-def _selection(ledger: Ledger, which: dict[str, Any]) -> Selection:
-    from recordledger.projections.archives.export import EVERYTHING, Selection
+def _selection(ledger: Ledger, which: dict[str, Any]) -> ArchiveSelection:
+    from recordledger.projections.archives.export import EVERYTHING, ArchiveSelection
     from recordledger.projections.reading.queries import RecordFilter, select_ids
 
     filters: dict[str, Any] = {name: which[name] for name in _FILTERS if which[name]}
     if sum(map(bool, (which["records"], which["dataset"], filters))) > 1:
         raise click.UsageError("give --record, --dataset, or conditions, and not several of these")
     if which["records"]:
-        return Selection(record_ids=which["records"])
+        return ArchiveSelection(record_ids=which["records"])
     if which["dataset"]:
-        return Selection(dataset=which["dataset"])
+        return ArchiveSelection(dataset=which["dataset"])
     if filters:
         if "status" in filters:
             filters["status"] = tuple(map(Status, filters["status"]))
-        return Selection(record_ids=tuple(select_ids(ledger, RecordFilter(**filters), 2**31 - 1)))
+        return ArchiveSelection(
+            record_ids=tuple(select_ids(ledger, RecordFilter(**filters), 2**31 - 1))
+        )
     return EVERYTHING
 
 

@@ -212,10 +212,10 @@ def work(
     from recordledger.api.client.connection import home_folder
     from recordledger.api.http.webhook_sender import Sender
     from recordledger.domain.admin.addresses import parse_allowed
-    from recordledger.domain.specs.service_rules import Limits
+    from recordledger.domain.specs.service_rules import ServiceLimits
     from recordledger.projections.actions.deliveries import WEBHOOKS_JOB
 
-    from ..jobs.schedule import Job, run_jobs, server_jobs
+    from ..jobs.schedule import ScheduledJob, run_jobs, server_jobs
     from ..jobs.sealing import Sealer
     from ..jobs.service_registry import ServiceRegistry
     from ..jobs.service_runner import RunnerSettings, ServiceRunner
@@ -235,7 +235,7 @@ def work(
                 threads=service_threads,
                 lease_s=service_lease_s,
                 step_warning_s=service_step_warning_s,
-                limits=Limits(
+                limits=ServiceLimits(
                     children_per_iteration=service_children_per_iteration,
                     children=service_children,
                     depth=service_depth,
@@ -262,7 +262,7 @@ def work(
             stop=stop,
         )
         published = {"webhook_allow_private": webhook_allow_private}
-        jobs.append(Job(WEBHOOKS_JOB, POLL_S, deliverer.run, published))
+        jobs.append(ScheduledJob(WEBHOOKS_JOB, POLL_S, deliverer.run, published))
         run_jobs(ledger, jobs, stop)
         if runner is not None:
             runner.join()

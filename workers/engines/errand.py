@@ -26,7 +26,7 @@ from .tickets import Begun, TicketFolderMissing, take
 _one_at_a_time: Final = threading.Lock()
 
 
-class Outcome(TypedDict):
+class ErrandOutcome(TypedDict):
     """What a worker says of an errand.
 
     Attributes:
@@ -65,21 +65,21 @@ def errand(
 
 
 def carry_out(request: bytes) -> bytes:
-    """Run a task in this process; return an `Outcome`."""
+    """Run a task in this process; return an `ErrandOutcome`."""
     given: dict[str, Any] = json.loads(bytes(request))
     with _one_at_a_time:
         return msgpack.packb(_carry_out(given))
 
 
-def _carry_out(given: dict[str, Any]) -> Outcome:
+def _carry_out(given: dict[str, Any]) -> ErrandOutcome:
     settings: dict[str, Any] = given["settings"]
-    outcome = Outcome()
+    outcome = ErrandOutcome()
     if given["ticket"] is not None:
         ticket = Path(given["ticket"])
         try:
             begun = take(ticket)
         except TicketFolderMissing as error:
-            return Outcome(missing_folder=str(error))
+            return ErrandOutcome(missing_folder=str(error))
         if begun is None:
             return outcome  # it was cancelled, or has been begun before
         outcome["begun"] = (begun.pid, begun.born, begun.hostname)

@@ -28,7 +28,7 @@ from ..tasks.capture import read_remains
 from ..tasks.running import Report, WorkerSettings
 from .cluster import Cluster
 from .engine import WORKER_DIED, EngineFailed, Task
-from .errand import Introduction, Outcome, carry_out, errand, introduce
+from .errand import ErrandOutcome, Introduction, carry_out, errand, introduce
 from .premises import Premises
 from .tickets import Begun, Tickets
 
@@ -304,13 +304,13 @@ class ExecutorEngine:
             self._returned(item, ticket, error)
             return
         try:
-            outcome: Outcome = msgpack.unpackb(value)
+            outcome: ErrandOutcome = msgpack.unpackb(value)
         except (ValueError, TypeError) as error:
             self._returned(item, ticket, error)
         else:
             self._returned(item, ticket, outcome)
 
-    def _returned(self, item: _Item, ticket: int, outcome: Outcome | BaseException) -> None:
+    def _returned(self, item: _Item, ticket: int, outcome: ErrandOutcome | BaseException) -> None:
         """Take what the executor gave back of one errand: of the present one, or of a former."""
         with self._lock:
             self._n_in_executor -= 1

@@ -19,7 +19,7 @@ from recordledger.projections.actions import bulk, managing, policies
 from recordledger.projections.actions.policies import FAILED_AFTER_JOB
 from recordledger.projections.ledger import Ledger
 from recordledger.projections.reading import timeline
-from recordledger.projections.self_audit.self_audit import EVERY_S, SHARE, SelfAudit
+from recordledger.projections.self_audit.self_audit import EVERY_S, SHARE, SelfAuditor
 from recordledger.projections.store.election import Election
 from recordledger.projections.tables import idempotency
 
@@ -43,7 +43,7 @@ _SAID_MAX: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class ScheduledJob:
     """Something to do every `interval_s` seconds.
 
     Attributes:
@@ -154,11 +154,11 @@ class SelfAuditing:
     """The job that holds all tables against the log, again and again, until `stop` is set."""
 
     def __init__(self, every_s: float, share: float, stop: Event) -> None:
-        """Take these settings; see `SelfAudit`."""
+        """Take these settings; see `SelfAuditor`."""
         self._every_s = every_s
         self._share = share
         self._stop = stop
-        self._audit: SelfAudit | None = None
+        self._audit: SelfAuditor | None = None
         self._has_seen_all = False
         self._next_at = 0.0
 
@@ -171,7 +171,7 @@ class SelfAuditing:
             return None
         self._next_at = monotonic() + self._every_s
         if self._audit is None:
-            self._audit = SelfAudit(ledger, every_s=self._every_s, share=self._share)
+            self._audit = SelfAuditor(ledger, every_s=self._every_s, share=self._share)
         lap = self._audit.lap(self._stop)
         if self._stop.is_set():
             self._audit.close()
@@ -193,7 +193,7 @@ def server_jobs(
     self_audit_every_s: float = EVERY_S,
     self_audit_share: float = SHARE,
     stop: Event | None = None,
-) -> list[Job]:
+) -> list[ScheduledJob]:
     """Return all jobs of the server.
 
     Args:
@@ -208,26 +208,26 @@ def server_jobs(
     """
     stop = stop or Event()
     jobs = [
-        Job("lease-reaper", sweep_s, reap_leases),
-        Job("retries", RETRY_S, end_retry_pauses(stop)),
-        Job("bulk-operations", BULK_S, advance_bulk_operations(stop)),
-        Job("timeline", TIMELINE_S, follow_timeline(stop)),
-        Job("idempotency-purge", PURGE_S, purge_idempotency_keys(idempotency_ttl_s)),
+        ScheduledJob("lease-reaper", sweep_s, reap_leases),
+        ScheduledJob("retries", RETRY_S, end_retry_pauses(stop)),
+        ScheduledJob("bulk-operations", BULK_S, advance_bulk_operations(stop)),
+        ScheduledJob("timeline", TIMELINE_S, follow_timeline(stop)),
+        ScheduledJob("idempotency-purge", PURGE_S, purge_idempotency_keys(idempotency_ttl_s)),
     ]
     if sealer is not None:
-        jobs.append(Job("sealer", seal_every_s, seal_the_log(sealer, stop)))
+        jobs.append(ScheduledJob("sealer", seal_every_s, seal_the_log(sealer, stop)))
     if failed_after_s is not None:
         interval_s = min(FAIL_S, max(failed_after_s / 10, BULK_S))
         run = fail_old_errors(failed_after_s, stop)
         published = {"failed_after_s": failed_after_s}
-        jobs.append(Job(FAILED_AFTER_JOB, interval_s, run, published))
+        jobs.append(ScheduledJob(FAILED_AFTER_JOB, interval_s, run, published))
     if self_audit_every_s > 0:
         auditing = SelfAuditing(self_audit_every_s, self_audit_share, stop)
-        jobs.append(Job("self-audit", min(self_audit_every_s, SWEEP_S), auditing))
+        jobs.append(ScheduledJob("self-audit", min(self_audit_every_s, SWEEP_S), auditing))
     return jobs
 
 
-def run_jobs(ledger: Ledger, jobs: Iterable[Job], stop: Event) -> None:
+def run_jobs(ledger: Ledger, jobs: Iterable[ScheduledJob], stop: Event) -> None:
     """Run the jobs, each in a thread of its own, until `stop` is set."""
     threads = [
         Thread(target=_run_job, args=(ledger, job, stop), name=job.name, daemon=True)
@@ -239,7 +239,7 @@ def run_jobs(ledger: Ledger, jobs: Iterable[Job], stop: Event) -> None:
         thread.join()
 
 
-def _run_job(ledger: Ledger, job: Job, stop: Event) -> None:
+def _run_job(ledger: Ledger, job: ScheduledJob, stop: Event) -> None:
     election = Election(ledger.url, job.name, ledger.schema, job.settings)
     pause_s = 0.0
     # Jitter: processes that were started together do not come together for ever.

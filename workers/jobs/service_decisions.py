@@ -10,7 +10,7 @@ from pydantic_core import from_json
 
 from recordledger.domain.errors import InvalidInput
 from recordledger.domain.records.events import Payload, Priority
-from recordledger.domain.records.record import Record
+from recordledger.domain.records.record import RecordAggregate
 from recordledger.domain.records.retries import parse_retry
 from recordledger.domain.routing.lanes import parse_requirements, parse_tag
 from recordledger.domain.specs.canonical import canonical_json
@@ -21,9 +21,9 @@ from recordledger.domain.specs.service_rules import (
     DECISION_INVALID,
     SPEC_INVALID,
     STATE_INVALID,
-    Fault,
-    Limits,
-    Standing,
+    ChildStanding,
+    ServiceFault,
+    ServiceLimits,
     require_children,
     require_decision,
     require_version,
@@ -42,7 +42,7 @@ Load = Callable[[Iterable[bytes]], Mapping[bytes, bytes]]
 
 
 def next_step(
-    service: type[AnyService], situation: Situation, load: Load, limits: Limits
+    service: type[AnyService], situation: Situation, load: Load, limits: ServiceLimits
 ) -> Step[Any]:
     """Return what a service decides.
 
@@ -68,7 +68,7 @@ def next_step(
         step: object = service().start(spec, now)
     else:
         if situation.state is None:
-            raise Fault(STATE_INVALID, "its state is not there any more")
+            raise ServiceFault(STATE_INVALID, "its state is not there any more")
         state = _valid(service.State, from_json(situation.state), STATE_INVALID, "its state")
         step = service().advance(spec, state, now)
     return require_decision(step, service.State, record.iteration, situation.n_children, limits)
@@ -82,14 +82,14 @@ def _valid(model: type[BaseModel], value: Any, error_type: str, what: str) -> Ba
             f"{'.'.join(map(str, each['loc'])) or 'all of it'}: {each['msg']}"
             for each in error.errors(include_url=False, include_context=False)[:5]
         )
-        raise Fault(error_type, f"{what} does not validate: {faults}") from error
+        raise ServiceFault(error_type, f"{what} does not validate: {faults}") from error
 
 
 def _now(situation: Situation, load: Load) -> Now:
     results = _Results(situation.results, load)
     ended: dict[str, Ended] = {}
     for child in situation.awaited:
-        if standing_of(child.status) is Standing.open:
+        if standing_of(child.status) is ChildStanding.open:
             continue
         ended[child.key] = Ended(
             record_id=child.record_id,
@@ -136,7 +136,7 @@ class _Results:
 
 
 def iteration_of(
-    step: Wait[Any], service: type[AnyService], record: Record, limits: Limits
+    step: Wait[Any], service: type[AnyService], record: RecordAggregate, limits: ServiceLimits
 ) -> Iteration:
     """Return a decision to wait as it is stored.
 
@@ -146,9 +146,9 @@ def iteration_of(
     try:
         state = canonical_json(step.state.model_dump(mode="json"))
     except (InvalidInput, ValueError) as error:
-        raise Fault(STATE_INVALID, f"the state cannot be stored as JSON: {error}") from error
+        raise ServiceFault(STATE_INVALID, f"the state cannot be stored as JSON: {error}") from error
     if len(state) > limits.bytes:
-        raise Fault(
+        raise ServiceFault(
             STATE_INVALID, f"the state is {len(state):,} bytes, and the limit is {limits.bytes:,}"
         )
     return Iteration(
@@ -164,9 +164,11 @@ def iteration_of(
     )
 
 
-def _child(key: str, child: object, parent: Record, limits: Limits) -> NewChild:
+def _child(key: str, child: object, parent: RecordAggregate, limits: ServiceLimits) -> NewChild:
     if not isinstance(child, Child):
-        raise Fault(DECISION_INVALID, f"the child {key!r} is a {type(child).__name__}, no Child")
+        raise ServiceFault(
+            DECISION_INVALID, f"the child {key!r} is a {type(child).__name__}, no Child"
+        )
     try:
         entry = NewRecord(
             specification=specify(
@@ -181,5 +183,7 @@ def _child(key: str, child: object, parent: Record, limits: Limits) -> NewChild:
             kind=child.kind,
         )
     except (InvalidInput, TypeError, ValueError) as error:
-        raise Fault(DECISION_INVALID, f"the child {key!r} cannot be created: {error}") from error
+        raise ServiceFault(
+            DECISION_INVALID, f"the child {key!r} cannot be created: {error}"
+        ) from error
     return NewChild(key, entry, child.find_existing)

@@ -10,7 +10,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from recordledger.domain.specs.service import Service
-from recordledger.domain.specs.service_rules import NOT_INSTALLED, Fault
+from recordledger.domain.specs.service_rules import NOT_INSTALLED, ServiceFault
 
 GROUP: Final = "recordledger.services"
 
@@ -50,7 +50,7 @@ class ServiceRegistry:
         point = self._points.get(name)
         if point is None:
             there = ", ".join(self.names) or "none"
-            raise Fault(
+            raise ServiceFault(
                 NOT_INSTALLED,
                 f"no service {name!r} is installed where `recordledger work` runs; there are: "
                 f"{there}. Install the package that has it as an entry point of {GROUP}, start "
@@ -59,13 +59,13 @@ class ServiceRegistry:
         try:
             found: object = point.load()
         except Exception as error:
-            raise Fault(
+            raise ServiceFault(
                 NOT_INSTALLED,
                 f"the service {name!r} ({point.value}) cannot be imported: "
                 f"{type(error).__name__}: {error}",
             ) from error
         if (complaint := complaint_about(name, found)) is not None:
-            raise Fault(NOT_INSTALLED, f"the service {name!r} ({point.value}) {complaint}")
+            raise ServiceFault(NOT_INSTALLED, f"the service {name!r} ({point.value}) {complaint}")
         return found  # type: ignore[return-value]  # complaint_about has looked
 
 

@@ -23,7 +23,7 @@ from typing import Any, Final
 from recordledger.domain.errors import LedgerError, Superseded
 from recordledger.domain.records.events import Outcome
 from recordledger.domain.specs.service import Broken, Done, Step, Wait
-from recordledger.domain.specs.service_rules import Fault, Limits
+from recordledger.domain.specs.service_rules import ServiceFault, ServiceLimits
 from recordledger.projections.actions import service_steps
 from recordledger.projections.actions.service_steps import Situation
 from recordledger.projections.ledger import Ledger
@@ -65,7 +65,7 @@ class RunnerSettings:
     lease_s: float = 15.0
     step_warning_s: float = 1.0
     output_bytes_max: int = 1024 * 1024
-    limits: Limits = field(default_factory=Limits)
+    limits: ServiceLimits = field(default_factory=ServiceLimits)
 
 
 class ServiceRunner:
@@ -289,7 +289,7 @@ class ServiceRunner:
         """Let a service become an error: what its code raised, or a rule that it has broken."""
         report = describe(error)
         cause = None
-        if isinstance(error, Fault):
+        if isinstance(error, ServiceFault):
             report = Report(error_type=error.error_type, error_message=str(error))
             cause = error.cause
         self._finish(situation, _texts(report), "", cause=cause)

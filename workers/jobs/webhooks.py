@@ -29,7 +29,7 @@ from recordledger.api.http.webhook_sender import (
 )
 from recordledger.domain.errors import LedgerError, WebhookNotFound
 from recordledger.projections.actions import deliveries, webhooks
-from recordledger.projections.actions.deliveries import Task
+from recordledger.projections.actions.deliveries import DeliveryTask
 from recordledger.projections.ledger import Ledger
 from recordledger.projections.reading import event_log
 
@@ -75,7 +75,7 @@ class DeliverySettings:
         return 2 * self.sender.timeout_s + 5.0
 
 
-class Message(NamedTuple):
+class WebhookMessage(NamedTuple):
     """What is to be sent: its body, how many events are in it, and up to where they go."""
 
     body: bytes
@@ -145,7 +145,7 @@ class Deliverer:
                 return
         deliveries.release(ledger, webhook_id, worker)
 
-    def _step(self, ledger: Ledger, task: Task) -> bool:
+    def _step(self, ledger: Ledger, task: DeliveryTask) -> bool:
         """Send the next message; return whether to go on."""
         worker = self._worker
         found = next_message(ledger, task)
@@ -173,7 +173,7 @@ class Deliverer:
         self._failed(ledger, task, message_id, result)
         return False
 
-    def _failed(self, ledger: Ledger, task: Task, message_id: str, result: Result) -> None:
+    def _failed(self, ledger: Ledger, task: DeliveryTask, message_id: str, result: Result) -> None:
         settings = self._settings
         planned_s = settings.schedule_s[min(task.n_failures, len(settings.schedule_s) - 1)]
         pause_s = planned_s * random.uniform(1, 1 + _JITTER)  # noqa: S311 - not for secrets
@@ -193,7 +193,7 @@ class Deliverer:
             return
 
 
-def next_message(ledger: Ledger, task: Task) -> Message:
+def next_message(ledger: Ledger, task: DeliveryTask) -> WebhookMessage:
     """Return what a webhook is told next; of no events if there is nothing for it up to `upto`.
 
     What was on its way is made again from the same part of the log.
@@ -213,12 +213,12 @@ def next_message(ledger: Ledger, task: Task) -> Message:
             events, shown = events[:n_fitting], shown[:n_fitting]
             upto = events[-1].position
     if not events:
-        return Message(b"", 0, upto)
+        return WebhookMessage(b"", 0, upto)
     last = events[-1].recorded.event.timestamp
     data: dict[str, Any] = {"after": task.position, "upto": upto, "events": []}
     empty = message(EVENTS_TYPE, last, data)
     body = empty.replace(b'"events":[]', b'"events":[' + b",".join(shown) + b"]", 1)
-    return Message(body, len(events), upto)
+    return WebhookMessage(body, len(events), upto)
 
 
 def _written(event: dict[str, Any]) -> bytes:

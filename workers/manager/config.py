@@ -12,7 +12,7 @@ from pathlib import Path
 from recordledger.api.client import home_folder
 
 from ..tasks.engine_names import PROCESSES
-from .programs import KNOWN_DISTRIBUTIONS, KNOWN_EXECUTABLES, Wanted
+from .programs import KNOWN_DISTRIBUTIONS, KNOWN_EXECUTABLES, ProgramSearch
 
 log = logging.getLogger(__name__)
 
@@ -95,9 +95,9 @@ class ManagerConfig:
     summary_s: float = 60.0
 
     @property
-    def wanted(self) -> Wanted:
+    def wanted(self) -> ProgramSearch:
         """Which programs to look for."""
-        return Wanted(self.programs, self.distributions, self.executables)
+        return ProgramSearch(self.programs, self.distributions, self.executables)
 
 
 def parse_program(text: str) -> tuple[str, str | None]:

@@ -28,7 +28,7 @@ from recordledger.api.client import (
 )
 from recordledger.api.schemas.returns import ResultIn
 
-from .spool import Batch, Spool
+from .spool import ResultBatch, Spool
 
 log = logging.getLogger(__name__)
 
@@ -72,9 +72,9 @@ class Delivery:
         self._body_bytes = body_bytes
         self._spool = spool
         self._tell = tell
-        self._batches = deque[Batch]()
-        self._postponed = deque[tuple[float, Batch]]()
-        self._unsaved: dict[Batch, int] = {}
+        self._batches = deque[ResultBatch]()
+        self._postponed = deque[tuple[float, ResultBatch]]()
+        self._unsaved: dict[ResultBatch, int] = {}
         self._condition = threading.Condition()
         self._n_open = 0
         self._ended = threading.Event()
@@ -84,7 +84,7 @@ class Delivery:
         """Begin to deliver."""
         self._thread.start()
 
-    def put(self, batch: Batch) -> None:
+    def put(self, batch: ResultBatch) -> None:
         """Deliver this batch after those before it."""
         with self._condition:
             if batch.path is None:
@@ -132,7 +132,7 @@ class Delivery:
                 self._n_open -= 1
                 self._condition.notify_all()
 
-    def _next(self) -> Batch | None:
+    def _next(self) -> ResultBatch | None:
         with self._condition:
             while not self._ended.is_set():
                 left_s = None
@@ -145,7 +145,7 @@ class Delivery:
                 self._condition.wait(left_s)
             return None
 
-    def _deliver(self, batch: Batch) -> bool:
+    def _deliver(self, batch: ResultBatch) -> bool:
         """Return whether this is over, and not to be tried again after the others."""
         pause_s = PAUSE_MIN_S
         while not self._ended.is_set():
@@ -231,7 +231,7 @@ class Delivery:
         log.error("the result of %s is refused, and dropped: %s: %s", what, code, message)
         return 0
 
-    def _set_aside(self, batch: Batch, why: str, *, damaged: bool = False) -> None:
+    def _set_aside(self, batch: ResultBatch, why: str, *, damaged: bool = False) -> None:
         aside = self._spool.set_aside(batch, damaged=damaged)
         log.error(
             "results of manager %d cannot be returned: %s (%s)",

@@ -1,8 +1,8 @@
-"""The manager: claims tasks over HTTP, runs them in an engine, and returns what came of them.
+"""The manager: claims tasks over HTTP, runs them in an engine, and returns the results.
 
-One thread, that of `Manager.run`, owns all the state and reacts to messages; the others only talk
-to the server: one claims and gives back, one returns results (`delivery.py`), one sends
-heartbeats. So a server that does not answer stops none of the computing.
+The thread of `ManagerAgent.run` owns all the state and reacts to messages. The others only talk to
+the server: one claims and relinquishes, one returns results (`delivery.py`), one sends heartbeats.
+So a server that does not answer stops none of the computing.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from .config import ManagerConfig
 from .delivery import Delivered, Delivery, size_bytes
 from .pace import Pace
 from .programs import Programs, Surveyor, survey
-from .server_threads import Claimed, Desk, Draining, NotActive, Pulse, Registered, Stale
+from .server_threads import ClaimReply, ClaimThread, Draining, NotActive, Pulse, Registered, Stale
 from .slurm import stop_reasons
 from .spool import Spool
 
-__all__ = ["Manager", "ManagerConfig", "run_manager"]
+__all__ = ["ManagerAgent", "ManagerConfig", "run_manager"]
 
 log = logging.getLogger(__name__)
 
@@ -61,14 +61,14 @@ def run_manager(config: ManagerConfig) -> int:
     not give back what it had.
     """
     try:
-        return Manager(config).run()
+        return ManagerAgent(config).run()
     except (ClientError, EngineUnavailable, ValueError) as error:
         log.error("the manager cannot begin: %s", error)  # noqa: TRY400
         return 1
 
 
 @dataclass(eq=False, slots=True)
-class Held:
+class HeldAttempt:
     """An attempt that this manager has: to run, running, or with its result not acknowledged."""
 
     manager_id: int
@@ -87,7 +87,7 @@ class Held:
 class Finished:
     """The engine is done with a task."""
 
-    held: Held
+    held: HeldAttempt
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class ProgramsFound:
 
 Message: TypeAlias = (
     Finished
-    | Claimed
+    | ClaimReply
     | Registered
     | Stale
     | NotActive
@@ -117,7 +117,7 @@ Message: TypeAlias = (
 )
 
 
-class Manager:
+class ManagerAgent:
     """Claims tasks, runs them, and returns what came of them.
 
     Args:
@@ -149,9 +149,9 @@ class Manager:
         self._programs = self._survey()
         # Unlike Queue, a SimpleQueue may be put to from a signal handler.
         self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
-        self._held: dict[tuple[int, int], Held] = {}
+        self._held: dict[tuple[int, int], HeldAttempt] = {}
         self._held_lock = threading.Lock()
-        self._in_engine: dict[tuple[int, int], Held] = {}
+        self._in_engine: dict[tuple[int, int], HeldAttempt] = {}
         self._finished: dict[int, list[dict[str, Any]]] = {}
         self._flush_at: float | None = None
         self._is_claiming = False
@@ -244,7 +244,9 @@ class Manager:
             self._client(DELIVERY_RETRIES_S), self._spool, limits.body_bytes, self._inbox.put
         )
         stack.callback(self._delivery.end)
-        self._desk = Desk(self._client(timeout_s=SHORT_TIMEOUT_S), self._register, self._inbox.put)
+        self._desk = ClaimThread(
+            self._client(timeout_s=SHORT_TIMEOUT_S), self._register, self._inbox.put
+        )
         stack.callback(self._desk.end)
         # A heartbeat that gets no answer must leave time for others before the lease is over.
         pulse_timeout_s = min(SHORT_TIMEOUT_S, max(PULSE_TIMEOUT_S_MIN, registered.lease_s / 4))
@@ -392,7 +394,7 @@ class Manager:
         match message:
             case Finished(held=held):
                 self._take_report(held)
-            case Claimed():
+            case ClaimReply():
                 self._take_claimed(message)
             case Registered(answer=answer, retry_s=retry_s):
                 self._is_registering = False
@@ -455,7 +457,7 @@ class Manager:
         self._is_overfull = is_overfull
         return is_overfull
 
-    def _take_claimed(self, claimed: Claimed) -> None:
+    def _take_claimed(self, claimed: ClaimReply) -> None:
         self._is_claiming = False
         now = time.monotonic()
         if claimed.tasks is None:
@@ -469,14 +471,14 @@ class Manager:
             self._desk.relinquish(claimed.manager_id, refs, self._stop_reason)
             return
         for task in claimed.tasks:
-            held = Held(claimed.manager_id, task.record_id, task.attempt, now)
+            held = HeldAttempt(claimed.manager_id, task.record_id, task.attempt, now)
             with self._held_lock:
                 self._held[held.ref] = held
             self._in_engine[held.ref] = held
             held.future = self._engine.submit(Task(task.function, task.kwargs))
             held.future.add_done_callback(partial(self._tell_finished, held))
 
-    def _tell_finished(self, held: Held, _: Future[Report]) -> None:
+    def _tell_finished(self, held: HeldAttempt, _: Future[Report]) -> None:
         self._inbox.put(Finished(held))
 
     def _give_back_if_stuck(self, now: float) -> None:
@@ -499,7 +501,7 @@ class Manager:
             log.info("giving %d tasks back: %s", len(refs), reason)
             self._desk.relinquish(manager_id, refs, reason)
 
-    def _let_go(self, gone: Iterable[Held]) -> None:
+    def _let_go(self, gone: Iterable[HeldAttempt]) -> None:
         with self._held_lock:
             for held in gone:
                 self._held.pop(held.ref, None)
@@ -516,7 +518,7 @@ class Manager:
         # A task that cannot be killed goes on, and its result goes back as a late one.
         self._let_go(held for held in dropped if held.future and held.future.cancelled())
 
-    def _end_task(self, held: Held) -> None:
+    def _end_task(self, held: HeldAttempt) -> None:
         if held.future is not None and not self._engine.cancel(held.future):
             self._engine.kill(held.future)
 
@@ -537,7 +539,7 @@ class Manager:
 
     # Returning
 
-    def _take_report(self, held: Held) -> None:
+    def _take_report(self, held: HeldAttempt) -> None:
         if self._in_engine.pop(held.ref, None) is None or held.future is None:
             return  # it was given back, or is nobody's business any more
         now = time.monotonic()

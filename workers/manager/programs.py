@@ -61,7 +61,7 @@ KNOWN_EXECUTABLES: Final[Mapping[str, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ProgramSearch:
     """What to look for.
 
     Attributes:
@@ -75,7 +75,7 @@ class Wanted:
     executables: Mapping[str, str] = field(default_factory=lambda: dict(KNOWN_EXECUTABLES))
 
 
-def survey(wanted: Wanted) -> Programs:
+def survey(wanted: ProgramSearch) -> Programs:
     """Return what is there now: name, in lower case, to version, or to None if that is unknown.
 
     An executable is there if the shell would find it; what its version command prints is searched

@@ -20,7 +20,7 @@ _NOT_ACTIVE: Final = frozenset({"manager_not_active", "manager_not_found", "not_
 
 
 @dataclass(frozen=True, slots=True)
-class Claimed:
+class ClaimReply:
     """The server answered a claim; None if it did not, or refused."""
 
     manager_id: int
@@ -58,10 +58,10 @@ class Draining:
     manager_id: int
 
 
-News: TypeAlias = Claimed | Stale | NotActive | Registered | Draining
+News: TypeAlias = ClaimReply | Stale | NotActive | Registered | Draining
 
 
-class Desk:
+class ClaimThread:
     """The thread that claims tasks, gives them back, and registers the manager anew.
 
     Args:
@@ -126,9 +126,9 @@ class Desk:
                 # A client that is closed in the middle of a request may raise anything.
                 log.warning("cannot claim: %s: %s", type(error).__name__, error)
                 retry_s = _retry_s(error)
-            self._tell(Claimed(manager_id, limit, None, retry_s))
+            self._tell(ClaimReply(manager_id, limit, None, retry_s))
         else:
-            self._tell(Claimed(manager_id, limit, tasks))
+            self._tell(ClaimReply(manager_id, limit, tasks))
 
     def _register(self) -> None:
         try:

@@ -33,7 +33,7 @@ _FULL_LOG_S: Final = 30.0
 _OWN_S_MAX: Final = 5.0
 
 
-class Batch:
+class ResultBatch:
     """Results that go to the server together, in the name of the manager that computed them.
 
     Each has the fields of `schemas.returns.ResultIn`. They are in memory, on disk, or both. What is
@@ -102,9 +102,9 @@ class Spool:
             else:
                 return
 
-    def keep(self, manager_id: int, results: Sequence[dict[str, Any]]) -> Batch:
+    def keep(self, manager_id: int, results: Sequence[dict[str, Any]]) -> ResultBatch:
         """Write a batch to disk; if that fails, say so, and keep it in memory only."""
-        batch = Batch(manager_id, results)
+        batch = ResultBatch(manager_id, results)
         if manager_id not in self._locks:
             self.own(manager_id)  # the disk was full when it began
         path = self._folder / str(manager_id) / f"{next(self._numbers):012d}{_SUFFIX}"
@@ -116,19 +116,19 @@ class Spool:
             batch.path = path
         return batch
 
-    def retry(self, batch: Batch) -> bool:
+    def retry(self, batch: ResultBatch) -> bool:
         """Write a batch that is in memory only; return whether there was room on the disk."""
         if batch.path is None:
             batch.path = self.keep(batch.manager_id, batch.results()).path
         return batch.path is not None
 
-    def done(self, batch: Batch) -> None:
+    def done(self, batch: ResultBatch) -> None:
         """Forget a batch that the server has acknowledged."""
         if batch.path is not None:
             with contextlib.suppress(OSError):
                 batch.path.unlink()
 
-    def set_aside(self, batch: Batch, *, damaged: bool = False) -> Path | None:
+    def set_aside(self, batch: ResultBatch, *, damaged: bool = False) -> Path | None:
         """Keep a batch that can never be delivered where people can look at it; return where."""
         if batch.path is None:
             return None
@@ -137,7 +137,7 @@ class Spool:
             batch.path.replace(aside)
         return aside
 
-    def left_behind(self) -> Iterator[Batch]:
+    def left_behind(self) -> Iterator[ResultBatch]:
         """Yield the batches that earlier managers left, oldest first; not those of living ones."""
         for folder in _numbered(self._folder):
             with _unused(folder) as is_unused:
@@ -146,7 +146,7 @@ class Spool:
                         with contextlib.suppress(OSError):
                             draft.unlink()
                     for path in sorted(folder.glob(f"*{_SUFFIX}")):
-                        yield Batch(int(folder.name), None, path)
+                        yield ResultBatch(int(folder.name), None, path)
 
     def close(self) -> None:
         """Let go of the folders; remove those that are empty and that nobody uses."""

@@ -24,7 +24,7 @@ from recordledger.domain.specs.service import Broken, Child, Done, Ended, Now, S
 
 from .coordinates import Coordinates, Vector, dot, flatten, largest, like, minus, norm, plus, times
 from .coordinates import shape as shape_of
-from .task import Computed, GradientTask, Kept, ResultUnusable, Specified, closeness
+from .task import Computed, GradientTask, ResultUnusable, Specified, StatePart, closeness
 
 NUMBERS_MAX: Final = 100_000
 
@@ -95,7 +95,7 @@ class BandSpec(Specified):
         return self
 
 
-class BandState(Kept):
+class BandState(StatePart):
     """The band as it is computed now, and how it moves.
 
     Attributes:
@@ -121,7 +121,7 @@ class BandState(Kept):
     progress: float = 0.0
 
 
-class EndPoint(Kept):
+class EndPoint(StatePart):
     """What is known about an end that does not move."""
 
     energy: float

@@ -28,7 +28,7 @@ from recordledger.domain.specs.service import (
     Wait,
 )
 
-from .task import Kept, Name, ResultUnusable, Specified, Task, result_of, short, shown
+from .task import Name, ResultUnusable, Specified, StatePart, TaskRequest, result_of, short, shown
 from .task import Step as PathStep
 
 NODES_MAX: Final = 2_000
@@ -56,19 +56,19 @@ class Condition(Specified):
             raise ValueError("neither success nor failure of the nodes would count")
         return self
 
-    def is_met(self, standings: Mapping[str, Standing]) -> bool:
+    def is_met(self, standings: Mapping[str, NodeStanding]) -> bool:
         """Whether it is met, for good."""
         counting = (self._counts(standings[name]) is True for name in self.nodes)
         return all(counting) if self.all else any(counting)
 
-    def made_impossible_by(self, standings: Mapping[str, Standing]) -> dict[str, Standing]:
+    def made_impossible_by(self, standings: Mapping[str, NodeStanding]) -> dict[str, NodeStanding]:
         """Return the nodes because of which it can never be met; none if it can be, or is."""
         against = {
             name: standings[name] for name in self.nodes if self._counts(standings[name]) is False
         }
         return against if self.all or len(against) == len(self.nodes) else {}
 
-    def _counts(self, standing: Standing) -> bool | None:
+    def _counts(self, standing: NodeStanding) -> bool | None:
         """Whether the end of a node counts; None as long as it has not ended."""
         if standing.succeeded is None:
             return None
@@ -81,7 +81,7 @@ class Condition(Specified):
         return f"the {ends} of {quantity}{', '.join(sorted(self.nodes))}"
 
 
-class Node(Task):
+class GraphNode(TaskRequest):
     """One task, or one service.
 
     Its `kwargs` may have, anywhere, `{"$from": "other", "path": ["energy"]}` (the path may be left
@@ -125,7 +125,7 @@ class GraphSpec(Specified):
             failed tasks are reset.
     """
 
-    nodes: Annotated[dict[Name, Node], Field(min_length=1, max_length=NODES_MAX)]
+    nodes: Annotated[dict[Name, GraphNode], Field(min_length=1, max_length=NODES_MAX)]
     outputs: list[str] = Field(default_factory=list[str])
     required: list[str] = Field(default_factory=list[str])
 
@@ -155,7 +155,7 @@ class GraphSpec(Specified):
         return list(sorter.static_order())
 
 
-class Fate(Kept):
+class Fate(StatePart):
     """What became of a record that was asked for. The payload is the result's, in hexadecimal."""
 
     record_id: int
@@ -199,7 +199,7 @@ class Fate(Kept):
         return Payload(digest=bytes.fromhex(self.digest), size_bytes=self.size_bytes)
 
 
-class GraphState(Kept):
+class GraphState(StatePart):
     """What is known, from which everything else follows.
 
     Attributes:
@@ -216,7 +216,7 @@ class GraphState(Kept):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class NodeStanding:
     """Where a node stands: whether it is open still, and if not, what became of it.
 
     Attributes:
@@ -302,7 +302,7 @@ def _go_on(spec: GraphSpec, before: GraphState, now: Now) -> Step[GraphState]:
 def _finish(
     spec: GraphSpec,
     state: GraphState,
-    standings: Mapping[str, Standing],
+    standings: Mapping[str, NodeStanding],
     now: Now,
     output: str,
 ) -> Step[GraphState]:
@@ -329,41 +329,41 @@ def _finish(
 
 def _standings(
     spec: GraphSpec, state: GraphState, order: Sequence[str], at: datetime | None = None
-) -> dict[str, Standing]:
+) -> dict[str, NodeStanding]:
     """Return where each node stands; with `at`, those out of time by then have timed out."""
-    standings: dict[str, Standing] = {}
+    standings: dict[str, NodeStanding] = {}
     for name in order:
         standings[name] = _standing(spec.nodes[name], name, state, standings, at)
     return standings
 
 
 def _standing(
-    node: Node,
+    node: GraphNode,
     name: str,
     state: GraphState,
-    others: Mapping[str, Standing],
+    others: Mapping[str, NodeStanding],
     at: datetime | None,
-) -> Standing:
+) -> NodeStanding:
     if fate := state.ended.get(name):
-        return Standing(succeeded=fate.is_complete, report=fate.report)
+        return NodeStanding(succeeded=fate.is_complete, report=fate.report)
     if name in state.asked:
-        return Standing()
+        return NodeStanding()
     if name in state.late:
         return _timed_out(node)
     for condition in node.conditions:
         if against := condition.made_impossible_by(others):
             return _impossible(condition, against)
     if all(condition.is_met(others) for condition in node.conditions):
-        return Standing(is_ready=True)
+        return NodeStanding(is_ready=True)
     deadline = _deadline(node, state)
     if at is not None and deadline is not None and at >= deadline:
         return _timed_out(node)
-    return Standing(is_waiting=True)
+    return NodeStanding(is_waiting=True)
 
 
-def _impossible(condition: Condition, against: Mapping[str, Standing]) -> Standing:
+def _impossible(condition: Condition, against: Mapping[str, NodeStanding]) -> NodeStanding:
     became = ", ".join(f"{name}: {standing}" for name, standing in list(against.items())[:5])
-    return Standing(
+    return NodeStanding(
         succeeded=False,
         report={
             "outcome": "impossible",
@@ -373,9 +373,9 @@ def _impossible(condition: Condition, against: Mapping[str, Standing]) -> Standi
     )
 
 
-def _timed_out(node: Node) -> Standing:
+def _timed_out(node: GraphNode) -> NodeStanding:
     wanted = " and ".join(str(condition) for condition in node.conditions)
-    return Standing(
+    return NodeStanding(
         succeeded=False,
         report={
             "outcome": "timeout",
@@ -385,7 +385,7 @@ def _timed_out(node: Node) -> Standing:
     )
 
 
-def _deadline(node: Node, state: GraphState) -> datetime | None:
+def _deadline(node: GraphNode, state: GraphState) -> datetime | None:
     if node.timeout_s is None:
         return None
     return state.started_at + timedelta(seconds=node.timeout_s)

@@ -22,7 +22,7 @@ from pydantic import BaseModel, Field, model_validator
 from recordledger.domain.specs.service import Broken, Done, Now, Service, Step, Wait
 
 from .coordinates import Coordinates, flatten, largest, like
-from .task import Computed, GradientTask, Kept, ResultUnusable, Specified, closeness
+from .task import Computed, GradientTask, ResultUnusable, Specified, StatePart, closeness
 
 NUMBERS_MAX: Final = 200_000
 
@@ -66,7 +66,7 @@ class OptimizationSpec(Specified):
         return self
 
 
-class Evaluation(Kept):
+class Evaluation(StatePart):
     """What is known about one point."""
 
     x: list[float]
@@ -75,7 +75,7 @@ class Evaluation(Kept):
     record_id: int
 
 
-class OptimizationState(Kept):
+class OptimizationState(StatePart):
     """The evaluations, in the order they were asked for, and the one that is under way.
 
     `n_told`: of how many iterates, of which the first is the start, the output tells.

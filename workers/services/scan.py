@@ -12,13 +12,22 @@ from pydantic import BaseModel, Field, model_validator
 
 from recordledger.domain.specs.service import Broken, Done, Ended, Now, Service, Step, Wait
 
-from .task import Kept, ResultUnusable, Specified, Task, found_at, result_of, short, shown
+from .task import (
+    ResultUnusable,
+    Specified,
+    StatePart,
+    TaskRequest,
+    found_at,
+    result_of,
+    short,
+    shown,
+)
 from .task import Step as PathStep
 
 POINTS_MAX: Final = 10_000
 
 
-class Axis(Specified):
+class ScanAxis(Specified):
     """One argument of the function, and the values it takes: JSON, in this order."""
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
@@ -47,8 +56,8 @@ class ScanSpec(Specified):
             said.
     """
 
-    task: Task
-    axes: Annotated[list[Axis], Field(min_length=1, max_length=20)]
+    task: TaskRequest
+    axes: Annotated[list[ScanAxis], Field(min_length=1, max_length=20)]
     on_error: Literal["fail", "skip"] = "fail"
     path: list[PathStep] = Field(default_factory=list[PathStep])
 
@@ -75,7 +84,7 @@ class ScanSpec(Specified):
             yield key, dict(zip(names, (value for _, value in chosen), strict=True))
 
 
-class ScanState(Kept):
+class ScanState(StatePart):
     """Nothing: the specification says which points there are."""
 
 

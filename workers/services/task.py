@@ -27,13 +27,13 @@ class Specified(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class Kept(BaseModel):
+class StatePart(BaseModel):
     """A part of a state, which goes through JSON between any two decisions."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Task(Specified):
+class TaskRequest(Specified):
     """What a service wants to be computed, as for any record.
 
     Attributes:
@@ -77,7 +77,7 @@ class Task(Specified):
         )
 
 
-class GradientTask(Task):
+class GradientTask(TaskRequest):
     """A function that returns an energy and its gradient.
 
     The services do not convert units. If coordinates are in bohr and energies in hartree, gradients

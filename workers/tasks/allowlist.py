@@ -32,7 +32,7 @@ class FunctionNotFound(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class AllowedFunction:
     """A function that may be run. `distribution`: the installed package that provides it."""
 
     function: Callable[..., Any]
@@ -60,7 +60,7 @@ class AllowList:
                     f"{pattern!r} allows nothing: write MODULE:FUNCTION, as in 'mypkg.chem:*'; "
                     f"entry points of the group {GROUP} are allowed without being named"
                 )
-        self._found: dict[str, Found] = {}
+        self._found: dict[str, AllowedFunction] = {}
 
     @cached_property
     def entry_points(self) -> dict[str, EntryPoint]:
@@ -83,7 +83,7 @@ class AllowList:
         found = (point.dist for point in self.entry_points.values())
         return {canonicalize_name(dist.name): dist.version for dist in found if dist is not None}
 
-    def resolve(self, name: str) -> Found:
+    def resolve(self, name: str) -> AllowedFunction:
         """Return the function of this name, imported if need be.
 
         Raises:
@@ -94,7 +94,7 @@ class AllowList:
             self._found[name] = self._resolve(name)
         return self._found[name]
 
-    def _resolve(self, name: str) -> Found:
+    def _resolve(self, name: str) -> AllowedFunction:
         module, _, qualified = name.partition(":")
         if not qualified:
             point = self.entry_points.get(name)
@@ -104,9 +104,9 @@ class AllowList:
                     f"(there are: {', '.join(sorted(self.entry_points)) or 'none'}); install the "
                     "package on the manager's host, or name the function as 'module:function'"
                 )
-            return Found(_load(_target(point)), _provider(point))
+            return AllowedFunction(_load(_target(point)), _provider(point))
         if point := self._targets.get(name):
-            return Found(_load(name), _provider(point))
+            return AllowedFunction(_load(name), _provider(point))
         matching = [pattern for pattern in self.patterns if _matches(pattern, name)]
         if not matching:
             raise FunctionNotAllowed(
@@ -116,7 +116,7 @@ class AllowList:
         function = _load(name)
         if not any(_names_exactly(pattern) for pattern in matching):
             _require_own(function, module, name)
-        return Found(function, _distribution_of(module))
+        return AllowedFunction(function, _distribution_of(module))
 
 
 def _target(point: EntryPoint) -> str:

@@ -17,7 +17,7 @@ from typing import Any, Final, NotRequired, TypedDict, cast
 from recordledger.domain.errors import InvalidInput
 from recordledger.domain.specs.canonical import canonical_json
 
-from .allowlist import AllowList, Found
+from .allowlist import AllowedFunction, AllowList
 from .capture import CaughtOutput, OutputCapture, readable
 
 ERROR_TYPE_CHARACTERS_MAX: Final = 200
@@ -88,7 +88,7 @@ class TaskRunner:
     def run(self, function: str, kwargs: Mapping[str, Any]) -> Report:
         """Run a function and return what came of it. Nothing that it raises comes through."""
         report = Report()
-        found: Found | None = None
+        found: AllowedFunction | None = None
         began = time.perf_counter()
         # `catching` restores the process's own output, whatever the task did with it.
         with self._capture.catching() as streams:
@@ -107,7 +107,7 @@ class TaskRunner:
             report["cores"] = cores
         return report
 
-    def _provenance(self, found: Found | None) -> dict[str, Any]:
+    def _provenance(self, found: AllowedFunction | None) -> dict[str, Any]:
         """Return where this was computed. The same for all tasks alike, so it is stored once."""
         distribution = found.distribution if found else None
         versions = {"recordledger": _version("recordledger"), **self._settings.programs}

@@ -20,7 +20,7 @@ from .operations import operation_uuid
 _PAGE = 1_000
 
 
-class _Page(Answer):
+class _HistoriesPage(Answer):
     events: list[LogEvent]
     next_cursor: str | None
 
@@ -115,7 +115,7 @@ def log_events(
         page = [*query, ("limit", _PAGE)]
         if cursor is not None:
             page.append(("cursor", cursor))
-        answer = yield from exchange.get(session, f"{path}?{urlencode(page)}", _Page)
+        answer = yield from exchange.get(session, f"{path}?{urlencode(page)}", _HistoriesPage)
         found += answer.events
         cursor = answer.next_cursor
         if cursor is None:

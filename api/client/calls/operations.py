@@ -24,19 +24,19 @@ from .management import refusals_of, wait_for_job
 _PAGE = 1_000
 
 
-class _Page(Answer):
+class _OperationsPage(Answer):
     next_cursor: str | None
 
 
-class _CommentsAnswer(_Page):
+class _CommentsAnswer(_OperationsPage):
     comments: list[Comment]
 
 
-class _OperationsAnswer(_Page):
+class _OperationsAnswer(_OperationsPage):
     operations: list[PastOperation]
 
 
-class _JobsAnswer(_Page):
+class _JobsAnswer(_OperationsPage):
     jobs: list[Job]
 
 
@@ -44,7 +44,7 @@ class _ErrorsAnswer(Answer):
     groups: list[ErrorGroup]
 
 
-PageT = TypeVar("PageT", bound=_Page)
+PageT = TypeVar("PageT", bound=_OperationsPage)
 
 
 def undo(
@@ -227,7 +227,7 @@ def _relatives(session: Session, record_id: int, which: str) -> Operation[list[i
             return found
 
 
-class _RelativesAnswer(_Page, RelativesAnswer):
+class _RelativesAnswer(_OperationsPage, RelativesAnswer):
     pass
 
 

@@ -89,12 +89,12 @@ class _PageAnswer(Answer):
     as_of: MomentOut | None = None
 
 
-class _AttemptsAnswer(Answer):
+class _RecordAttemptsAnswer(Answer):
     record_id: int
     attempts: list[AttemptOut]
 
 
-class _HistoryAnswer(Answer):
+class _RecordHistoryAnswer(Answer):
     record_id: int
     events: list[HistoryEvent]
 
@@ -237,7 +237,7 @@ def history(
     """
     query = conditions(kind=kind, actor=actor, after=after, before=before)
     path = f"/v1/records/{wire.record_id(record_id)}/events?{urlencode(query)}".rstrip("?")
-    answer = yield from exchange.get(session, path, _HistoryAnswer)
+    answer = yield from exchange.get(session, path, _RecordHistoryAnswer)
     return History(answer.record_id, tuple(answer.events))
 
 
@@ -257,7 +257,7 @@ def attempts(
     names = [include] if isinstance(include, str) else list(include)
     query = "&".join(f"include={name}" for name in names)
     path = f"/v1/records/{wire.record_id(record_id)}/attempts" + (f"?{query}" if query else "")
-    answer = yield from exchange.get(session, path, _AttemptsAnswer)
+    answer = yield from exchange.get(session, path, _RecordAttemptsAnswer)
     return Attempts(answer.record_id, tuple(answer.attempts))
 
 

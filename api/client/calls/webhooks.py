@@ -8,8 +8,8 @@ from urllib.parse import urlencode
 
 from ...schemas.webhooks import (
     ChangeWebhookRequest,
+    RemovedWebhook,
     WebhookAttemptsAnswer,
-    WebhookRemoved,
     WebhookRequest,
     WebhooksAnswer,
     WebhookTested,
@@ -35,7 +35,7 @@ class _WebhooksAnswer(WebhooksAnswer):
     webhooks: list[Webhook]  # type: ignore[assignment]
 
 
-class _AttemptsAnswer(WebhookAttemptsAnswer):
+class _DeliveryAttemptsAnswer(WebhookAttemptsAnswer):
     attempts: list[WebhookAttempt]  # type: ignore[assignment]
 
 
@@ -131,7 +131,7 @@ def modify_webhook(
 
 def remove_webhook(
     session: Session, webhook_id: int, *, reason: str | None = None
-) -> Operation[WebhookRemoved]:
+) -> Operation[RemovedWebhook]:
     """End a webhook: nothing is sent to it any more, and its secret is destroyed.
 
     Args:
@@ -144,7 +144,7 @@ def remove_webhook(
     """
     query = "" if reason is None else "?" + urlencode({"reason": reason})
     path = _path(webhook_id) + query
-    return (yield from exchange.post(session, path, WebhookRemoved, b"", method="DELETE"))
+    return (yield from exchange.post(session, path, RemovedWebhook, b"", method="DELETE"))
 
 
 def webhook_deliveries(
@@ -161,7 +161,7 @@ def webhook_deliveries(
         NotFound: there is no such webhook.
     """
     path = f"{_path(webhook_id)}/deliveries?limit={max(1, min(limit, 100))}"
-    answer = yield from exchange.get(session, path, _AttemptsAnswer)
+    answer = yield from exchange.get(session, path, _DeliveryAttemptsAnswer)
     return WebhookAttempts(answer.attempts)
 
 

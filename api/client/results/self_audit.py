@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from recordledger.domain.admin.divergence import Fault
+from recordledger.domain.admin.divergence import RowFault
 
 from ...schemas.base import Answer
 from ...schemas.self_audit import DivergenceOut
@@ -15,9 +15,9 @@ class Divergence(DivergenceOut):
     def __str__(self) -> str:
         """Return one line."""
         what = {
-            Fault.missing: "the row is missing",
-            Fault.extra: "there should be no such row",
-            Fault.changed: f"not what the log says: {', '.join(self.columns)}",
+            RowFault.missing: "the row is missing",
+            RowFault.extra: "there should be no such row",
+            RowFault.changed: f"not what the log says: {', '.join(self.columns)}",
         }[self.fault]
         return printable(f"{self.table} {', '.join(self.key)}: {what}")
 

@@ -47,7 +47,15 @@ from recordledger.api.client import (
     write_connection,
 )
 from recordledger.api.client.calls import records as calls
-from recordledger.api.client.exchange import Fault, Outcome, Reply, Send, Session, Sleep, Step
+from recordledger.api.client.exchange import (
+    ExchangeFault,
+    Outcome,
+    Reply,
+    Send,
+    Session,
+    Sleep,
+    Step,
+)
 from recordledger.api.client.progress import bar
 from recordledger.api.client.results.events import HistoryEvent
 from recordledger.api.schemas.base import Refusal
@@ -209,7 +217,7 @@ def test_the_limits_are_asked_for_once() -> None:
 
 
 def test_pauses_are_random_below_a_bound_that_doubles() -> None:
-    faults = [Fault("no route")] * 6
+    faults = [ExchangeFault("no route")] * 6
     for _ in range(50):
         session = Session("http://a", retries_s=60)
         pauses = pauses_of(exchange.server(session), *faults, reply(SERVER))
@@ -245,15 +253,15 @@ def test_a_lasting_fault_is_an_error_at_once() -> None:
     with pytest.raises(NotConnected, match="certificate"):
         play(
             exchange.server(Session("http://a", retries_s=60)),
-            Fault("certificate", is_lasting=True),
+            ExchangeFault("certificate", is_lasting=True),
         )
 
 
 @pytest.mark.parametrize(
     ("outcome", "again"),
     [
-        (Fault("refused", was_sent=False), True),
-        (Fault("reset", was_sent=True), False),
+        (ExchangeFault("refused", was_sent=False), True),
+        (ExchangeFault("reset", was_sent=True), False),
         (busy(), True),
         (Reply(502, {}, b""), False),
     ],

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from recordledger.api.http.settings import Settings
-from recordledger.domain.records.policies import Policies
+from recordledger.domain.records.policies import PolicySettings
 from recordledger.workers.jobs.schedule import run_jobs, server_jobs
 from tests.postgres import new_database
 
@@ -54,7 +54,7 @@ def fails(visit: Visit, manager_id: int, error_type: str) -> None:
 
 
 def test_policies_are_off_by_default_and_shown() -> None:
-    assert Settings(database_url="postgresql://h/d").policies == Policies()
+    assert Settings(database_url="postgresql://h/d").policies == PolicySettings()
 
 
 def test_policies_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,7 +62,7 @@ def test_policies_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("RECORDLEDGER_ADOPT_LATE_RESULTS", "true")
     monkeypatch.setenv("RECORDLEDGER_FAILED_AFTER_S", "60")
     policies = Settings(database_url="postgresql://h/d").policies
-    assert policies == Policies({"MemoryError": 0, "*": 1}, 60.0, adopt_late_results=True)
+    assert policies == PolicySettings({"MemoryError": 0, "*": 1}, 60.0, adopt_late_results=True)
     assert policies.resets_of("MemoryError") == 0
     assert policies.resets_of("Other") == 1
 

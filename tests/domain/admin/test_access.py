@@ -9,7 +9,7 @@ from recordledger.domain.admin.access import (
     TOKEN_EVENTS,
     Permission,
     Role,
-    Token,
+    TokenAggregate,
     TokenIssued,
     TokenRevoked,
     evolve_token,
@@ -27,15 +27,15 @@ ISSUED = TokenIssued(
 REVOKED = TokenRevoked(**stamp(timestamp=at(5)).model_dump())
 
 
-def fold_token(*history: Event) -> Token:
-    token = Token(3)
+def fold_token(*history: Event) -> TokenAggregate:
+    token = TokenAggregate(3)
     for event in history:
         token = evolve_token(token, event)
     return token
 
 
 def test_an_issued_token_acts_for_its_user_in_its_role() -> None:
-    assert fold_token(ISSUED) == Token(
+    assert fold_token(ISSUED) == TokenAggregate(
         id=3,
         version=1,
         user="bob",

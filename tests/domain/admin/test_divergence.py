@@ -6,12 +6,12 @@ import pytest
 
 from recordledger.domain.admin.divergence import (
     DIVERGENCE_EVENTS,
-    Divergence,
+    DivergenceAggregate,
     DivergenceFound,
     DivergenceGone,
     DivergenceRepaired,
     DivergenceState,
-    Fault,
+    RowFault,
     evolve_divergence,
 )
 from recordledger.domain.errors import ImpossibleHistory
@@ -21,7 +21,7 @@ from tests.examples import T0, at, created, stamp
 FOUND = DivergenceFound(
     table="records",
     key=("411",),
-    fault=Fault.changed,
+    fault=RowFault.changed,
     columns=("status", "version"),
     **stamp().model_dump(),
 )
@@ -29,21 +29,21 @@ REPAIRED = DivergenceRepaired(**stamp(timestamp=at(9), actor="bob").model_dump()
 GONE = DivergenceGone(**stamp(timestamp=at(9)).model_dump())
 
 
-def fold_divergence(*history: Event) -> Divergence:
-    divergence = Divergence(3)
+def fold_divergence(*history: Event) -> DivergenceAggregate:
+    divergence = DivergenceAggregate(3)
     for event in history:
         divergence = evolve_divergence(divergence, event)
     return divergence
 
 
 def test_what_was_found_says_which_row_it_is_and_what_differs() -> None:
-    assert fold_divergence(FOUND) == Divergence(
+    assert fold_divergence(FOUND) == DivergenceAggregate(
         id=3,
         version=1,
         state=DivergenceState.open,
         table="records",
         key=("411",),
-        fault=Fault.changed,
+        fault=RowFault.changed,
         columns=("status", "version"),
         found_at=T0,
     )
@@ -74,14 +74,14 @@ def test_nothing_else_can_have_happened_to_it(history: tuple[Event, ...], event:
 @pytest.mark.parametrize(
     ("fault", "columns", "line"),
     [
-        (Fault.changed, ("status",), "records 411: status is not what the log says"),
-        (Fault.changed, ("a", "b"), "records 411: a and b are not what the log says"),
-        (Fault.missing, (), "records 411: the row is missing"),
-        (Fault.extra, (), "records 411: there should be no such row"),
+        (RowFault.changed, ("status",), "records 411: status is not what the log says"),
+        (RowFault.changed, ("a", "b"), "records 411: a and b are not what the log says"),
+        (RowFault.missing, (), "records 411: the row is missing"),
+        (RowFault.extra, (), "records 411: there should be no such row"),
     ],
 )
-def test_it_reads_as_a_sentence(fault: Fault, columns: tuple[str, ...], line: str) -> None:
-    divergence = Divergence(1, table="records", key=("411",), fault=fault, columns=columns)
+def test_it_reads_as_a_sentence(fault: RowFault, columns: tuple[str, ...], line: str) -> None:
+    divergence = DivergenceAggregate(1, table="records", key=("411",), fault=fault, columns=columns)
     assert str(divergence) == line
 
 

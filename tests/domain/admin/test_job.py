@@ -6,8 +6,8 @@ import pytest
 
 from recordledger.domain.admin.job import (
     JOB_EVENTS,
-    Job,
     JobAdvanced,
+    JobAggregate,
     JobCancelled,
     JobCancelRequested,
     JobFinished,
@@ -44,15 +44,15 @@ REQUESTED = JobCancelRequested(**stamp(timestamp=at(9), actor="bob").model_dump(
 CANCELLED = JobCancelled(**stamp(timestamp=at(10)).model_dump())
 
 
-def fold_job(*history: Event) -> Job:
-    job = Job(3)
+def fold_job(*history: Event) -> JobAggregate:
+    job = JobAggregate(3)
     for event in history:
         job = evolve_job(job, event)
     return job
 
 
 def test_a_submitted_job_says_what_is_to_be_done_by_whom_and_why() -> None:
-    assert fold_job(submitted()) == Job(
+    assert fold_job(submitted()) == JobAggregate(
         id=3,
         version=1,
         operation_id=OPERATION_ID,

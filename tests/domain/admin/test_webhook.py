@@ -9,8 +9,8 @@ import pytest
 from recordledger.domain.admin import webhook as module
 from recordledger.domain.admin.webhook import (
     WEBHOOK_EVENTS,
-    Webhook,
     WebhookAdded,
+    WebhookAggregate,
     WebhookChanged,
     WebhookDisabled,
     WebhookEnabled,
@@ -37,15 +37,15 @@ ENABLED: Final = WebhookEnabled(**SAID)
 REMOVED: Final = WebhookRemoved(**SAID)
 
 
-def fold(*history: Event) -> Webhook:
-    webhook = Webhook(3)
+def fold(*history: Event) -> WebhookAggregate:
+    webhook = WebhookAggregate(3)
     for event in history:
         webhook = evolve_webhook(webhook, event)
     return webhook
 
 
 def test_a_webhook_that_was_added_is_enabled() -> None:
-    assert fold(ADDED) == Webhook(
+    assert fold(ADDED) == WebhookAggregate(
         3, 1, WebhookState.enabled, "https://x.org/a", FILTER, "alice", None, T0, T0
     )
 
@@ -102,7 +102,11 @@ def test_only_what_is_new_is_changed() -> None:
 def test_what_is_so_already_causes_nothing() -> None:
     on, off, gone = fold(ADDED), fold(ADDED, DISABLED), fold(ADDED, REMOVED)
     assert (enable(on, LATER), disable(off, LATER), remove(gone, LATER)) == ([], [], [])
-    assert (enable(gone, LATER), disable(gone, LATER), remove(Webhook(1), LATER)) == ([], [], [])
+    assert (enable(gone, LATER), disable(gone, LATER), remove(WebhookAggregate(1), LATER)) == (
+        [],
+        [],
+        [],
+    )
     assert [type(each) for each in enable(off, LATER)] == [WebhookEnabled]
     assert disable(on, LATER, failing_since=T0, error="x") == [
         WebhookDisabled(failing_since=T0, error="x", **LATER.model_dump())

@@ -12,10 +12,10 @@ from hypothesis import given as for_all
 from hypothesis import strategies as st
 
 from recordledger.domain.admin.access import Role, TokenIssued, TokenRevoked
-from recordledger.domain.admin.divergence import DivergenceFound, DivergenceRepaired, Fault
+from recordledger.domain.admin.divergence import DivergenceFound, DivergenceRepaired, RowFault
 from recordledger.domain.admin.job import JobFinished, JobSubmitted
 from recordledger.domain.admin.webhook import WebhookAdded, WebhookFilter, WebhookRemoved
-from recordledger.domain.audit.findings import Breach, Finding, Place
+from recordledger.domain.audit.findings import Breach, EventPlace, Finding
 from recordledger.domain.audit.invariants import TOO_SOON, Audit
 from recordledger.domain.audit.origins import operation_of
 from recordledger.domain.audit.overtaking import LOOKS_MAX, group_of
@@ -24,7 +24,7 @@ from recordledger.domain.records import events as e
 from recordledger.domain.records.events import Event, Kind, Priority
 from recordledger.domain.routing.lanes import Lane, lanes_by_tag
 from recordledger.domain.routing.manager import (
-    Manager,
+    ManagerAggregate,
     ManagerDeactivated,
     ManagerDeclaredLost,
     ManagerDraining,
@@ -417,7 +417,7 @@ def test_all_other_aggregates_live_by_their_rules() -> None:
     fine.happen(Stream.dataset, 1, created_, DatasetDeleted(**said(8, 2)))
     added = WebhookAdded(url="https://x.org", filter=WebhookFilter(), after=0, **said(9, 1))
     fine.happen(Stream.webhook, 1, added, WebhookRemoved(**said(10, 2)))
-    wrong_row = DivergenceFound(table="records", key=("1",), fault=Fault.extra, **said(11, 1))
+    wrong_row = DivergenceFound(table="records", key=("1",), fault=RowFault.extra, **said(11, 1))
     fine.happen(Stream.divergence, 1, wrong_row, DivergenceRepaired(**said(12, 2)))
     assert fine.found() == {}
     wrong = log()
@@ -440,7 +440,7 @@ def test_a_manager_that_has_not_registered_changes_nothing_else() -> None:
 def test_what_cannot_be_read_is_found_and_its_stream_not_judged_from_there_on() -> None:
     written = log().record(created(), claimed(1))
     written.position += 1
-    written.audit.unreadable(Place(6, Stream.record, R, 3), "no msgpack")
+    written.audit.unreadable(EventPlace(6, Stream.record, R, 3), "no msgpack")
     # Whatever comes now: nobody knows what the record is.
     written.versions[Stream.record, R] = 3
     written.record(DONE, claimed(1, attempt=9)).manager(ManagerDeactivated(**said(1, 9)))
@@ -453,8 +453,8 @@ def test_what_cannot_be_read_is_found_and_its_stream_not_judged_from_there_on() 
 def test_a_record_that_cannot_be_read_neither_waits_nor_keeps_a_service_from_its_end() -> None:
     written = claims("gpu").submit(1, tag="gpu")
     service(written, 1, 2)
-    written.audit.unreadable(Place(90, Stream.record, 1, 2), "no msgpack")
-    written.audit.unreadable(Place(91, Stream.record, 2, 1), "no msgpack")
+    written.audit.unreadable(EventPlace(90, Stream.record, 1, 2), "no msgpack")
+    written.audit.unreadable(EventPlace(91, Stream.record, 2, 1), "no msgpack")
     written.position = 91
     written.record(completed(), number=900)
     assert passed_over(written, 10, 25, 41).found() == {"readable": [(90,), (91,)]}
@@ -462,7 +462,7 @@ def test_a_record_that_cannot_be_read_neither_waits_nor_keeps_a_service_from_its
 
 def test_what_a_manager_that_cannot_be_read_does_is_not_judged() -> None:
     written = claims("gpu").submit(1, 2)
-    written.audit.unreadable(Place(4, Stream.manager, M, 2), "no msgpack")
+    written.audit.unreadable(EventPlace(4, Stream.manager, M, 2), "no msgpack")
     written.position = 4
     assert written.claim(2, 1).found() == {"readable": [(4,)]}
 
@@ -835,7 +835,7 @@ def test_tasks_that_come_and_go_leave_nothing_behind() -> None:
 )
 def test_lanes_are_open_as_routing_says(tags: list[str], programs: frozenset[str]) -> None:
     lanes = [Lane(tag, needs) for tag in ("a", "b", "*", "d") for needs in ((), ("p",), ("p", "q"))]
-    manager = Manager(1, tags=tuple(tags), programs=dict.fromkeys(programs, "1"))
+    manager = ManagerAggregate(1, tags=tuple(tags), programs=dict.fromkeys(programs, "1"))
     expected = lanes_by_tag(tags, manager.programs, dict(enumerate(lanes)))
     found: list[list[int]] = [[] for _ in tags]
     for lane_id, lane in enumerate(lanes):
@@ -850,11 +850,11 @@ def test_lanes_are_open_as_routing_says(tags: list[str], programs: frozenset[str
 def test_a_finding_says_in_one_line_how_an_invariant_stands() -> None:
     finding = Finding("fence", "nothing stale", "claims", n_checked=1234, breaches_max=1)
     assert str(finding) == "fence                ok: 1,234 claims; nothing stale"
-    finding.report("first", [Place(1, Stream.record, 2, 3)])
+    finding.report("first", [EventPlace(1, Stream.record, 2, 3)])
     finding.report("second")
     finding.note = "a part"
     assert str(finding) == ("fence                BROKEN 2 x: 1,234 claims (a part); nothing stale")
-    assert finding.breaches == [Breach("first", (Place(1, Stream.record, 2, 3),))]
+    assert finding.breaches == [Breach("first", (EventPlace(1, Stream.record, 2, 3),))]
     assert str(finding.breaches[0]) == "position 1 (record 2, event 3): first"
     assert str(Breach("alone")) == "alone"
     assert str(Finding("chain", "", unchecked="why")) == "chain                not checked: why"

@@ -17,7 +17,7 @@ from recordledger.domain.audit.origins import (
     translated,
 )
 from recordledger.domain.dataset import (
-    Dataset,
+    DatasetAggregate,
     DatasetCreated,
     DatasetDeleted,
     RecordsLinked,
@@ -27,7 +27,7 @@ from recordledger.domain.errors import ImpossibleHistory
 from recordledger.domain.records.events import Event
 from recordledger.domain.records.status import Status
 from recordledger.domain.routing.manager import (
-    Manager,
+    ManagerAggregate,
     ManagerDeactivated,
     ManagerDeclaredLost,
     ManagerRegistered,
@@ -154,7 +154,7 @@ def registered() -> ManagerRegistered:
     ids=["alive", "gone", "lost"],
 )
 def test_an_imported_manager_claims_nothing(last: Event, state: ManagerState) -> None:
-    manager = evolve_manager(Manager(7), registered())
+    manager = evolve_manager(ManagerAggregate(7), registered())
     if not isinstance(last, ManagerRegistered):
         manager = evolve_manager(manager, last)
     manager = evolve_manager(manager, imported())
@@ -163,17 +163,17 @@ def test_an_imported_manager_claims_nothing(last: Event, state: ManagerState) ->
 
 def test_a_manager_that_never_registered_cannot_have_been_imported() -> None:
     with pytest.raises(ImpossibleHistory, match="not there"):
-        evolve_manager(Manager(7), imported())
+        evolve_manager(ManagerAggregate(7), imported())
 
 
 def test_an_imported_dataset_is_what_it_was() -> None:
-    dataset = evolve_dataset(Dataset(3), DatasetCreated(name="water", **SAID))
+    dataset = evolve_dataset(DatasetAggregate(3), DatasetCreated(name="water", **SAID))
     after = evolve_dataset(dataset, imported())
     assert (after.name, after.version, after.is_live) == ("water", 2, True)
     deleted = evolve_dataset(evolve_dataset(dataset, DatasetDeleted(**SAID)), imported())
     assert not deleted.is_live
     with pytest.raises(ImpossibleHistory):
-        evolve_dataset(Dataset(3), imported())
+        evolve_dataset(DatasetAggregate(3), imported())
 
 
 def test_an_attempt_that_ran_there_is_over_here() -> None:

@@ -17,8 +17,8 @@ from recordledger.domain.proof.merkle import (
     Frontier,
     Nodes,
     Tile,
+    TileCollector,
     TileKey,
-    Wanted,
     consistency_proof,
     frontier_of,
     inclusion_proof,
@@ -88,7 +88,7 @@ def test_the_known_tree_has_the_known_roots(size: int) -> None:
 
 
 def test_the_empty_tree_has_the_hash_of_nothing() -> None:
-    assert root_of([]) == Frontier().root() == root_at(0, Wanted()) == EMPTY_ROOT
+    assert root_of([]) == Frontier().root() == root_at(0, TileCollector()) == EMPTY_ROOT
     assert EMPTY_ROOT.hex().startswith("e3b0c44298fc1c14")
     assert Frontier().extend([]) == Frontier().edges() == []
 
@@ -246,6 +246,6 @@ def test_tiles_that_are_missing_or_cut_short_are_no_hashes() -> None:
 
 
 def test_a_proof_needs_a_few_tiles_of_a_long_log() -> None:
-    wanted = Wanted()
+    wanted = TileCollector()
     assert inclusion_proof(123_456_789, 1_000_000_000, wanted)
     assert len(wanted.tiles) <= 8

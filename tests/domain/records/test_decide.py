@@ -24,7 +24,7 @@ from recordledger.domain.records.events import (
     Priority,
     ServiceIterated,
 )
-from recordledger.domain.records.record import Record, decide
+from recordledger.domain.records.record import RecordAggregate, decide
 from recordledger.domain.records.status import Status
 from tests.domain.specification import NONE, ONLY_SERVICES, ROWS
 from tests.examples import (
@@ -479,7 +479,7 @@ def test_what_a_service_waits_for_is_in_its_events() -> None:
 
 def test_what_a_service_brings_about_says_because_of_whom() -> None:
     child = replace(create(), cause=411, refers_to=(payload("result"),))
-    [made] = decide(Record(412), child)
+    [made] = decide(RecordAggregate(412), child)
     assert isinstance(made, Created)
     assert (made.cause, made.refers_to) == (411, (payload("result"),))
     [failed] = decide(given(*STARTED).record, replace(finish_service(failure()), cause=412))

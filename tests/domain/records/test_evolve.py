@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from recordledger.domain.records.events import Completed, Errored, Event, Kind, Outcome, Priority
-from recordledger.domain.records.record import Record, evolve, fold
+from recordledger.domain.records.record import RecordAggregate, evolve, fold
 from recordledger.domain.records.retries import Retry
 from recordledger.domain.records.status import Status
 from tests.examples import (
@@ -58,7 +58,7 @@ def changes(history: tuple[Event, ...], event: Event) -> dict[str, object]:
     """Return the fields that an event changes, besides those that every event changes."""
     before = fold(RECORD_ID, history)
     after = evolve(before, event)
-    names = [item.name for item in fields(Record) if item.name not in ALWAYS]
+    names = [item.name for item in fields(RecordAggregate) if item.name not in ALWAYS]
     return {
         name: getattr(after, name)
         for name in names
@@ -68,7 +68,7 @@ def changes(history: tuple[Event, ...], event: Event) -> dict[str, object]:
 
 def test_a_record_without_history_does_not_exist() -> None:
     record = fold(RECORD_ID, [])
-    assert record == Record(RECORD_ID)
+    assert record == RecordAggregate(RECORD_ID)
     assert not record.exists
     assert (record.version, record.attempt, record.retry.retries, record.retries_used) == (
         0,

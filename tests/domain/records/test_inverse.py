@@ -9,7 +9,7 @@ import pytest
 
 from recordledger.domain.records import events as e
 from recordledger.domain.records.events import Event, Kind, Priority
-from recordledger.domain.records.record import Record, inverse
+from recordledger.domain.records.record import RecordAggregate, inverse
 from recordledger.domain.records.status import TRANSITIONS, Status
 from tests.examples import (
     HISTORIES,
@@ -93,7 +93,7 @@ CASES = [
 ]
 
 
-def as_it_was(record: Record) -> Record:
+def as_it_was(record: RecordAggregate) -> RecordAggregate:
     """Return the record but for what an undo does not restore: an attempt that was running."""
     if record.status is Status.running:
         record = replace(record, status=Status.waiting, manager_id=None)

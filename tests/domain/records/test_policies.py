@@ -10,8 +10,8 @@ from recordledger.domain.records import events as e
 from recordledger.domain.records.attempts import Attempt
 from recordledger.domain.records.commands import Return
 from recordledger.domain.records.events import Outcome
-from recordledger.domain.records.policies import ADOPT_LATE_RESULTS, AUTO_RESET, Policies
-from recordledger.domain.records.record import RETRY_POLICY, Record, decide, fold
+from recordledger.domain.records.policies import ADOPT_LATE_RESULTS, AUTO_RESET, PolicySettings
+from recordledger.domain.records.record import RETRY_POLICY, RecordAggregate, decide, fold
 from tests.examples import cancelled, claimed, created, lease_expired, stamp
 
 
@@ -20,7 +20,7 @@ def returned(outcome: Outcome, attempt: int = 1, **policies: object) -> Return:
     return replace(command, **policies)  # type: ignore[arg-type]
 
 
-def running(retries: int = 0) -> Record:
+def running(retries: int = 0) -> RecordAggregate:
     return fold(1, [created(retries=retries), claimed(manager_id=7)])
 
 
@@ -50,7 +50,7 @@ def test_errors_are_reset_until_both_limits_are_reached(
     )
 
 
-def late_events(record: Record, outcome: Outcome) -> list[e.Event]:
+def late_events(record: RecordAggregate, outcome: Outcome) -> list[e.Event]:
     past = Attempt(number=1, manager_id=7, started_at=stamp().timestamp)
     return decide(record, returned(outcome, adopt_late=True, past=past))
 
@@ -71,7 +71,7 @@ def test_a_bad_late_result_is_not_and_neither_is_one_of_a_cancelled_record() -> 
 
 
 def test_the_first_pattern_that_matches_counts() -> None:
-    policies = Policies({"MemoryError": 0, "*Error": 2, "*": 5})
+    policies = PolicySettings({"MemoryError": 0, "*Error": 2, "*": 5})
     found = [policies.resets_of(each) for each in ("MemoryError", "OSError", "Signal", None)]
     assert found == [0, 2, 5, 0]
-    assert Policies().resets_of("OSError") == 0
+    assert PolicySettings().resets_of("OSError") == 0

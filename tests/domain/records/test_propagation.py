@@ -24,7 +24,7 @@ from recordledger.domain.records.propagation import (
     Family,
     consequences,
 )
-from recordledger.domain.records.record import Record, decide, evolve, inverse
+from recordledger.domain.records.record import RecordAggregate, decide, evolve, inverse
 from recordledger.domain.records.status import TRANSITIONS, Status
 from tests.examples import HISTORIES, ONE_OF_EACH, given, rerouted, stamp
 
@@ -33,12 +33,12 @@ Edges = Iterable[tuple[int, int]]
 W, R, C, X = Status.waiting, Status.running, Status.complete, Status.error
 CANCELLED, DELETED, INVALID = Status.cancelled, Status.deleted, Status.invalid
 HELD, FAILED = Status.held, Status.failed
-EXAMPLE: dict[Status, Record] = {
+EXAMPLE: dict[Status, RecordAggregate] = {
     status: given(*history).record for status, history in HISTORIES.items()
 }
 
 
-def records_in(statuses: Mapping[int, Status]) -> dict[int, Record]:
+def records_in(statuses: Mapping[int, Status]) -> dict[int, RecordAggregate]:
     """Return records in these statuses, by id."""
     return {id_: replace(EXAMPLE[status], id=id_) for id_, status in statuses.items()}
 
@@ -347,7 +347,9 @@ def event_of(event_type: type[Event]) -> Event:
     return rerouted(tag="cpu") if event_type is e.Rerouted else ONE_OF_EACH[event_type]()
 
 
-def allowed(action: Action, ids: Iterable[int], records: Mapping[int, Record]) -> list[int]:
+def allowed(
+    action: Action, ids: Iterable[int], records: Mapping[int, RecordAggregate]
+) -> list[int]:
     """Return those to whom the rules allow it."""
     return [id_ for id_ in ids if (records[id_].status, EVENT_OF[action]) in TRANSITIONS]
 

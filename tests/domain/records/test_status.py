@@ -9,11 +9,11 @@ import pytest
 from recordledger.domain.errors import ImpossibleHistory
 from recordledger.domain.records import events as e
 from recordledger.domain.records.events import RECORD_EVENTS, Event, Kind
-from recordledger.domain.records.record import Record, evolve, fold
+from recordledger.domain.records.record import RecordAggregate, evolve, fold
 from recordledger.domain.records.status import (
     TRANSITIONS,
+    Destination,
     Status,
-    Target,
     remembered,
     sources,
 )
@@ -46,7 +46,7 @@ def status_named(name: str) -> Status | None:
     return None if name == NONE else Status(name)
 
 
-def record_in(name: str) -> Record:
+def record_in(name: str) -> RecordAggregate:
     """Return a record in this status, one that can be brought back if that is what it needs."""
     return given_status(status_named(name)).record
 
@@ -170,6 +170,6 @@ def test_a_lost_manager_is_not_an_error() -> None:
 
 
 def test_a_status_can_be_brought_back_only_where_something_was_put_away() -> None:
-    back = {row for row, target in TRANSITIONS.items() if target is Target.prior}
+    back = {row for row, target in TRANSITIONS.items() if target is Destination.prior}
     assert back == {(Status.cancelled, e.Uncancelled), (Status.deleted, e.Undeleted)}
     assert given(created(), claimed(), cancelled()).record.prior == (Status.waiting,)

@@ -9,7 +9,7 @@ from hypothesis import given as for_all
 
 from recordledger.domain.records.events import Kind
 from recordledger.domain.records.status import Status
-from recordledger.domain.records.timeline import Period, periods
+from recordledger.domain.records.timeline import StatusPeriod, periods
 from tests.examples import (
     at,
     cancelled,
@@ -47,11 +47,13 @@ def test_a_record_is_in_one_period_after_the_other() -> None:
         ]
     )
     assert found == [
-        Period(S.waiting, at(0), "created", at(10), "claimed"),
-        Period(S.running, at(10), "claimed", at(15), "lease_expired", attempt=1, manager_id=7),
-        Period(S.waiting, at(15), "lease_expired", at(40), "claimed"),
-        Period(S.running, at(40), "claimed", at(60), "completed", attempt=2, manager_id=8),
-        Period(S.complete, at(60), "completed"),
+        StatusPeriod(S.waiting, at(0), "created", at(10), "claimed"),
+        StatusPeriod(
+            S.running, at(10), "claimed", at(15), "lease_expired", attempt=1, manager_id=7
+        ),
+        StatusPeriod(S.waiting, at(15), "lease_expired", at(40), "claimed"),
+        StatusPeriod(S.running, at(40), "claimed", at(60), "completed", attempt=2, manager_id=8),
+        StatusPeriod(S.complete, at(60), "completed"),
     ]
     assert [each.duration_s(at(100)) for each in found] == [10, 5, 25, 20, 40]
 
@@ -71,8 +73,8 @@ def test_what_changes_nothing_of_it_is_inside_of_a_period() -> None:
         ]
     )
     assert found == [
-        Period(S.waiting, at(0), "created", at(2), "service_started"),
-        Period(S.running, at(2), "service_started", attempt=1),
+        StatusPeriod(S.waiting, at(0), "created", at(2), "service_started"),
+        StatusPeriod(S.running, at(2), "service_started", attempt=1),
     ]
 
 
@@ -105,7 +107,7 @@ def test_what_was_taken_away_and_brought_back_has_periods_too(away: type, back: 
 
 def test_the_last_period_of_an_erased_record_has_ended() -> None:
     found = periods([created(), erased(timestamp=at(4))])
-    assert found == [Period(S.waiting, at(0), "created", at(4), "erased")]
+    assert found == [StatusPeriod(S.waiting, at(0), "created", at(4), "erased")]
 
 
 def test_a_clock_that_was_set_back_makes_no_period_of_negative_length() -> None:

@@ -7,9 +7,16 @@ from dataclasses import replace
 import pytest
 
 from recordledger.domain.records.events import Event
-from recordledger.domain.routing.breaker import NO_PROGRAM, Breaker, Ended, due_probes, judge, probe
+from recordledger.domain.routing.breaker import (
+    NO_PROGRAM,
+    AttemptEnd,
+    Breaker,
+    due_probes,
+    judge,
+    probe,
+)
 from recordledger.domain.routing.manager import (
-    Manager,
+    ManagerAggregate,
     ProgramProbed,
     ProgramResumed,
     ProgramSuspended,
@@ -20,21 +27,23 @@ from recordledger.domain.routing.manager_state import ManagerState
 from tests.examples import at, stamp
 
 BREAKER = Breaker(failures=3, pause_s=60, pause_s_max=200)
-MANAGER = Manager(7, version=1, state=ManagerState.active, programs={"psi4": "1.9", "xtb": "6"})
+MANAGER = ManagerAggregate(
+    7, version=1, state=ManagerState.active, programs={"psi4": "1.9", "xtb": "6"}
+)
 PSI4 = ("psi4>=1.9",)
 
 
-def ended(*error_types: str | None, required: tuple[str, ...] = PSI4) -> list[Ended]:
-    return [Ended(required, error_type) for error_type in error_types]
+def ended(*error_types: str | None, required: tuple[str, ...] = PSI4) -> list[AttemptEnd]:
+    return [AttemptEnd(required, error_type) for error_type in error_types]
 
 
-def after(manager: Manager, events: list[Event]) -> Manager:
+def after(manager: ManagerAggregate, events: list[Event]) -> ManagerAggregate:
     for event in events:
         manager = evolve_manager(manager, event)
     return manager
 
 
-def suspended(n_times: int = 1, *, probing: bool = False) -> Manager:
+def suspended(n_times: int = 1, *, probing: bool = False) -> ManagerAggregate:
     suspension = Suspension(n_times, 3, "OSError", at(0), at(60), probing)
     return replace(MANAGER, suspended={"psi4": suspension})
 

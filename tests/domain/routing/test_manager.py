@@ -11,7 +11,7 @@ from recordledger.domain.records.events import Event
 from recordledger.domain.routing.breaker import NO_PROGRAM
 from recordledger.domain.routing.manager import (
     MANAGER_EVENTS,
-    Manager,
+    ManagerAggregate,
     ManagerDeactivated,
     ManagerDeclaredLost,
     ManagerDraining,
@@ -67,7 +67,7 @@ HISTORIES: dict[ManagerState | None, tuple[Event, ...]] = {
 
 
 def test_a_registered_manager_is_active_and_belongs_to_who_registered_it() -> None:
-    assert fold_manager(7, [REGISTERED]) == Manager(
+    assert fold_manager(7, [REGISTERED]) == ManagerAggregate(
         id=7,
         version=1,
         state=ManagerState.active,

@@ -10,7 +10,7 @@ from hypothesis import given as for_all
 from hypothesis import strategies as st
 
 from recordledger.domain.routing.lanes import Lane, lanes_by_tag
-from recordledger.domain.routing.manager import Manager, Suspension
+from recordledger.domain.routing.manager import ManagerAggregate, Suspension
 from recordledger.domain.routing.manager_state import ManagerState
 from recordledger.domain.routing.matching import Cause, Crew, Fit, Lack, fit, lacks, obstacle
 from tests.examples import at
@@ -25,10 +25,10 @@ def manager(
     state: ManagerState = ManagerState.active,
     suspended: Sequence[str] = (),
     name: str = "node",
-) -> Manager:
+) -> ManagerAggregate:
     """Return a manager; with psi4 1.9.1 on tag gpu if not said otherwise."""
     suspension = Suspension(1, 10, "OSError", at(0), at(60))
-    return Manager(
+    return ManagerAggregate(
         id_,
         state=state,
         name=name,
@@ -56,7 +56,7 @@ def manager(
     ],
 )
 def test_a_manager_fits_a_lane_or_what_it_lacks_is_told(
-    which: Manager, lane: Lane, found: Fit
+    which: ManagerAggregate, lane: Lane, found: Fit
 ) -> None:
     assert fit(which, lane) is found
 
@@ -109,7 +109,7 @@ CREWS = st.lists(
 
 
 @for_all(CREWS)
-def test_many_managers_are_judged_as_each_of_them_is(managers: list[Manager]) -> None:
+def test_many_managers_are_judged_as_each_of_them_is(managers: list[ManagerAggregate]) -> None:
     crew = Crew(managers)
     for tag, programs in product(("gpu", "cpu", "*", "else"), ((), PSI4, ("xtb",))):
         lane = Lane(tag, programs)
@@ -118,7 +118,9 @@ def test_many_managers_are_judged_as_each_of_them_is(managers: list[Manager]) ->
 
 
 @for_all(CREWS)
-def test_a_manager_fits_exactly_the_lanes_that_claims_open_to_it(managers: list[Manager]) -> None:
+def test_a_manager_fits_exactly_the_lanes_that_claims_open_to_it(
+    managers: list[ManagerAggregate],
+) -> None:
     lanes = {
         id_: Lane(tag, programs)
         for id_, (tag, programs) in enumerate(product(("gpu", "cpu", "*"), ((), PSI4, ("xtb",))))

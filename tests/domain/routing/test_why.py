@@ -12,14 +12,14 @@ from recordledger.domain.errors import RecordNotFound
 from recordledger.domain.records.events import Event, Kind
 from recordledger.domain.records.record import fold
 from recordledger.domain.records.status import Status
-from recordledger.domain.routing.manager import Manager
+from recordledger.domain.routing.manager import ManagerAggregate
 from recordledger.domain.routing.manager_state import ManagerState
-from recordledger.domain.routing.matching import Cause, Seen
+from recordledger.domain.routing.matching import Cause, ManagerSigns
 from recordledger.domain.routing.why import (
     BEFORE_MAX,
     CHILDREN_MAX,
     Circumstances,
-    Explanation,
+    StatusExplanation,
     explain,
 )
 from recordledger.domain.specs.service_rules import Awaited
@@ -55,22 +55,22 @@ NOW = at(1_000)
 EARLY = at(30)
 
 
-def seen(which: Manager, heartbeat_at: datetime | None = None) -> Seen:
-    return Seen(which, heartbeat_at or at(990), at(1_110))
+def seen(which: ManagerAggregate, heartbeat_at: datetime | None = None) -> ManagerSigns:
+    return ManagerSigns(which, heartbeat_at or at(990), at(1_110))
 
 
-def why(*history: Event, circumstances: Circumstances | None = None) -> Explanation:
+def why(*history: Event, circumstances: Circumstances | None = None) -> StatusExplanation:
     record = fold(RECORD_ID, history)
     return explain(record, history, circumstances or Circumstances(now=NOW))
 
 
 def waiting(
-    *managers: Manager,
+    *managers: ManagerAggregate,
     required_programs: tuple[str, ...] = ("psi4>=1.9",),
     tag: str = "gpu",
     n_before: int = 0,
     now: datetime = NOW,
-) -> Explanation:
+) -> StatusExplanation:
     """Return why a task of tag gpu that requires psi4>=1.9 waits while these managers are alive."""
     circumstances = Circumstances(
         now=now,
@@ -225,7 +225,11 @@ def test_the_place_in_the_queue_is_not_counted_for_ever() -> None:
 
 
 def test_who_can_take_it_is_told_by_the_newest_sign_of_life() -> None:
-    alive = [seen(manager(1), at(10)), Seen(manager(2), None, None), seen(manager(3), at(20))]
+    alive = [
+        seen(manager(1), at(10)),
+        ManagerSigns(manager(2), None, None),
+        seen(manager(3), at(20)),
+    ]
     found = why(created(), circumstances=Circumstances(now=NOW, alive=alive))
     assert [each.manager_id for each in found.nearest] == [3, 1, 2]
     alone = why(created(), circumstances=Circumstances(now=NOW, alive=alive[1:2]))
@@ -286,8 +290,10 @@ def test_a_lease_that_is_over_is_told() -> None:
     )
 
 
-@pytest.mark.parametrize("holder", [None, Seen(manager(9), None, None)])
-def test_a_manager_that_has_just_ended_is_told_without_its_lease(holder: Seen | None) -> None:
+@pytest.mark.parametrize("holder", [None, ManagerSigns(manager(9), None, None)])
+def test_a_manager_that_has_just_ended_is_told_without_its_lease(
+    holder: ManagerSigns | None,
+) -> None:
     found = why(created(), claimed(9), circumstances=Circumstances(now=NOW, holder=holder))
     assert found.code is Cause.running
     assert found.text.endswith("since 2026-03-01 12:00:00 UTC, as attempt 1.")

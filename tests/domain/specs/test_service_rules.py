@@ -14,9 +14,9 @@ from recordledger.domain.records.status import Status
 from recordledger.domain.specs.service import Broken, Child, Done, Ended, Now, Service, Step, Wait
 from recordledger.domain.specs.service_rules import (
     Awaited,
-    Fault,
-    Limits,
-    Standing,
+    ChildStanding,
+    ServiceFault,
+    ServiceLimits,
     require_children,
     require_decision,
     require_keys,
@@ -66,10 +66,10 @@ def test_the_result_of_a_child_is_read_when_it_is_asked_for() -> None:
 @pytest.mark.parametrize("status", [*Status, None])
 def test_of_a_child_everything_something_or_nothing_can_be_expected(status: Status | None) -> None:
     standing = standing_of(status)
-    assert (standing is Standing.complete) == (status is Status.complete)
+    assert (standing is ChildStanding.complete) == (status is Status.complete)
     is_open = status in (None, Status.waiting, Status.running, Status.held)
-    assert (standing is Standing.open) == is_open
-    if standing is Standing.troubled:
+    assert (standing is ChildStanding.open) == is_open
+    if standing is ChildStanding.troubled:
         assert status in REMEDIES
 
 
@@ -83,7 +83,7 @@ def test_children_that_are_open_or_complete_are_no_trouble() -> None:
 
 def test_a_child_in_error_is_named_with_what_it_says_and_what_to_do() -> None:
     children = [child(1, Status.complete), child(2, Status.error, "ValueError")]
-    with pytest.raises(Fault) as caught:
+    with pytest.raises(ServiceFault) as caught:
         require_children(children)
     assert (caught.value.error_type, caught.value.cause) == ("ChildError", 2)
     assert str(caught.value) == (
@@ -94,7 +94,7 @@ def test_a_child_in_error_is_named_with_what_it_says_and_what_to_do() -> None:
 
 def test_what_a_reset_does_not_mend_comes_first_and_only_some_are_named() -> None:
     children = [child(0, Status.error), *(child(n, Status.cancelled) for n in range(1, 8))]
-    with pytest.raises(Fault) as caught:
+    with pytest.raises(ServiceFault) as caught:
         require_children(children)
     assert (caught.value.error_type, caught.value.cause) == ("ChildUnavailable", 1)
     said = str(caught.value)
@@ -109,13 +109,15 @@ def test_a_state_of_a_version_that_is_continued_is_gone_on_with(version: str | N
 
 
 def test_a_state_of_any_other_version_is_not() -> None:
-    with pytest.raises(Fault, match="made by version 1 of scan, and installed is version 3") as no:
+    with pytest.raises(
+        ServiceFault, match="made by version 1 of scan, and installed is version 3"
+    ) as no:
         require_version(Scan, "1")
     assert (no.value.error_type, no.value.cause) == ("ServiceVersionMismatch", None)
 
 
 def decision(step: object, n_iterations: int = 0, n_children: int = 0) -> Step[Any]:
-    limits = Limits(children_per_iteration=2, children=3, iterations=4)
+    limits = ServiceLimits(children_per_iteration=2, children=3, iterations=4)
     return require_decision(step, Counter, n_iterations, n_children, limits)
 
 
@@ -165,24 +167,26 @@ WRONG: Any = 7
     ],
 )
 def test_what_is_no_decision_is_refused(step: object, error_type: str, message: str) -> None:
-    with pytest.raises(Fault) as caught:
+    with pytest.raises(ServiceFault) as caught:
         decision(step)
     assert caught.value.error_type == error_type
     assert message in str(caught.value)
 
 
 def test_limits_count_what_was_decided_before() -> None:
-    with pytest.raises(Fault, match=r"4 children, more than the limit of 3 \(setting service_c"):
+    with pytest.raises(
+        ServiceFault, match=r"4 children, more than the limit of 3 \(setting service_c"
+    ):
         decision(Wait(Counter(), {"a": Child("f")}), n_children=3)
     with pytest.raises(
-        Fault, match=r"5 iterations, more than the limit of 4 \(setting service_iter"
+        ServiceFault, match=r"5 iterations, more than the limit of 4 \(setting service_iter"
     ):
         decision(Wait(Counter()), n_iterations=4)
 
 
 def test_keys_of_new_children_are_new_and_those_of_old_ones_are_known() -> None:
     require_keys(["c"], ["a"], {"a": 1, "b": 2})
-    with pytest.raises(Fault, match="'a' is that of an older child"):
+    with pytest.raises(ServiceFault, match="'a' is that of an older child"):
         require_keys(["a"], [], {"a": 1})
-    with pytest.raises(Fault, match="no older child with the key 'b'"):
+    with pytest.raises(ServiceFault, match="no older child with the key 'b'"):
         require_keys([], ["b"], {"a": 1})

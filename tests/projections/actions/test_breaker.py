@@ -10,7 +10,7 @@ import pytest
 
 from recordledger.domain.errors import ManagerNotActive, NotYourManager
 from recordledger.domain.records.actions import Action
-from recordledger.domain.records.record import Record
+from recordledger.domain.records.record import RecordAggregate
 from recordledger.domain.records.status import Status
 from recordledger.domain.routing.breaker import NO_PROGRAM, Breaker
 from recordledger.domain.routing.manager import fold_manager
@@ -261,7 +261,7 @@ def test_a_claim_with_a_trial_is_dated_when_all_its_tasks_are_locked(
     take = claim_queue.take
     newest: list[int] = []
 
-    def take_after_others(*arguments: Any) -> list[Record]:
+    def take_after_others(*arguments: Any) -> list[RecordAggregate]:
         # The first task is locked, and the time has come for others to submit one more.
         if taken_before and not newest:
             newest.extend(stage.submit(programs=["xtb"]))

@@ -9,20 +9,20 @@ from uuid import UUID
 import msgpack
 import pytest
 
-from recordledger.domain.admin.job import Job, JobState, JobSubmitted
+from recordledger.domain.admin.job import JobAggregate, JobState, JobSubmitted
 from recordledger.domain.errors import JobNotEnded, JobNotFound
 from recordledger.domain.records.actions import Action
 from recordledger.domain.records.events import Priority
 from recordledger.domain.specs.fingerprint import digest_of
 from recordledger.projections.actions import bulk
 from recordledger.projections.actions.bulk import (
-    Ordered,
+    OperationOutcome,
     advance_jobs,
     cancel_job,
     order,
     refusals_of,
 )
-from recordledger.projections.actions.operations import Order
+from recordledger.projections.actions.operations import OperationRequest
 from recordledger.projections.ledger import Intent, Ledger, Operation
 from recordledger.projections.reading.queries import payload_contents
 from recordledger.projections.tables import jobs, payloads
@@ -41,17 +41,19 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def begin(stage: Stage, action: Action, ids: list[int], **options: Any) -> tuple[int, UUID]:
     """Order what becomes a job; return it and its operation."""
-    ordered = order(stage.ledger, Order(action, **options), ids, actor=BOB, reason="wrong basis")
+    ordered = order(
+        stage.ledger, OperationRequest(action, **options), ids, actor=BOB, reason="wrong basis"
+    )
     return of_job(ordered)
 
 
-def of_job(ordered: Ordered) -> tuple[int, UUID]:
+def of_job(ordered: OperationOutcome) -> tuple[int, UUID]:
     assert ordered["managed"] is None
     assert ordered["job_id"] is not None
     return ordered["job_id"], UUID(ordered["operation_id"])
 
 
-def job(stage: Stage, job_id: int) -> Job:
+def job(stage: Stage, job_id: int) -> JobAggregate:
     """Return a job as it is."""
     with stage.ledger.datastore.reading() as db:
         return jobs.get(db, job_id)
@@ -201,11 +203,11 @@ def test_an_order_that_was_stored_with_its_text_is_carried_out(stage: Stage) -> 
     def begin_as_before(operation: Operation) -> None:
         new = jobs.next_id(operation.db)
         ids_of = payloads.keep(operation.db, msgpack.packb(ids))
-        options = Order(Action.comment).options() | {"text": "wrong minimum"}
+        options = OperationRequest(Action.comment).options() | {"text": "wrong minimum"}
         submitted = JobSubmitted(
             **operation.stamp.model_dump(), ids=ids_of, n_total=N_SMALL, options=options
         )
-        operation.happen(Job(new), [submitted])
+        operation.happen(JobAggregate(new), [submitted])
 
     stage.ledger.operate(begin_as_before, actor=ALICE, intent=Intent(Action.comment))
     run(stage)
@@ -297,7 +299,7 @@ def test_families_across_slices_are_as_in_one_piece(
 def test_a_repeated_order_is_one_job(stage: Stage) -> None:
     ids = stage.submit(N_SMALL)
     orders = [
-        order(stage.ledger, Order(Action.cancel), ids, actor=ALICE, request=key("once"))
+        order(stage.ledger, OperationRequest(Action.cancel), ids, actor=ALICE, request=key("once"))
         for _ in range(2)
     ]
     assert orders[0]["job_id"] == orders[1]["job_id"] is not None
@@ -311,7 +313,7 @@ def test_a_repeated_order_is_one_job(stage: Stage) -> None:
 @pytest.mark.usefixtures("small")
 def test_what_fits_is_done_at_once(stage: Stage) -> None:
     ids = stage.submit(10)
-    ordered = order(stage.ledger, Order(Action.cancel), [*ids, *ids], actor=ALICE)
+    ordered = order(stage.ledger, OperationRequest(Action.cancel), [*ids, *ids], actor=ALICE)
     assert ordered["job_id"] is None
     assert ordered["managed"] is not None
     assert ordered["managed"]["updated_idx"] == list(range(10))

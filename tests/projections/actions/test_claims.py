@@ -13,10 +13,10 @@ import pytest
 from recordledger.domain.errors import ManagerNotActive, ManagerNotFound, NotYourManager
 from recordledger.domain.records import events as e
 from recordledger.domain.records.events import Kind, Priority
-from recordledger.domain.records.record import Record
+from recordledger.domain.records.record import RecordAggregate
 from recordledger.domain.records.status import Status
 from recordledger.domain.routing.lanes import satisfies
-from recordledger.domain.routing.manager import Manager
+from recordledger.domain.routing.manager import ManagerAggregate
 from recordledger.projections.actions.managing import (
     claim,
     deactivate_manager,
@@ -263,7 +263,7 @@ def test_a_service_is_not_given_to_managers(stage: Stage) -> None:
             priority=NORMAL,
             **operation.stamp.model_dump(),
         )
-        operation.happen(Record(1), [born])
+        operation.happen(RecordAggregate(1), [born])
 
     stage.ledger.operate(work, actor=ALICE)
     assert stage.queue() == []
@@ -417,7 +417,7 @@ class LostOnTheWay(Exception):
     """A claim that was written in full, and then did not commit."""
 
 
-def claim_or_fail(stage: Stage, manager: Manager, *, fails: bool) -> int:
+def claim_or_fail(stage: Stage, manager: ManagerAggregate, *, fails: bool) -> int:
     with stage.ledger.datastore.writing() as db:
         operation = Operation(stage.ledger, db, ALICE, None)
         lanes = stage.ledger.lanes.open_to(manager)
@@ -439,7 +439,7 @@ def claim_or_fail(stage: Stage, manager: Manager, *, fails: bool) -> int:
 def test_tasks_of_claims_that_do_not_commit_go_to_others(stage: Stage) -> None:
     ids = stage.submit(60)
 
-    def drain(manager: Manager) -> int:
+    def drain(manager: ManagerAggregate) -> int:
         chance, n_taken, n = random.Random(manager.id), 0, 1  # noqa: S311
         while n:
             with contextlib.suppress(LostOnTheWay):

@@ -29,8 +29,8 @@ from recordledger.domain.records.status import Status
 from recordledger.projections.actions import bulk, dataset_edits, dataset_filling
 from recordledger.projections.actions.bulk import advance_jobs, cancel_job, refusals_of
 from recordledger.projections.actions.dataset_edits import Who
-from recordledger.projections.actions.dataset_filling import Terms
-from recordledger.projections.actions.operations import Order
+from recordledger.projections.actions.dataset_filling import SubmissionTerms
+from recordledger.projections.actions.operations import OperationRequest
 from recordledger.projections.ledger import Ledger
 from recordledger.projections.reading.queries import (
     DatasetCells,
@@ -132,7 +132,7 @@ def test_records_are_shared_within_and_between_datasets_and_with_others(stage: S
     stage.hand_in(manager_id, stage.claim(manager_id))
     assert (water.counts(), ice.counts()) == ({"hf": {"complete": 2}}, {"hf": {"complete": 1}})
     own = Collection.made(stage, 1, ("hf",), name="own")
-    new = own.submit(Terms(1000, find_existing=False, tag="other", priority=Priority.low))
+    new = own.submit(SubmissionTerms(1000, find_existing=False, tag="other", priority=Priority.low))
     assert new["n_existing"] == 0
     assert own.ids() != [record_id]
     record = stage.record(own.ids()[0])
@@ -154,7 +154,7 @@ def test_what_is_cancelled_or_deleted_is_not_taken_again(stage: Stage) -> None:
 def test_a_cell_whose_arguments_are_too_large_is_refused_and_spoils_no_other(stage: Stage) -> None:
     water = Collection.made(stage, 0)
     water.add({"large": {"x": "x" * 100}, "small": {"x": 1}})
-    filled = water.submit(Terms(payload_bytes_max=100))
+    filled = water.submit(SubmissionTerms(payload_bytes_max=100))
     assert filled["n_linked"] == 1
     [(code, message)] = filled["refusals"]
     assert code == "invalid_input"
@@ -584,7 +584,7 @@ def test_a_locked_version_stays_as_it_was(stage: Stage) -> None:
     water.add({"m2": {"x": 22}})
     water.specify("mp2")
     water.unlink(entries=("m3",))
-    water.submit(Terms(1000, find_existing=False))
+    water.submit(SubmissionTerms(1000, find_existing=False))
     water.unspecify("hf")
     assert water.lock() == 2
     assert water.cells(1) == before
@@ -607,7 +607,7 @@ def test_the_records_of_a_locked_version_are_not_destroyed(stage: Stage) -> None
     [locked] = water.ids()
     water.lock()
     water.unlink(entries=("m1",))
-    water.submit(Terms(1000, find_existing=False))
+    water.submit(SubmissionTerms(1000, find_existing=False))
     [new] = water.ids()
     water.unlink(entries=("m1",))
     managed = stage.order(Action.erase, locked, new)
@@ -704,13 +704,13 @@ def test_a_dry_run_over_a_dataset_links_nothing(stage: Stage) -> None:
     water.submit()
     ids = select_ids(stage.ledger, RecordFilter(cells=DatasetCells(water.id)), 10)
     ordered = bulk.order(
-        stage.ledger, Order(Action.cancel), ids, actor=BOB, dry_run=True, tell_ids=True
+        stage.ledger, OperationRequest(Action.cancel), ids, actor=BOB, dry_run=True, tell_ids=True
     )
     assert ordered["n_selected"] == 2
     assert water.counts() == {"hf": {"waiting": 2}}
 
 
 def test_terms_survive_as_plain_values() -> None:
-    terms = Terms(1000, find_existing=False, tag="x", priority=Priority.low)
-    assert Terms.of(terms.options()) == terms
-    assert Terms.of(TERMS.options()) == TERMS
+    terms = SubmissionTerms(1000, find_existing=False, tag="x", priority=Priority.low)
+    assert SubmissionTerms.of(terms.options()) == terms
+    assert SubmissionTerms.of(TERMS.options()) == TERMS

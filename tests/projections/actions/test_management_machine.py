@@ -30,7 +30,7 @@ from recordledger.domain.records.actions import Action
 from recordledger.domain.records.attempts import attempts
 from recordledger.domain.records.events import Kind, Priority, ResultAdopted
 from recordledger.domain.records.status import Status
-from recordledger.projections.actions.operations import Order, manage
+from recordledger.projections.actions.operations import OperationRequest, manage
 from recordledger.projections.reading.queries import get_records
 from tests.domain.records.test_propagation import naive
 from tests.domain.specification import ROWS
@@ -82,7 +82,7 @@ TABLE = {(status, event.topic): target for (status, event), target in ROWS.items
 NUMBERS = st.integers(0, 10_000)
 SOME = st.lists(NUMBERS, min_size=1, max_size=5)
 ORDERS = st.builds(
-    Order,
+    OperationRequest,
     st.sampled_from(sorted(EVENTS)),
     tag=st.sampled_from("ab"),
     priority=st.sampled_from(Priority),
@@ -351,19 +351,23 @@ class Management(RuleBasedStateMachine):
 
     @precondition(lambda self: self.piles)
     @rule(order=ORDERS, numbers=SOME)
-    def order(self, order: Order, numbers: list[int]) -> None:
+    def order(self, order: OperationRequest, numbers: list[int]) -> None:
         """Order anything, which most records refuse."""
         self.carry_out(order, self.pick(numbers))
 
     @precondition(lambda self: self.there())
     @rule(order=ORDERS, wish=NUMBERS, numbers=SOME)
-    def order_what_is_possible(self, order: Order, wish: int, numbers: list[int]) -> None:
+    def order_what_is_possible(
+        self, order: OperationRequest, wish: int, numbers: list[int]
+    ) -> None:
         """Order something as somebody does who has seen what the records are."""
         self.carry_out(*self.possible(order, wish, numbers))
 
     @precondition(lambda self: self.there())
     @rule(order=ORDERS, wish=NUMBERS, numbers=SOME)
-    def order_and_think_better_of_it(self, order: Order, wish: int, numbers: list[int]) -> None:
+    def order_and_think_better_of_it(
+        self, order: OperationRequest, wish: int, numbers: list[int]
+    ) -> None:
         before = self.stage.image()
         operation = self.carry_out(*self.possible(order, wish, numbers))
         done = self.operations[operation]
@@ -372,7 +376,9 @@ class Management(RuleBasedStateMachine):
         if not stopped and not LASTING.intersection(done.event.values()):
             assert self.stage.image() == before
 
-    def possible(self, order: Order, wish: int, numbers: list[int]) -> tuple[Order, list[int]]:
+    def possible(
+        self, order: OperationRequest, wish: int, numbers: list[int]
+    ) -> tuple[OperationRequest, list[int]]:
         """Return an order, and records that do not refuse it. Erasing would end too many lives."""
         ready = {
             action: ids
@@ -383,7 +389,7 @@ class Management(RuleBasedStateMachine):
         ids = [ready[action][number % len(ready[action])] for number in numbers]
         return replace(order, action=action, attempt=None), ids
 
-    def carry_out(self, given: Order, ids: list[int]) -> UUID:
+    def carry_out(self, given: OperationRequest, ids: list[int]) -> UUID:
         """Let Alice do something; return the operation."""
         action = given.action
         name = f"run{self.run}{given.tag}"
@@ -442,7 +448,7 @@ class Management(RuleBasedStateMachine):
             self.edges = [edge for edge in self.edges if id_ not in edge]
         done.count[id_] = self.counts[id_]
 
-    def refusals(self, order: Order, ids: Iterable[int]) -> dict[int, str]:
+    def refusals(self, order: OperationRequest, ids: Iterable[int]) -> dict[int, str]:
         """Return who refuses, and with which code."""
         found: dict[int, str] = {}
         for id_ in ids:
@@ -467,7 +473,7 @@ class Management(RuleBasedStateMachine):
         )
 
     def ready_for(self, action: Action) -> list[int]:
-        order = Order(action)
+        order = OperationRequest(action)
         return [id_ for id_ in sorted(self.piles) if not self.refusals(order, [id_])]
 
     def relations(self) -> list[tuple[int, int]]:

@@ -11,7 +11,7 @@ from typing import Final
 from recordledger.domain.records.actions import Action
 from recordledger.domain.records.status import Status
 from recordledger.projections.actions.managing import lose_silent_managers, relinquish
-from recordledger.projections.actions.operations import Order, manage
+from recordledger.projections.actions.operations import OperationRequest, manage
 from recordledger.projections.reading.queries import get_records
 
 from ..stage import ALICE, BOB, Stage, bad, good
@@ -34,11 +34,11 @@ FROM_NOTHING: Final = {
 }
 FURTHER: Final = {"cancelled": "cancel", "deleted": "delete", "invalid": "invalidate"}
 ORDERS: Final = {
-    "adopt nothing": Order(Action.adopt),
-    "modify": Order(Action.modify, tag="elsewhere"),
-    "comment": Order(Action.comment, text="wrong minimum"),
+    "adopt nothing": OperationRequest(Action.adopt),
+    "modify": OperationRequest(Action.modify, tag="elsewhere"),
+    "comment": OperationRequest(Action.comment, text="wrong minimum"),
     **{
-        str(action): Order(action)
+        str(action): OperationRequest(action)
         for action in Action
         if action not in (Action.undo, Action.modify, Action.comment)
     },

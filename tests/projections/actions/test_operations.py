@@ -13,7 +13,7 @@ from recordledger.domain.records.actions import Action
 from recordledger.domain.records.events import Priority
 from recordledger.domain.records.status import Status
 from recordledger.projections.actions.managing import relinquish
-from recordledger.projections.actions.operations import Managed, Order, manage
+from recordledger.projections.actions.operations import Managed, OperationRequest, manage
 from recordledger.projections.actions.submission import create_records
 from recordledger.projections.reading.queries import counts
 from recordledger.projections.tables import comments, operations
@@ -45,7 +45,7 @@ def completed(stage: Stage, n: int = 1) -> list[int]:
 
 def test_one_call_is_one_operation_with_an_actor_and_a_reason(stage: Stage) -> None:
     ids = stage.submit(3)
-    order = Order(Action.cancel)
+    order = OperationRequest(Action.cancel)
     managed = manage(stage.ledger, order, ids, actor=BOB, reason="wrong basis set")
     for record_id in ids:
         event = stage.events(record_id)[-1]
@@ -95,7 +95,7 @@ def test_a_dry_run_says_what_would_happen_and_does_nothing(stage: Stage, action:
     stage.order(Action.cancel, cancelled)
     stage.order(Action.delete, deleted)
     ids = [waiting, held, cancelled, deleted, 999]
-    order = Order(action, tag="elsewhere", text="hm")
+    order = OperationRequest(action, tag="elsewhere", text="hm")
     before, image = stage.head(), stage.image()
     dry = manage(stage.ledger, order, ids, actor=ALICE, dry_run=True)
     assert (stage.head(), stage.image()) == (before, image)
@@ -106,7 +106,7 @@ def test_a_dry_run_says_what_would_happen_and_does_nothing(stage: Stage, action:
 
 def test_a_repeated_request_has_one_effect_and_one_answer(stage: Stage) -> None:
     ids = stage.submit(2)
-    order = Order(Action.cancel)
+    order = OperationRequest(Action.cancel)
     first = manage(stage.ledger, order, [*ids, 99], actor=ALICE, request=key("once"))
     before = stage.head()
     again = manage(stage.ledger, order, [*ids, 99], actor=ALICE, request=key("once"))

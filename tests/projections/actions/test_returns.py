@@ -11,12 +11,12 @@ from recordledger.domain.errors import ManagerNotFound, NotYourManager
 from recordledger.domain.records import events as e
 from recordledger.domain.records.attempts import attempts
 from recordledger.domain.records.events import Event
-from recordledger.domain.records.policies import Policies
+from recordledger.domain.records.policies import PolicySettings
 from recordledger.domain.records.record import RETRY_POLICY
 from recordledger.domain.records.status import Status
 from recordledger.projections.actions.managing import (
-    ReturnAnswer,
     ReturnedResult,
+    ReturnedResults,
     deactivate_manager,
     lose_silent_managers,
     relinquish,
@@ -37,11 +37,13 @@ OVERTAKEN: Final[dict[str, tuple[type[Event], ...]]] = {
 }
 
 
-def return_all(stage: Stage, manager_id: int, *results: ReturnedResult) -> ReturnAnswer:
+def return_all(stage: Stage, manager_id: int, *results: ReturnedResult) -> ReturnedResults:
     return return_results(stage.ledger, manager_id, results, user=BOB)
 
 
-def outcomes(answer: ReturnAnswer) -> tuple[list[int], list[int], list[int], list[tuple[int, str]]]:
+def outcomes(
+    answer: ReturnedResults,
+) -> tuple[list[int], list[int], list[int], list[tuple[int, str]]]:
     """Return what became of each result: accepted, late, duplicate, and refused with its code."""
     refused = [(index, code) for index, code, _ in answer["errors"]]
     return answer["accepted_idx"], answer["late_idx"], answer["duplicate_idx"], refused
@@ -106,7 +108,7 @@ def test_a_policy_resets_errors_by_their_type(stage: Stage) -> None:
     manager_id, held = stage.running(2)
     one, two = held
     results = [result(one, 1, bad("OSError")), result(two, 1, bad("ValueError"))]
-    policies = Policies(auto_reset={"OSError": 1})
+    policies = PolicySettings(auto_reset={"OSError": 1})
     return_results(stage.ledger, manager_id, results, user=BOB, policies=policies)
     assert stage.statuses(one, two) == {one: "waiting", two: "error"}
     stage.require_equal()
@@ -116,7 +118,10 @@ def test_a_policy_adopts_good_results_that_come_late(stage: Stage) -> None:
     manager_id, held = stage.running(2)
     relinquish(stage.ledger, manager_id, held, user=BOB)
     one, two = held
-    for record_id, policies in ((one, Policies()), (two, Policies(adopt_late_results=True))):
+    for record_id, policies in (
+        (one, PolicySettings()),
+        (two, PolicySettings(adopt_late_results=True)),
+    ):
         late = [result(record_id, 1)]
         answer = return_results(stage.ledger, manager_id, late, user=BOB, policies=policies)
         assert answer["late_idx"] == [0]
@@ -195,7 +200,7 @@ def test_results_that_come_at_once_are_accepted_once(stage: Stage) -> None:
     manager_id, held = stage.running(20)
     hand_in = partial(stage.hand_in, manager_id, held)
     backwards = partial(stage.hand_in, manager_id, dict(reversed(held.items())))
-    answers: list[ReturnAnswer] = together(hand_in, backwards, hand_in, backwards)
+    answers: list[ReturnedResults] = together(hand_in, backwards, hand_in, backwards)
     assert sum(len(answer["accepted_idx"]) for answer in answers) == 20
     assert sum(len(answer["duplicate_idx"]) for answer in answers) == 60
     for record_id in held:

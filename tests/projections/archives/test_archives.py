@@ -19,7 +19,7 @@ from hypothesis import given as for_all
 from hypothesis import strategies as st
 
 from recordledger.api.http.rendering import events_out
-from recordledger.domain.admin.access import Role, Token, TokenIssued
+from recordledger.domain.admin.access import Role, TokenAggregate, TokenIssued
 from recordledger.domain.audit.origins import Ids, is_foreign, translated
 from recordledger.domain.dataset import DatasetCreated
 from recordledger.domain.errors import (
@@ -38,7 +38,7 @@ from recordledger.domain.streams import Stream
 from recordledger.projections.archives import archive, check, export, import_
 from recordledger.projections.archives.archive import Container, Facts, sums_of
 from recordledger.projections.archives.check import Contents, check_archive, contents_of_payload
-from recordledger.projections.archives.export import Selection, export_archive
+from recordledger.projections.archives.export import ArchiveSelection, export_archive
 from recordledger.projections.archives.import_ import ImportReport, import_archive
 from recordledger.projections.archives.parquet import TableWriter
 from recordledger.projections.ledger import Ledger, Operation
@@ -85,10 +85,10 @@ def elsewhere(second_database_url: str) -> Iterator[Stage]:
         yield made
 
 
-def archived(stage: Stage, folder: Path, selection: Selection | None = None) -> Path:
+def archived(stage: Stage, folder: Path, selection: ArchiveSelection | None = None) -> Path:
     """Write an archive; return where it is."""
     path = folder / f"archive{len(list(folder.iterdir()))}.zip"
-    export_archive(stage.ledger, path, selection or Selection())
+    export_archive(stage.ledger, path, selection or ArchiveSelection())
     return path
 
 
@@ -275,7 +275,7 @@ def test_whatever_happened_to_a_ledger_it_can_be_imported(
         there: Stage = machine.stage
         ids = [row[0] for row in there.ask("SELECT id FROM records")]
         some = tuple(sorted(chance.sample(ids, min(len(ids), 5))))
-        chosen = Selection(record_ids=some) if chance.random() < 0.5 else Selection()
+        chosen = ArchiveSelection(record_ids=some) if chance.random() < 0.5 else ArchiveSelection()
         path = archived(there, tmp_path, chosen)
         with elsewhere_at(second_database_url) as here:
             here.submit(chance.randrange(3))
@@ -374,13 +374,13 @@ def test_a_selection_is_closed(stage: Stage, elsewhere: Stage, tmp_path: Path) -
     stage.hand_in(manager_id, held, good())
     inner = stage.service(*held)
     outer = stage.service(inner)
-    path = archived(stage, tmp_path, Selection(record_ids=(outer,)))
+    path = archived(stage, tmp_path, ArchiveSelection(record_ids=(outer,)))
     report = brought(elsewhere, path)
     assert set(report.records) == {*held, inner, outer}
     assert set(report.managers) == {manager_id}
     assert unrelated not in report.records
     with pytest.raises(RecordNotFound):
-        archived(stage, tmp_path, Selection(record_ids=(outer, 4_711)))
+        archived(stage, tmp_path, ArchiveSelection(record_ids=(outer, 4_711)))
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 
@@ -393,7 +393,7 @@ def test_a_dataset_comes_with_all_its_records_and_nothing_else(
     made.remove("m1")
     other, _ = made.clone("another", link_records=True)
     stage.submit()
-    path = archived(stage, tmp_path, Selection(dataset="water"))
+    path = archived(stage, tmp_path, ArchiveSelection(dataset="water"))
     report = brought(elsewhere, path)
     assert set(report.records) == set(made.ids(version=1))
     here = Collection(elsewhere, report.datasets[made.id])
@@ -465,7 +465,7 @@ def test_secrets_are_never_in_an_archive(stage: Stage, tmp_path: Path) -> None:
     def issue(operation: Operation) -> None:
         fields = operation.stamp.model_dump()
         issued = TokenIssued(user="ann", role=Role.admin, token_hash=secret, **fields)
-        operation.happen(Token(1), [issued])
+        operation.happen(TokenAggregate(1), [issued])
 
     stage.ledger.operate(issue, actor=ROOT)
     stage.submit()
@@ -764,7 +764,7 @@ def test_forged_payloads_are_found(
         {"ledger_id": "nobody"},
         {"surprise": 1},
         {"first_position": 3},
-        {"counts": dict.fromkeys(archive.Counts.model_fields, 1)},
+        {"counts": dict.fromkeys(archive.ArchiveCounts.model_fields, 1)},
     ],
 )
 def test_a_manifest_that_says_something_else_is_found(whole: Path, changes: dict[str, Any]) -> None:

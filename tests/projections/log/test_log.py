@@ -16,7 +16,7 @@ from psycopg import Rollback
 from psycopg.errors import InsufficientPrivilege
 
 from recordledger.domain.records.events import Priority
-from recordledger.domain.records.record import Record
+from recordledger.domain.records.record import RecordAggregate
 from recordledger.domain.streams import Stream, stream_number, stream_uuid
 from recordledger.projections.actions.submission import create_records
 from recordledger.projections.ledger import Operation
@@ -171,7 +171,7 @@ def test_an_operation_on_a_version_that_is_taken_changes_nothing(stage: Stage) -
     event = created()
 
     def work(operation: Operation) -> None:
-        operation.happen(Record(7), [event])
+        operation.happen(RecordAggregate(7), [event])
 
     with pytest.raises(IntegrityError):
         stage.ledger.operate(work, actor=ALICE)

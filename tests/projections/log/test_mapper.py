@@ -24,7 +24,7 @@ from recordledger.domain.admin.divergence import (
     DivergenceFound,
     DivergenceGone,
     DivergenceRepaired,
-    Fault,
+    RowFault,
 )
 from recordledger.domain.admin.job import (
     JOB_EVENTS,
@@ -643,11 +643,11 @@ EXAMPLES: Final[Mapping[str, tuple[Event, ...]]] = {
         DivergenceFound(
             table="records",
             key=("411",),
-            fault=Fault.changed,
+            fault=RowFault.changed,
             columns=("status", "version"),
             **FULL,
         ),
-        DivergenceFound(table="comments", key=("411", "3"), fault=Fault.missing, **BARE),
+        DivergenceFound(table="comments", key=("411", "3"), fault=RowFault.missing, **BARE),
     ),
     "divergence_repaired": (DivergenceRepaired(**FULL),),
     "divergence_gone": (DivergenceGone(**FULL),),

@@ -21,7 +21,7 @@ from recordledger.domain.errors import (
 from recordledger.domain.records import events as e
 from recordledger.domain.records.actions import Action
 from recordledger.domain.records.events import Event
-from recordledger.domain.records.record import Record
+from recordledger.domain.records.record import RecordAggregate
 from recordledger.domain.records.status import Status
 from recordledger.domain.streams import Stream
 from recordledger.projections.reading import as_of, diff, timeline
@@ -80,9 +80,9 @@ def at(stage: Stage, position: int) -> Moment:
     return moment_of(stage.ledger, position)
 
 
-def query(stage: Stage, moment: Moment, page: int = MANY, **which: Any) -> list[Record]:
+def query(stage: Stage, moment: Moment, page: int = MANY, **which: Any) -> list[RecordAggregate]:
     """Return all records that met conditions, page by page."""
-    found: list[Record] = []
+    found: list[RecordAggregate] = []
     before_id = None
     while True:
         part = as_of.query_records(stage.ledger, RecordFilter(**which), page, moment, before_id)
@@ -102,7 +102,7 @@ def by_hand(past: Past, which: RecordFilter) -> list[int]:
     ]
 
 
-def _meets(record: Record, which: RecordFilter) -> bool:
+def _meets(record: RecordAggregate, which: RecordFilter) -> bool:
     assert record.created_at is not None
     assert record.modified_at is not None
     return (
@@ -420,7 +420,7 @@ def test_what_changed_between_two_moments_is_what_the_log_says(eventful: Stage, 
         require_filtered(eventful, between, found, pick)
 
 
-def state_at(log: Log, position: int) -> dict[int, Record]:
+def state_at(log: Log, position: int) -> dict[int, RecordAggregate]:
     for here, past in pasts(log):
         if here == position:
             return dict(past.records)
@@ -429,8 +429,8 @@ def state_at(log: Log, position: int) -> dict[int, Record]:
 
 def all_changes(
     stage: Stage, between: Between, page: int, which: ChangeFilter = diff.EVERYTHING
-) -> list[diff.Change]:
-    found: list[diff.Change] = []
+) -> list[diff.RecordDifference]:
+    found: list[diff.RecordDifference] = []
     while True:
         after_id = found[-1].record_id if found else 0
         part = diff.changes(stage.ledger, between, page, after_id, which)
@@ -440,7 +440,7 @@ def all_changes(
 
 
 def require_filtered(
-    stage: Stage, between: Between, everything: list[diff.Change], pick: random.Random
+    stage: Stage, between: Between, everything: list[diff.RecordDifference], pick: random.Random
 ) -> None:
     places = [*Status, None]
     old, new = pick.choices(places, k=3), pick.choices(places, k=4)

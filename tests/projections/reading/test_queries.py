@@ -11,7 +11,7 @@ import zstandard
 
 from recordledger.domain.errors import InvalidInput, RecordNotFound, TooLarge
 from recordledger.domain.records import events as e
-from recordledger.domain.records.record import Record
+from recordledger.domain.records.record import RecordAggregate
 from recordledger.domain.records.status import Status
 from recordledger.projections.actions.submission import create_records
 from recordledger.projections.reading.queries import (
@@ -51,7 +51,7 @@ def varied(postgres_server_url: str, migrated_template: str) -> Iterator[Stage]:
         yield stage
 
 
-def everything(stage: Stage) -> list[Record]:
+def everything(stage: Stage) -> list[RecordAggregate]:
     """Return all records, newest first."""
     ids = [row[0] for row in stage.ask("SELECT id FROM records")]
     return sorted(get_records(stage.ledger, ids).values(), key=lambda record: -record.id)

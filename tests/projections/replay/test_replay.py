@@ -23,8 +23,8 @@ from recordledger.domain.errors import ImpossibleHistory, UnknownEvent, Unreadab
 from recordledger.domain.records import events as e
 from recordledger.domain.records.actions import Action
 from recordledger.domain.records.events import Event
-from recordledger.domain.records.policies import Policies
-from recordledger.domain.records.record import Record
+from recordledger.domain.records.policies import PolicySettings
+from recordledger.domain.records.record import RecordAggregate
 from recordledger.domain.records.status import Status
 from recordledger.domain.streams import Stream, stream_uuid
 from recordledger.projections.actions import webhooks
@@ -35,14 +35,14 @@ from recordledger.projections.actions.managing import (
     lose_silent_managers,
     return_results,
 )
-from recordledger.projections.actions.operations import Order
+from recordledger.projections.actions.operations import OperationRequest
 from recordledger.projections.actions.submission import create_records
 from recordledger.projections.actions.tokens import issue_token, revoke_token
 from recordledger.projections.ledger import Operation
 from recordledger.projections.reading.queries import counts
 from recordledger.projections.replay.replay import Difference, check_replay
 from recordledger.projections.self_audit.repair import repair
-from recordledger.projections.self_audit.self_audit import SelfAudit
+from recordledger.projections.self_audit.self_audit import SelfAuditor
 from recordledger.projections.tables import records
 from recordledger.projections.tables.inline import PROJECTIONS
 from recordledger.projections.tables.payloads import payload_of, store
@@ -143,13 +143,13 @@ def furnished_url(postgres_server_url: str, migrated_template: str) -> Iterator[
             stage.order(Action.comment, children[0], text="a remark")
             # Too many for one transaction, so that there is a job.
             nobody = range(10**9, 10**9 + AT_ONCE_MAX + 1)
-            bulk_order(stage.ledger, Order(Action.cancel), nobody, actor=ALICE)
+            bulk_order(stage.ledger, OperationRequest(Action.cancel), nobody, actor=ALICE)
             collected(stage)
             told(stage)
             arrived(stage)
             # A row was wrong for a while.
             stage.do("UPDATE records SET owner = 'eve' WHERE status = 'held'")
-            with contextlib.closing(SelfAudit(stage.ledger, share=1)) as self_audit:
+            with contextlib.closing(SelfAuditor(stage.ledger, share=1)) as self_audit:
                 self_audit.lap()
             repair(stage.ledger, actor=ALICE)
             # A payload that nobody names is nobody's business.
@@ -241,7 +241,7 @@ def test_any_histories_leave_the_tables_as_the_log_says(
 def _happen(step: dict[int, list[Event]], operation: Operation) -> None:
     found = operation.lock(step)
     for id_, events in step.items():
-        operation.happen(found.get(id_, Record(id_)), events)
+        operation.happen(found.get(id_, RecordAggregate(id_)), events)
 
 
 def test_it_stays_equal_while_writers_write(stage: Stage) -> None:
@@ -352,7 +352,7 @@ def test_an_operation_that_did_several_things_has_the_same_name_in_any_order(
     late, wrong = ids if is_first_late else reversed(ids)
     stage.happen(late, e.LeaseExpired, attempt=1)
     results = [result(late, 1, good()), result(wrong, 1, bad())]
-    policies = Policies({"*": 1}, adopt_late_results=True)
+    policies = PolicySettings({"*": 1}, adopt_late_results=True)
     return_results(stage.ledger, manager_id, results[::step], user=BOB, policies=policies)
     assert stage.topics(late)[-1] == "result_adopted"
     assert stage.topics(wrong)[-1] == "reset"

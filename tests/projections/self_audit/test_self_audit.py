@@ -18,7 +18,7 @@ from recordledger.domain.records.status import Status
 from recordledger.domain.streams import Stream
 from recordledger.projections.actions.bulk import AT_ONCE_MAX
 from recordledger.projections.actions.bulk import order as bulk_order
-from recordledger.projections.actions.operations import Order
+from recordledger.projections.actions.operations import OperationRequest
 from recordledger.projections.log import user_blocks
 from recordledger.projections.reading import event_log
 from recordledger.projections.replay.replay import check_replay
@@ -27,7 +27,7 @@ from recordledger.projections.self_audit import user_blocks as block_audit
 from recordledger.projections.self_audit.aggregates import OWNED
 from recordledger.projections.self_audit.counts import COUNTED
 from recordledger.projections.self_audit.repair import repair
-from recordledger.projections.self_audit.self_audit import Lap, SelfAudit, fault_of, state
+from recordledger.projections.self_audit.self_audit import Lap, SelfAuditor, fault_of, state
 from recordledger.projections.store.database import Db
 from recordledger.projections.tables import divergences
 from recordledger.projections.tables.inline import PROJECTIONS
@@ -50,7 +50,7 @@ class Watched(NamedTuple):
     """A ledger in which a little of everything has happened, and who audits it."""
 
     stage: Stage
-    audit: SelfAudit
+    audit: SelfAuditor
 
 
 @pytest.fixture(scope="module")
@@ -66,33 +66,33 @@ def watched(postgres_server_url: str, migrated_template: str) -> Iterator[Watche
         stage.service(*children, inner)
         stage.order(Action.comment, children[0], text="a remark")
         nobody = range(10**9, 10**9 + AT_ONCE_MAX + 1)
-        bulk_order(stage.ledger, Order(Action.cancel), nobody, actor=ALICE)
+        bulk_order(stage.ledger, OperationRequest(Action.cancel), nobody, actor=ALICE)
         collected(stage)
         tell_webhooks(stage)
         arrived(stage)
         with stage.ledger.datastore.writing() as db:
             store(db, {payload_of(b"unnamed").digest: b"unnamed"})
-        audit = SelfAudit(stage.ledger, share=1)
+        audit = SelfAuditor(stage.ledger, share=1)
         assert found_in(audit.lap()) == set()
         yield Watched(stage, audit)
         audit.close()
 
 
 @pytest.fixture
-def audit(stage: Stage) -> Iterator[SelfAudit]:
+def audit(stage: Stage) -> Iterator[SelfAuditor]:
     """The self-audit of an empty ledger; it never rests."""
-    made = SelfAudit(stage.ledger, share=1)
+    made = SelfAuditor(stage.ledger, share=1)
     yield made
     made.close()
 
 
 @pytest.fixture
-def another(stage: Stage) -> Iterator[Callable[[], SelfAudit]]:
+def another(stage: Stage) -> Iterator[Callable[[], SelfAuditor]]:
     """Makes the self-audits of other processes."""
     with contextlib.ExitStack() as stack:
 
-        def make() -> SelfAudit:
-            return stack.enter_context(contextlib.closing(SelfAudit(stage.ledger, share=1)))
+        def make() -> SelfAuditor:
+            return stack.enter_context(contextlib.closing(SelfAuditor(stage.ledger, share=1)))
 
         yield make
 
@@ -259,7 +259,7 @@ def test_what_is_told_of_divergences_is_held_against_the_log_too(watched: Watche
 
 
 def test_nothing_is_folded_again_that_was_proved_and_not_touched(
-    stage: Stage, audit: SelfAudit, another: Callable[[], SelfAudit]
+    stage: Stage, audit: SelfAuditor, another: Callable[[], SelfAuditor]
 ) -> None:
     stage.submit(20)
     assert audit.lap().n_folded > 20
@@ -276,7 +276,7 @@ def test_nothing_is_folded_again_that_was_proved_and_not_touched(
 
 
 def test_what_is_wrong_does_not_become_right_by_an_event(
-    stage: Stage, audit: SelfAudit, another: Callable[[], SelfAudit]
+    stage: Stage, audit: SelfAuditor, another: Callable[[], SelfAuditor]
 ) -> None:
     one, neighbour, other = stage.submit(3)
     audit.lap()
@@ -296,7 +296,7 @@ def test_what_is_wrong_does_not_become_right_by_an_event(
 
 
 def test_a_row_that_was_put_back_to_what_it_was_before_an_event_is_found(
-    stage: Stage, audit: SelfAudit
+    stage: Stage, audit: SelfAuditor
 ) -> None:
     (one,) = stage.submit()
     audit.lap()
@@ -308,7 +308,7 @@ def test_a_row_that_was_put_back_to_what_it_was_before_an_event_is_found(
     assert found == ("records", (str(one),), "changed", ("status", "version", "modified_at"))
 
 
-def test_what_an_event_puts_right_is_gone(stage: Stage, audit: SelfAudit) -> None:
+def test_what_an_event_puts_right_is_gone(stage: Stage, audit: SelfAuditor) -> None:
     one, other = stage.submit(2)
     stage.do("UPDATE records SET error_type = 'odd'")
     assert len(found_in(audit.lap())) == 2
@@ -322,7 +322,7 @@ def test_what_an_event_puts_right_is_gone(stage: Stage, audit: SelfAudit) -> Non
 
 
 def test_a_checksum_that_was_lost_or_changed_is_no_divergence(
-    stage: Stage, audit: SelfAudit
+    stage: Stage, audit: SelfAuditor
 ) -> None:
     stage.submit(5)
     audit.lap()
@@ -335,7 +335,7 @@ def test_a_checksum_that_was_lost_or_changed_is_no_divergence(
 
 
 def test_one_that_is_late_changes_nothing_of_what_another_has_proved(
-    stage: Stage, another: Callable[[], SelfAudit]
+    stage: Stage, another: Callable[[], SelfAuditor]
 ) -> None:
     first, second = another(), another()
     for audit in (first, second, first, second):
@@ -346,7 +346,7 @@ def test_one_that_is_late_changes_nothing_of_what_another_has_proved(
 
 
 def test_a_table_that_is_wrong_as_a_whole_does_not_fill_the_log(
-    stage: Stage, audit: SelfAudit, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, audit: SelfAuditor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(divergences, "OPEN_MAX", 10)
     stage.submit(25)
@@ -362,7 +362,7 @@ def test_a_table_that_is_wrong_as_a_whole_does_not_fill_the_log(
 
 
 def test_what_is_counted_is_repaired_after_what_it_is_counted_from(
-    stage: Stage, audit: SelfAudit
+    stage: Stage, audit: SelfAuditor
 ) -> None:
     stage.submit(3)
     stage.do("UPDATE records SET status = 'held' WHERE id = 1")
@@ -375,7 +375,7 @@ def test_what_is_counted_is_repaired_after_what_it_is_counted_from(
     stage.require_equal()
 
 
-def test_one_row_can_be_repaired_and_others_left(stage: Stage, audit: SelfAudit) -> None:
+def test_one_row_can_be_repaired_and_others_left(stage: Stage, audit: SelfAuditor) -> None:
     stage.submit(3)
     stage.do("UPDATE records SET owner = 'eve'")
     audit.lap()
@@ -388,7 +388,7 @@ def test_one_row_can_be_repaired_and_others_left(stage: Stage, audit: SelfAudit)
 
 
 def test_a_history_that_cannot_be_folded_is_said_and_hides_nothing(
-    stage: Stage, audit: SelfAudit
+    stage: Stage, audit: SelfAuditor
 ) -> None:
     one, other = stage.submit(2)
     damage(stage, "UPDATE ledger_events SET state = '' WHERE notification_id = 1")
@@ -419,7 +419,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_the_log_is_read_once_for_what_users_did(
-    stage: Stage, audit: SelfAudit, read: list[int]
+    stage: Stage, audit: SelfAuditor, read: list[int]
 ) -> None:
     stage.submit(5 * user_blocks.BLOCK_SIZE)
     assert found_in(audit.lap()) == set()
@@ -432,7 +432,7 @@ def test_the_log_is_read_once_for_what_users_did(
 
 
 def test_a_long_log_is_read_in_many_laps_and_nothing_is_said_of_the_rest(
-    stage: Stage, audit: SelfAudit, read: list[int], monkeypatch: pytest.MonkeyPatch
+    stage: Stage, audit: SelfAuditor, read: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(self_audit, "_STRETCHES_A_LAP", 1)
     stage.submit(5 * user_blocks.BLOCK_SIZE)
@@ -447,7 +447,7 @@ def test_a_long_log_is_read_in_many_laps_and_nothing_is_said_of_the_rest(
 
 
 def test_a_block_that_is_wrong_is_read_until_it_is_right(
-    stage: Stage, audit: SelfAudit, read: list[int]
+    stage: Stage, audit: SelfAuditor, read: list[int]
 ) -> None:
     stage.submit(3 * user_blocks.BLOCK_SIZE)
     audit.lap()
@@ -470,7 +470,7 @@ def test_a_block_that_is_wrong_is_read_until_it_is_right(
 
 
 def test_nobody_knows_who_did_what_cannot_be_read(
-    stage: Stage, audit: SelfAudit, read: list[int]
+    stage: Stage, audit: SelfAuditor, read: list[int]
 ) -> None:
     stage.submit(3 * user_blocks.BLOCK_SIZE)
     damage(stage, "UPDATE ledger_events SET state = '' WHERE notification_id = 70")
@@ -481,7 +481,7 @@ def test_nobody_knows_who_did_what_cannot_be_read(
 
 
 def test_what_could_be_read_once_and_cannot_any_more_is_neither_gone_nor_repaired(
-    stage: Stage, audit: SelfAudit, read: list[int]
+    stage: Stage, audit: SelfAuditor, read: list[int]
 ) -> None:
     stage.submit(3 * user_blocks.BLOCK_SIZE)
     audit.lap()
@@ -516,7 +516,7 @@ def write_until(stage: Stage, stop: Signal, seed: int) -> None:
         stage.hand_in(manager_id, held, chance.choice([good(), bad()]))
 
 
-def test_there_is_no_false_alarm_while_others_write(stage: Stage, audit: SelfAudit) -> None:
+def test_there_is_no_false_alarm_while_others_write(stage: Stage, audit: SelfAuditor) -> None:
     stop = Signal()
 
     def look() -> int:
@@ -544,7 +544,7 @@ def test_there_is_no_false_alarm_while_others_write(stage: Stage, audit: SelfAud
     assert stage.n_deadlocks() == 0
 
 
-def test_repairs_and_commands_lose_nothing_of_each_other(stage: Stage, audit: SelfAudit) -> None:
+def test_repairs_and_commands_lose_nothing_of_each_other(stage: Stage, audit: SelfAuditor) -> None:
     ids = stage.submit(6)
     stop = Signal()
 
@@ -574,7 +574,7 @@ def test_repairs_and_commands_lose_nothing_of_each_other(stage: Stage, audit: Se
 
 
 def test_a_row_that_is_missing_can_be_used_again_when_it_is_back(
-    stage: Stage, audit: SelfAudit
+    stage: Stage, audit: SelfAuditor
 ) -> None:
     (one,) = stage.submit()
     manager_id = stage.manager()
@@ -591,7 +591,7 @@ def test_a_row_that_is_missing_can_be_used_again_when_it_is_back(
 # What is said of it
 
 
-def test_the_state_says_how_far_it_is_and_how_old(stage: Stage, audit: SelfAudit) -> None:
+def test_the_state_says_how_far_it_is_and_how_old(stage: Stage, audit: SelfAuditor) -> None:
     before = state(stage.ledger)
     assert (before.age_s, before.n_ranges, before.divergences) == (None, 0, {})
     assert before.n_unproved > 0
@@ -607,7 +607,7 @@ def test_the_state_says_how_far_it_is_and_how_old(stage: Stage, audit: SelfAudit
     assert (state(stage.ledger).age_s or 0) > 90
 
 
-def test_a_stopped_lap_begins_anew(stage: Stage, audit: SelfAudit) -> None:
+def test_a_stopped_lap_begins_anew(stage: Stage, audit: SelfAuditor) -> None:
     stage.submit(3)
     stop = Signal()
     stop.set()
@@ -617,14 +617,14 @@ def test_a_stopped_lap_begins_anew(stage: Stage, audit: SelfAudit) -> None:
 
 
 def test_what_is_new_has_its_turn_however_long_the_rest_takes(
-    stage: Stage, audit: SelfAudit, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, audit: SelfAuditor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(self_audit, "_KNOWN_BEFORE_NEW", 2)
     monkeypatch.setitem(self_audit.SIZES, Stream.record, 4)
     stage.submit(7)
     audit.lap()
     stage.submit(40)
-    hurried = SelfAudit(stage.ledger, every_s=0, share=1)
+    hurried = SelfAuditor(stage.ledger, every_s=0, share=1)
     n_new = [hurried.lap().n_new for _ in range(4)]
     hurried.close()
     assert n_new == sorted(n_new, reverse=True)

@@ -16,7 +16,7 @@ from recordledger.domain.records.attempts import attempts
 from recordledger.domain.records.events import Outcome
 from recordledger.domain.records.record import fold
 from recordledger.projections.actions.managing import claim, relinquish, return_results
-from recordledger.projections.actions.operations import Order, manage
+from recordledger.projections.actions.operations import OperationRequest, manage
 from recordledger.projections.actions.services import iterate_service
 from recordledger.projections.actions.submission import NewRecord, create_records
 from recordledger.projections.reading.queries import get_records
@@ -115,7 +115,7 @@ def told(stage: Stage, said: str) -> int:
         results = [result(record_id, attempt, (outcome, {**contents, **output}))]
         return_results(stage.ledger, manager_id, results, user=BOB, request=key(f"{attempt}"))
     stage.undo(stage.done(Action.reset, record_id))
-    order = Order(Action.comment, text=said)
+    order = OperationRequest(Action.comment, text=said)
     manage(stage.ledger, order, [record_id], actor=ALICE, request=key("comment"))
     topics = stage.topics(record_id)
     assert topics[-5:] == ["errored", "late_result", "reset", "reverted", "commented"]

@@ -15,7 +15,7 @@ from recordledger.domain.errors import CircularFamily, RecordNotFound, WrongKind
 from recordledger.domain.records.actions import Action
 from recordledger.domain.records.events import Priority
 from recordledger.domain.records.status import Status
-from recordledger.projections.actions.operations import Order, manage
+from recordledger.projections.actions.operations import OperationRequest, manage
 from recordledger.projections.actions.services import finish_service, iterate_service, start_service
 from recordledger.projections.tables import families
 
@@ -452,7 +452,7 @@ def test_acting_on_a_child_of_a_wide_family_from_many_sides_at_once(stage: Stage
     def toggle(record_id: int) -> Callable[[], None]:
         def work() -> None:
             for action in (Action.cancel, Action.uncancel) * 3:
-                manage(stage.ledger, Order(action), [record_id], actor=ALICE)
+                manage(stage.ledger, OperationRequest(action), [record_id], actor=ALICE)
 
         return work
 

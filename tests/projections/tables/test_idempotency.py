@@ -11,7 +11,7 @@ import pytest
 from psycopg.errors import UniqueViolation
 
 from recordledger.domain.errors import IdempotencyConflict, ManagerNotFound, NotYourManager
-from recordledger.domain.records.record import Record
+from recordledger.domain.records.record import RecordAggregate
 from recordledger.projections.actions.managing import (
     Registration,
     claim,
@@ -224,7 +224,7 @@ def test_a_request_that_fails_after_its_key_was_kept_leaves_none(stage: Stage) -
     stage.intern("gpu", ("psi4",))
 
     def work(operation: Operation) -> str:
-        operation.happen(Record(1), [created()])
+        operation.happen(RecordAggregate(1), [created()])
         return "done"
 
     assert stage.ledger.operate(work, actor=ALICE, request=key("first")) == "done"

@@ -12,16 +12,16 @@ from recordledger.domain.records import events as e
 from recordledger.domain.records.actions import Action
 from recordledger.domain.records.events import Kind, Priority
 from recordledger.domain.records.status import Status
-from recordledger.domain.specs.service_rules import Fault, Limits
+from recordledger.domain.specs.service_rules import ServiceFault, ServiceLimits
 from recordledger.projections.actions import service_steps
-from recordledger.projections.actions.service_steps import Iteration, NewChild, Place
+from recordledger.projections.actions.service_steps import DecisionPoint, Iteration, NewChild
 from recordledger.projections.actions.submission import NewRecord, create_records
 from recordledger.projections.tables import service_queue
 
 from ..invariants import violations
 from ..stage import ALICE, Stage, bad, entry, good, key, spec, together
 
-LIMITS = Limits()
+LIMITS = ServiceLimits()
 
 
 def row(stage: Stage, service_id: int) -> tuple[Any, ...]:
@@ -39,8 +39,8 @@ def new(name: str, x: object = 0, *, share: bool = True, kind: Kind = Kind.task)
     )
 
 
-def place_of(stage: Stage, service_id: int) -> Place:
-    return Place.of(stage.record(service_id))
+def place_of(stage: Stage, service_id: int) -> DecisionPoint:
+    return DecisionPoint.of(stage.record(service_id))
 
 
 def iterate(stage: Stage, service_id: int, *children: NewChild, **step: Any) -> None:
@@ -214,7 +214,7 @@ def test_of_two_who_decide_at_the_same_place_one_is_refused(stage: Stage) -> Non
 def test_a_decision_that_cannot_be_stored_leaves_nothing(stage: Stage) -> None:
     [service] = stage.services(1)
     n_events = stage.head()
-    with pytest.raises(Fault):
+    with pytest.raises(ServiceFault):
         iterate(stage, service, new("a", 1), awaited=frozenset({"nobody"}))
     assert (stage.head(), children(stage, service)) == (n_events, {})
     assert stage.status(service) is Status.waiting

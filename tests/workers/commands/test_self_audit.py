@@ -11,7 +11,7 @@ import pytest
 from recordledger import AsyncClient, Client
 from recordledger.api.client import InvalidArgument, Refused
 from recordledger.domain.admin.access import Role
-from recordledger.projections.self_audit.self_audit import SelfAudit
+from recordledger.projections.self_audit.self_audit import SelfAuditor
 from recordledger.projections.store.database import connect
 from tests.api.service import Service, Visit, is_problem, task
 
@@ -19,14 +19,14 @@ from ..conftest import Cli, printed
 
 
 @pytest.fixture
-def audit(service: Service) -> Iterator[SelfAudit]:
+def audit(service: Service) -> Iterator[SelfAuditor]:
     """The self-audit of the served ledger; it never rests."""
-    made = SelfAudit(service.ledger, share=1)
+    made = SelfAuditor(service.ledger, share=1)
     yield made
     made.close()
 
 
-def spoil(service: Service, audit: SelfAudit, ids: list[int]) -> None:
+def spoil(service: Service, audit: SelfAuditor, ids: list[int]) -> None:
     """Change the owners of records, and let it be found."""
     with connect(service.settings.database_url) as connection:
         connection.execute("UPDATE records SET owner = 'eve' WHERE id = ANY(%s)", [ids])
@@ -34,7 +34,7 @@ def spoil(service: Service, audit: SelfAudit, ids: list[int]) -> None:
 
 
 def test_what_was_found_is_shown_and_put_right(
-    cli: Cli, service: Service, ann: Visit, audit: SelfAudit
+    cli: Cli, service: Service, ann: Visit, audit: SelfAuditor
 ) -> None:
     one, two = ann.create(task(), task())
     audit.lap()
@@ -70,7 +70,7 @@ def printed_lines(text: str) -> list[dict[str, str]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def test_both_clients_tell_and_repair(service: Service, ann: Visit, audit: SelfAudit) -> None:
+def test_both_clients_tell_and_repair(service: Service, ann: Visit, audit: SelfAuditor) -> None:
     one, two = ann.create(task(), task())
     spoil(service, audit, [one, two])
     secret = ann.http.headers["authorization"].partition(" ")[2]

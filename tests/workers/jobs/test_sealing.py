@@ -17,7 +17,7 @@ from recordledger.domain.proof.seals import Checkpoint
 from recordledger.projections.proof.receipts import make_receipt
 from recordledger.projections.proof.seals import newest_checkpoint, newest_seal
 from recordledger.workers.cli import main
-from recordledger.workers.jobs.schedule import Job, run_jobs, seal_the_log, server_jobs
+from recordledger.workers.jobs.schedule import ScheduledJob, run_jobs, seal_the_log, server_jobs
 from recordledger.workers.jobs.sealing import Sealer, SealFileFault, read_checkpoints, read_note
 from tests.projections.forger import Forger
 from tests.projections.stage import OK, Stage, good, staged, until
@@ -173,7 +173,7 @@ def test_the_job_seals_what_happens(stage: Stage, sealer: Sealer) -> None:
     jobs = [job for job in server_jobs(sealer=sealer, stop=stop) if job.name == "sealer"]
     assert [job.interval_s for job in jobs] == [10.0]
     assert not [job for job in server_jobs() if job.name == "sealer"]
-    job = Job("sealer", 0.05, seal_the_log(sealer, stop))
+    job = ScheduledJob("sealer", 0.05, seal_the_log(sealer, stop))
     thread = Thread(target=run_jobs, args=(stage.ledger, [job], stop))
     thread.start()
     try:
@@ -196,7 +196,7 @@ def test_where_the_key_is_missing_another_process_seals(
     threads = [
         Thread(
             target=run_jobs,
-            args=(stage.ledger, [Job("sealer", 0.05, seal_the_log(each, stop))], stop),
+            args=(stage.ledger, [ScheduledJob("sealer", 0.05, seal_the_log(each, stop))], stop),
         )
         for each in (without, sealer)
     ]

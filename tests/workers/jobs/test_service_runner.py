@@ -11,7 +11,7 @@ from recordledger.domain.records import events as e
 from recordledger.domain.records.actions import Action
 from recordledger.domain.records.events import Priority
 from recordledger.domain.records.status import Status
-from recordledger.domain.specs.service_rules import Limits
+from recordledger.domain.specs.service_rules import ServiceLimits
 from tests.postgres import new_database
 from tests.projections.stage import ALICE, Stage, empty, staged
 
@@ -230,7 +230,7 @@ ODD = {
 def test_what_a_service_must_not_do_is_an_error_of_its_record(
     house: House, how: str, at: int
 ) -> None:
-    limits = Limits(children=100, children_per_iteration=50, iterations=12, depth=5)
+    limits = ServiceLimits(children=100, children_per_iteration=50, iterations=12, depth=5)
     house.runner = house.another("strict", limits=limits)
     service, other = house.add("odd", how=how, at=at, of=""), house.add("fan", n=1)
     house.go()
@@ -241,7 +241,7 @@ def test_what_a_service_must_not_do_is_an_error_of_its_record(
 
 
 def test_services_are_not_nested_without_end(house: House) -> None:
-    house.runner = house.another("strict", limits=Limits(depth=4))
+    house.runner = house.another("strict", limits=ServiceLimits(depth=4))
     top = house.add("odd", how="deeper")
     house.runner.run_until_idle()
     family = [top]

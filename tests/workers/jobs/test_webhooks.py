@@ -23,10 +23,10 @@ from recordledger.domain.admin.webhook import WebhookFilter
 from recordledger.domain.records.actions import Action
 from recordledger.projections.actions import deliveries
 from recordledger.projections.actions import webhooks as webhook_edits
-from recordledger.projections.actions.webhooks import Seen
+from recordledger.projections.actions.webhooks import WebhookProgress
 from recordledger.projections.reading import event_log
 from recordledger.workers.jobs import webhooks
-from recordledger.workers.jobs.schedule import Job, run_jobs
+from recordledger.workers.jobs.schedule import ScheduledJob, run_jobs
 from recordledger.workers.jobs.webhooks import Deliverer, DeliverySettings
 from tests.postgres import new_database
 from tests.projections.stage import ALICE, Stage, empty, staged
@@ -59,7 +59,8 @@ class House:
         stop = threading.Event()
         sender = Sender(HERE, timeout_s)
         deliverer = Deliverer(DeliverySettings(sender, failing_s, schedule_s), stop)
-        job = Job("webhooks" if elected else f"webhooks {random.random()}", 0.02, deliverer.run)  # noqa: S311
+        name = "webhooks" if elected else f"webhooks {random.random()}"  # noqa: S311
+        job = ScheduledJob(name, 0.02, deliverer.run)
         thread = threading.Thread(target=run_jobs, args=(self.ledger, [job], stop))
         thread.start()
 
@@ -78,7 +79,7 @@ class House:
         self.secrets[new.webhook.id] = shown_secret(new.secret)
         return new.webhook.id
 
-    def seen(self, webhook_id: int) -> Seen:
+    def seen(self, webhook_id: int) -> WebhookProgress:
         """Return a webhook and how far it was told."""
         return webhook_edits.get(self.ledger, webhook_id)
 

@@ -11,8 +11,8 @@ import pytest
 from recordledger.workers.manager import programs
 from recordledger.workers.manager.programs import (
     Programs,
+    ProgramSearch,
     Surveyor,
-    Wanted,
     parse_executable,
     survey,
     version_of,
@@ -28,14 +28,16 @@ def script(folder: Path, name: str, body: str) -> Path:
 
 
 def test_installed_distributions_are_found_with_their_versions() -> None:
-    found = survey(Wanted(distributions=("msgpack", "pydantic*", "no-such-thing"), executables={}))
+    found = survey(
+        ProgramSearch(distributions=("msgpack", "pydantic*", "no-such-thing"), executables={})
+    )
     assert found["msgpack"] == version("msgpack")
     assert found["pydantic-core"] == version("pydantic-core")
     assert "no-such-thing" not in found
 
 
 def test_names_of_distributions_may_be_written_as_they_are_imported() -> None:
-    found = survey(Wanted(distributions=("Pydantic_Core",), executables={}))
+    found = survey(ProgramSearch(distributions=("Pydantic_Core",), executables={}))
     assert found == {"pydantic-core": version("pydantic-core")}
 
 
@@ -66,7 +68,7 @@ def test_an_executable_that_is_not_there_is_not_offered(
 ) -> None:
     script(tmp_path, "present", "echo 2.5.0")
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    wanted = Wanted(
+    wanted = ProgramSearch(
         distributions=(), executables={"present": "present --version", "absent": "absent -v"}
     )
     assert survey(wanted) == {"present": "2.5.0"}
@@ -77,12 +79,12 @@ def test_a_command_that_hangs_leaves_the_version_unknown(
 ) -> None:
     monkeypatch.setattr(programs, "COMMAND_S_MAX", 0.2)
     hanging = script(tmp_path, "tool", "sleep 60 & wait")
-    wanted = Wanted(distributions=(), executables={"tool": str(hanging)})
+    wanted = ProgramSearch(distributions=(), executables={"tool": str(hanging)})
     assert survey(wanted) == {"tool": None}
 
 
 def test_what_is_stated_wins_over_what_is_found() -> None:
-    wanted = Wanted({"MsgPack": "9.9", "orca": None}, ("msgpack",), {})
+    wanted = ProgramSearch({"MsgPack": "9.9", "orca": None}, ("msgpack",), {})
     assert survey(wanted) == {"msgpack": "9.9", "orca": None}
 
 
@@ -94,7 +96,7 @@ def test_what_names_no_program_or_no_command_is_refused(text: str) -> None:
 
 def test_a_program_that_was_upgraded_is_told_once(tmp_path: Path) -> None:
     path = script(tmp_path, "tool", "echo 1.0.0")
-    wanted = Wanted(distributions=(), executables={"tool": str(path)})
+    wanted = ProgramSearch(distributions=(), executables={"tool": str(path)})
     told: queue.SimpleQueue[Programs] = queue.SimpleQueue()
     looks: queue.SimpleQueue[None] = queue.SimpleQueue()
 
