@@ -293,5 +293,15 @@ def test_no_file_names_a_registry() -> None:
     assert lines_that_match(REGISTRY) == []
 
 
+def test_subjects_of_commits_fit_a_line() -> None:
+    git = shutil.which("git")
+    if git is None or not (ROOT / ".git").exists():
+        pytest.skip("this tree came without its history")
+    # A release before this rule has longer ones.
+    command = [git, "log", "--format=%s", "--since=2026-11-29T03:00:00Z"]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S603
+    assert [subject for subject in found.stdout.splitlines() if len(subject) > 72] == []
+
+
 def test_there_is_no_lock_file() -> None:
     assert [path for path in tracked() if path.name in LOCK_FILES] == []

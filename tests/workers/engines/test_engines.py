@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 import pytest
 
+from recordledger import __version__
 from recordledger.workers.engines import (
     Engine,
     EngineFailed,
@@ -113,7 +114,7 @@ def test_a_result_comes_back_as_json_with_its_time_and_where_it_was_computed(
     assert 0 <= report["compute_s"] < TIMEOUT_S
     provenance = report["provenance"]
     assert provenance["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert provenance["versions"] == {"recordledger": "0.1.0", "psi4": "1.9"}
+    assert provenance["versions"] == {"recordledger": __version__, "psi4": "1.9"}
     assert "stdout" not in report
 
 

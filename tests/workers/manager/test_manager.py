@@ -9,6 +9,7 @@ from typing import Any
 import psutil
 import pytest
 
+from recordledger import __version__
 from recordledger.api.schemas.claims import AttemptRef
 from recordledger.api.schemas.returns import ResultIn
 from recordledger.workers.manager.config import parse_program
@@ -75,7 +76,7 @@ def test_it_presents_itself_with_its_tags_and_programs(site: Site) -> None:
     manager = site.manager(name="node7", tags=["GPU", "*"], programs={"psi4": "1.9.1"})
     found = site.client.manager(manager.id)
     assert (found.name, found.tags) == ("node7", ["gpu", "*"])
-    assert found.programs == {"psi4": "1.9.1", "recordledger": "0.1.0"}
+    assert found.programs == {"psi4": "1.9.1", "recordledger": __version__}
     assert (found.lease_s, found.heartbeat_s) == (60.0, 0.2)
 
 
@@ -401,7 +402,7 @@ def test_a_pattern_without_a_colon_is_said_and_ends_it(
 def test_programs_are_given_or_looked_up() -> None:
     assert parse_program("Psi4=1.9.1") == ("psi4", "1.9.1")
     assert parse_program("xtb==6.6") == ("xtb", "6.6")
-    assert parse_program("recordledger") == ("recordledger", "0.1.0")
+    assert parse_program("recordledger") == ("recordledger", __version__)
     assert parse_program("no-such-program") == ("no-such-program", None)
     for wrong in ("", "=1", "psi4="):
         with pytest.raises(ValueError, match="NAME=VERSION"):
