@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from recordledger.domain.records.events import Event
-    from recordledger.domain.records.status import Destination, Status
+    from recordledger.domain.records.status import Status
+    from recordledger.domain.records.transitions import Destination
 
 DOCS: Final = Path(__file__).resolve().parent
 NOTICE: Final = "<!-- Made from the code by docs/generate.py (`make docs`). Do not edit. -->"
@@ -76,7 +77,8 @@ def modules_of(package: ModuleType) -> list[ModuleType]:
 @page("reference/statuses.md")
 def statuses() -> str:
     """Return the transition table, a diagram, and what can happen in each status."""
-    from recordledger.domain.records.status import Destination, Status
+    from recordledger.domain.records.status import Status
+    from recordledger.domain.records.transitions import Destination
 
     rules = _rules()
     parts = [
@@ -117,7 +119,7 @@ Rule = tuple[tuple["Status | None", ...], type["Event"], "Status | Destination"]
 
 def _rules() -> list[Rule]:
     """Return the table with the sources of each event together, in the order of the table."""
-    from recordledger.domain.records.status import TRANSITIONS
+    from recordledger.domain.records.transitions import TRANSITIONS
 
     grouped: dict[tuple[type[Event], Status | Destination], list[Status | None]] = {}
     for (source, event_type), target in TRANSITIONS.items():
@@ -137,7 +139,7 @@ def _named(sources: tuple[Status | None, ...]) -> str:
 
 
 def _target(target: Status | Destination) -> str:
-    from recordledger.domain.records.status import Destination
+    from recordledger.domain.records.transitions import Destination
 
     return target.value if isinstance(target, Destination) else str(target)
 
@@ -149,7 +151,7 @@ def _events(rules: Iterable[Rule]) -> str:
 
 def _diagram(rules: list[Rule]) -> str:
     """Return the state diagram. Three sources or more are drawn as one node: a group."""
-    from recordledger.domain.records.status import Destination
+    from recordledger.domain.records.transitions import Destination
 
     groups: dict[tuple[Status | None, ...], str] = {}
     labels: dict[tuple[str, str], list[str]] = {}

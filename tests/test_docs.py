@@ -18,7 +18,8 @@ from recordledger import domain
 from recordledger.domain import errors
 from recordledger.domain.errors import LedgerError
 from recordledger.domain.records.events import Event
-from recordledger.domain.records.status import TRANSITIONS, Status
+from recordledger.domain.records.status import Status
+from recordledger.domain.records.transitions import TRANSITIONS
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 DOCS: Final = ROOT / "docs"

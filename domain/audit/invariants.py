@@ -14,7 +14,8 @@ from ..aggregates import AGGREGATES
 from ..errors import ImpossibleHistory
 from ..records import events as e
 from ..records.events import Event, Kind
-from ..records.status import ENDS, Destination, Status
+from ..records.status import Status
+from ..records.transitions import ENDS, Destination
 from ..routing.manager import ManagerAggregate, ManagerDeactivated, ManagerDeclaredLost
 from ..streams import Stream
 from .findings import EventPlace, Finding

@@ -8,14 +8,8 @@ from typing import Final
 
 from ..records import events as e
 from ..records.events import Event, Kind, Outcome, Priority
-from ..records.status import (
-    ENDS,
-    REVERTIBLE,
-    TRANSITIONS,
-    Destination,
-    Status,
-    remembered,
-)
+from ..records.status import Status
+from ..records.transitions import ENDS, REVERTIBLE, TRANSITIONS, Destination, remembered
 from ..routing.lanes import Lane
 from ..streams import Stream
 from .findings import EventPlace

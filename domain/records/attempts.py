@@ -8,7 +8,7 @@ from datetime import datetime
 
 from . import events as e
 from .events import Event, Outcome
-from .status import ENDS
+from .transitions import ENDS
 
 
 @dataclass(frozen=True, slots=True)

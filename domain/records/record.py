@@ -33,15 +33,8 @@ from .commands import (
 from .events import Event, Kind, Outcome, Payload, Priority, Stamp
 from .policies import ADOPT_LATE_RESULTS, AUTO_RESET
 from .retries import NO_RETRY, Retry
-from .status import (
-    ENDS,
-    REVERTIBLE,
-    TRANSITIONS,
-    Destination,
-    Status,
-    remembered,
-    sources,
-)
+from .status import Status
+from .transitions import ENDS, REVERTIBLE, TRANSITIONS, Destination, remembered, sources
 
 RETRY_POLICY: Final = "policy:retry"
 

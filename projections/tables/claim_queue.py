@@ -7,7 +7,8 @@ from typing import Final
 
 from recordledger.domain.records.events import Event
 from recordledger.domain.records.record import RecordAggregate
-from recordledger.domain.records.status import TRANSITIONS, Destination, Status
+from recordledger.domain.records.status import Status
+from recordledger.domain.records.transitions import TRANSITIONS, Destination
 
 from ..store.database import Db, insert_rows
 from ..store.statements import statements

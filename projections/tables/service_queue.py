@@ -17,7 +17,8 @@ from psycopg import Connection
 
 from recordledger.domain.records.events import Completed, Errored, Event, Kind, ServiceIterated
 from recordledger.domain.records.record import RecordAggregate, fold
-from recordledger.domain.records.status import TRANSITIONS, Status
+from recordledger.domain.records.status import Status
+from recordledger.domain.records.transitions import TRANSITIONS
 from recordledger.domain.specs.service_rules import Awaited, ChildStanding, standing_of
 from recordledger.domain.streams import Stream, stream_uuid
 

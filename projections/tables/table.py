@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, LiteralString, TypeAlias
 
 from recordledger.domain.records.events import Event
-from recordledger.domain.records.status import TRANSITIONS, Destination
+from recordledger.domain.records.transitions import TRANSITIONS, Destination
 from recordledger.domain.streams import Stream
 
 from ..store.database import Db, insert_rows

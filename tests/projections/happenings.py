@@ -15,7 +15,8 @@ from recordledger.domain.records.actions import Action
 from recordledger.domain.records.events import Cancelled, Event, Imported, Priority
 from recordledger.domain.records.propagation import EVENT_OF
 from recordledger.domain.records.record import RecordAggregate, evolve
-from recordledger.domain.records.status import TRANSITIONS, Status
+from recordledger.domain.records.status import Status
+from recordledger.domain.records.transitions import TRANSITIONS
 from recordledger.domain.streams import Stream, stream_number
 
 from .collection import Collection

@@ -16,7 +16,7 @@ from recordledger.domain.records.actions import Action
 from recordledger.domain.records.events import Event, Rerouted
 from recordledger.domain.records.propagation import EVENT_OF
 from recordledger.domain.records.record import RecordAggregate, evolve
-from recordledger.domain.records.status import remembered
+from recordledger.domain.records.transitions import remembered
 from recordledger.domain.streams import Stream, stream_number
 from recordledger.projections.actions.operations import OperationRequest
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from importlib import import_module
 from pkgutil import iter_modules
 
@@ -9,6 +12,20 @@ from click import Context
 
 from recordledger.workers import commands
 from recordledger.workers.cli import ACTIONS, MODULES, main
+
+from .conftest import Site
+
+# What takes long to import, or builds many models; the modules below count too.
+HEAVY = {
+    "cryptography",
+    "fastapi",
+    "psycopg",
+    "pydantic_settings",
+    "recordledger.domain.records.events",
+    "recordledger.projections",
+    "tqdm",
+    "uvicorn",
+}
 
 
 def test_the_table_has_every_command_of_every_module() -> None:
@@ -37,3 +54,39 @@ def test_no_help_prints_what_is_meant_for_click() -> None:
         if (each := main.get_command(context, name))
     ]
     assert [text for text in helps if "\\b" in text] == []
+
+
+PROGRAM = """
+import atexit, sys
+atexit.register(lambda: print(*sys.modules, file=sys.stderr))
+from recordledger.workers.cli import main
+main()
+"""
+
+
+def loaded(*arguments: str, **environment: str) -> set[str]:
+    """Return the modules that a command imports, and the packages that they are in."""
+    found = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", PROGRAM, *arguments],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(found.stderr.split())
+
+
+def test_the_help_needs_no_model_no_client_and_no_server() -> None:
+    light = {"httpx2", "importlib.metadata", "pydantic", "recordledger.api", "rich"}
+    assert loaded("--help") & (HEAVY | light) == set()
+
+
+def test_a_command_builds_the_models_that_it_needs(site: Site) -> None:
+    found = loaded("status", RECORDLEDGER_URL=site.url, RECORDLEDGER_TOKEN=site.token)
+    assert found & HEAVY == set()
+    assert {name for name in found if name.startswith("recordledger.api.schemas.")} == {
+        f"recordledger.api.schemas.{noun}" for noun in ("base", "counts", "managers", "moments")
+    }
+    assert {name for name in found if name.startswith("recordledger.api.client.calls.")} == {
+        f"recordledger.api.client.calls.{noun}" for noun in ("counts", "managers")
+    }

@@ -7,8 +7,6 @@ from typing import Final
 
 import click
 
-from recordledger import __version__
-
 from .databases import (
     DATABASE_SCHEMA,
     DATABASE_URL,
@@ -54,6 +52,7 @@ def up(
       recordledger up
       recordledger up --workers 4 --allow 'mypackage.chemistry:*'
     """
+    from recordledger import __version__
     from recordledger.api.client.connection import home_folder
 
     from ..supervisor import Plan, Supervisor

@@ -8,7 +8,8 @@ from recordledger.domain.records.actions import NEW_PRIORITY, ON_RECORDS, Action
 from recordledger.domain.records.events import Priority
 from recordledger.domain.records.propagation import EVENT_OF, REMEDIES
 from recordledger.domain.records.record import inverse
-from recordledger.domain.records.status import TRANSITIONS, Status, sources
+from recordledger.domain.records.status import Status
+from recordledger.domain.records.transitions import TRANSITIONS, sources
 from tests.examples import HISTORIES, given, stamp
 from tests.examples import ONE_OF_EACH as EVENTS
 

@@ -10,7 +10,8 @@ import pytest
 from recordledger.domain.records import events as e
 from recordledger.domain.records.events import Event, Kind, Priority
 from recordledger.domain.records.record import RecordAggregate, inverse
-from recordledger.domain.records.status import TRANSITIONS, Status
+from recordledger.domain.records.status import Status
+from recordledger.domain.records.transitions import TRANSITIONS
 from tests.examples import (
     HISTORIES,
     ONE_OF_EACH,

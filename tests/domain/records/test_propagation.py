@@ -25,7 +25,8 @@ from recordledger.domain.records.propagation import (
     consequences,
 )
 from recordledger.domain.records.record import RecordAggregate, decide, evolve, inverse
-from recordledger.domain.records.status import TRANSITIONS, Status
+from recordledger.domain.records.status import Status
+from recordledger.domain.records.transitions import TRANSITIONS
 from tests.examples import HISTORIES, ONE_OF_EACH, given, rerouted, stamp
 
 Edges = Iterable[tuple[int, int]]

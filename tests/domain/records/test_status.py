@@ -10,13 +10,8 @@ from recordledger.domain.errors import ImpossibleHistory
 from recordledger.domain.records import events as e
 from recordledger.domain.records.events import RECORD_EVENTS, Event, Kind
 from recordledger.domain.records.record import RecordAggregate, evolve, fold
-from recordledger.domain.records.status import (
-    TRANSITIONS,
-    Destination,
-    Status,
-    remembered,
-    sources,
-)
+from recordledger.domain.records.status import Status
+from recordledger.domain.records.transitions import TRANSITIONS, Destination, remembered, sources
 from tests.domain.specification import NONE, ROWS, STATUSES, TABLE
 from tests.examples import (
     HISTORIES,
