@@ -19,7 +19,6 @@ from recordledger.projections.ledger import Ledger
 from .http import auth, errors, openapi
 from .http.followers import STREAM_HEADER
 from .http.request_context import RequestContext
-from .http.settings import Settings
 from .routes import (
     datasets,
     diff,
@@ -37,6 +36,7 @@ from .routes import (
     tokens,
     webhooks,
 )
+from .settings import Settings
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from recordledger.projections.tables import schema
 
 from .app import create_app
 from .http.request_context import RequestContext
-from .http.settings import Settings
+from .settings import Settings
 
 # Longer than clients keep idle connections, so that it is not the server that closes them.
 _KEEP_ALIVE_S: Final = 75

@@ -317,20 +317,48 @@ def _facts(error: type[Any]) -> list[str]:
 
 @page("reference/settings.md")
 def settings() -> str:
-    """Return every setting of the server, with its default and its bounds."""
-    from recordledger.api.http.settings import ENV_PREFIX, Settings
+    """Return every setting, by themes, with its variable, option, default and bounds."""
+    from recordledger.api.settings import Settings, groups_of
+    from recordledger.workers.manager.config import ManagerConfig
 
-    rows = [
-        (f"`{ENV_PREFIX}{name.upper()}`", _default(field), _bounds(field), field.description or "")
-        for name, field in Settings.model_fields.items()
-    ]
     parts = [
         "# Settings",
-        "The server reads its settings from the environment; `recordledger serve --help` names "
-        "those that can be given on the command line too.",
-        table(("variable", "default", "bounds", "meaning"), rows),
+        "The API and `recordledger work` read the same settings. Each comes from the environment, "
+        "or from an option of the commands that are named; an option comes first.",
     ]
+    for group, names in groups_of(Settings):
+        parts += [f"## {described(group).rstrip('.')}", _settings_table(Settings, names)]
+    parts += [
+        "## Manager",
+        "A manager is told by the options of `recordledger manager`, or by `ManagerConfig` in "
+        "Python; those without an option are for Python.",
+    ]
+    parts += [_settings_table(ManagerConfig, names) for _, names in groups_of(ManagerConfig)]
     return "\n\n".join(parts)
+
+
+def _settings_table(model: type[BaseModel], names: Iterable[str]) -> str:
+    from recordledger.api.settings import option_name, option_of, variable_of
+
+    rows: list[tuple[str, ...]] = []
+    for name in names:
+        field = model.model_fields[name]
+        on, variable = option_of(field), variable_of(model, name)
+        option = (
+            f"`{option_name(name, field)}` of `{'`, `'.join(on.commands.split())}`" if on else ""
+        )
+        default = f"[{on.unset}]" if on and on.unset else _shown_default(field)
+        shown = f"`{variable}`" if variable else f"`{name}`"
+        rows.append((shown, option, default, _bounds(field), field.description or ""))
+    return table(("setting", "option", "default", "bounds", "meaning"), rows)
+
+
+def _shown_default(field: Any) -> str:
+    if field.default is None:
+        return ""
+    if field.default_factory and not isinstance(field.get_default(call_default_factory=True), str):
+        return "see its meaning"
+    return _default(field)
 
 
 def _bounds(field: Any) -> str:
@@ -355,7 +383,7 @@ def http() -> str:
     from recordledger.api.app import create_app
     from recordledger.api.http.auth import permissions_of
     from recordledger.api.http.errors import MEANINGS
-    from recordledger.api.http.settings import Settings
+    from recordledger.api.settings import Settings
 
     app = create_app(Settings(database_url="postgresql:///nowhere"))
     parts = [

@@ -32,6 +32,7 @@ import httpx2
 
 from recordledger.api.client import NotConnected
 from recordledger.api.client.connection import read_connection, write_connection
+from recordledger.api.settings import ApiGroup
 from recordledger.domain.admin.access import Role
 from recordledger.domain.errors import LedgerError
 from recordledger.projections.actions import tokens
@@ -42,7 +43,6 @@ from recordledger.projections.tables.schema import migrate
 
 log = logging.getLogger(__name__)
 
-DEFAULT_PORT: Final = 7420
 # Set for children; they end when their standard input does.
 SUPERVISED: Final = "RECORDLEDGER_SUPERVISED"
 
@@ -102,8 +102,8 @@ class Plan:
     home: Path
     database_url: str | None = None
     database_schema: str = DEFAULT_SCHEMA
-    host: str = "127.0.0.1"
-    port: int = DEFAULT_PORT
+    host: str = ApiGroup.model_fields["host"].default
+    port: int = ApiGroup.model_fields["port"].default
     workers: int = 2
     tags: tuple[str, ...] = ("*",)
     allow: tuple[str, ...] = ()

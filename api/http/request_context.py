@@ -27,11 +27,11 @@ from recordledger.projections.reading import queries
 from recordledger.projections.tables import schema
 from recordledger.projections.tables.idempotency import RequestKey
 
+from ..settings import Settings
 from .auth import Doorkeeper, Visitor
 from .errors import refusal_of
 from .followers import Followers
 from .metrics import Metrics
-from .settings import Settings
 from .wire import Encoded, Format, Reply, decode, encode, inflate, negotiate, read
 
 KEY_HEADER: Final = "Idempotency-Key"

@@ -13,8 +13,8 @@ from uuid import uuid4
 import httpx2
 import msgpack
 
-from recordledger.api.http.settings import Settings
 from recordledger.api.server import LedgerServer
+from recordledger.api.settings import Settings
 from recordledger.domain.admin.access import Role
 from recordledger.projections.actions.tokens import issue_token
 from recordledger.projections.ledger import Ledger

@@ -16,8 +16,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from recordledger.api.client import Client
-from recordledger.api.http.settings import Settings
 from recordledger.api.server import LedgerServer
+from recordledger.api.settings import Settings
 from recordledger.domain.admin.access import Role
 from recordledger.projections.actions.tokens import issue_token
 from recordledger.projections.ledger import Ledger

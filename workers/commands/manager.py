@@ -3,138 +3,20 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any, Final
 
 import click
 
-from ..tasks.engine_names import ENGINES, PROCESSES
+from .options import SettingsGroup, settings_of
 
 
-@click.group(invoke_without_command=True)
-@click.option("--url", envvar="RECORDLEDGER_URL", help="Address of the API. [the local one]")
-@click.option("--token", help="Token of role compute, or admin. [env: RECORDLEDGER_TOKEN]")
-@click.option(
-    "--token-file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="File with the token, instead of it; it may be replaced while the manager runs. "
-    "[env: RECORDLEDGER_TOKEN_FILE]",
-)
-@click.option("--name", help="As people know it. [the host's name]")
-@click.option("--tag", "tags", multiple=True, help="What to claim, in this order. Repeatable. [*]")
-@click.option(
-    "--workers",
-    type=click.IntRange(1),
-    help="Tasks at once. [the processors, or the workers at --engine-address]",
-)
-@click.option(
-    "--workers-min",
-    type=click.IntRange(0),
-    help="Processes to keep when there is less to do. [as many as --workers]",
-)
-@click.option(
-    "--engine",
-    type=click.Choice(ENGINES),
-    default=PROCESSES,
-    show_default=True,
-    help="What runs the tasks; see docs/engines.md.",
-)
-@click.option(
-    "--engine-address",
-    help="Of a cluster that runs: a scheduler of Dask; a configuration of Parsl, module:attribute; "
-    "a connection file or a profile of ipyparallel. [one on this machine is started]",
-)
-@click.option(
-    "--engine-folder",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="A folder that this machine and the workers at --engine-address see. It makes known what "
-    "has begun and what can still be given back.",
-)
-@click.option(
-    "--engine-silence-s",
-    default=30.0,
-    show_default=True,
-    help="Seconds without a sign of life from the engine after which the manager ends.",
-)
-@click.option(
-    "--threads-per-worker", type=click.IntRange(1), help="For numerical libraries. [divided]"
-)
-@click.option(
-    "--program",
-    "programs",
-    multiple=True,
-    help="What tasks may require, NAME or NAME=VERSION, besides what is found. Repeatable.",
-)
-@click.option(
-    "--executable",
-    "executables",
-    multiple=True,
-    help="An executable to look for, and the command that prints its version: "
-    "NAME='COMMAND --version'. Repeatable; many are known.",
-)
-@click.option(
-    "--distribution",
-    "distributions",
-    multiple=True,
-    help="Installed Python packages to offer, with wildcards. Repeatable; many are known.",
-)
-@click.option(
-    "--survey-s",
-    default=600.0,
-    show_default=True,
-    type=click.FloatRange(min=0, min_open=True),
-    help="Seconds between two looks for programs.",
-)
-@click.option(
-    "--allow",
-    multiple=True,
-    help="Functions that may be run besides entry points, 'module:function' with wildcards. "
-    "Repeatable.",
-)
-@click.option(
-    "--state-dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Where results are kept until they are acknowledged. [in the user's data directory]",
-)
-@click.option("--lease-s", type=click.FloatRange(min=0, min_open=True), help="[the server's]")
-@click.option("--heartbeat-s", type=click.FloatRange(min=0, min_open=True), help="[the server's]")
-@click.option(
-    "--grace-s",
-    default=30.0,
-    show_default=True,
-    help="Seconds that running tasks may go on after SIGTERM.",
-)
-@click.option(
-    "--end-when-idle-s",
-    type=click.FloatRange(min=0, min_open=True),
-    help="End when there was nothing to do for so long. [never]",
+@click.group(
+    cls=SettingsGroup,
+    settings="workers.manager.config:ManagerConfig",
+    invoke_without_command=True,
 )
 @click.pass_context
-def manager(
-    context: click.Context,
-    url: str | None,
-    token: str | None,
-    token_file: Path | None,
-    name: str | None,
-    tags: tuple[str, ...],
-    workers: int | None,
-    workers_min: int | None,
-    engine: str,
-    engine_address: str | None,
-    engine_folder: Path | None,
-    engine_silence_s: float,
-    threads_per_worker: int | None,
-    programs: tuple[str, ...],
-    executables: tuple[str, ...],
-    distributions: tuple[str, ...],
-    survey_s: float,
-    allow: tuple[str, ...],
-    state_dir: Path | None,
-    lease_s: float | None,
-    heartbeat_s: float | None,
-    grace_s: float,
-    end_when_idle_s: float | None,
-) -> None:
+def manager(context: click.Context, /, **given: Any) -> None:
     """Claim tasks, run them, and return what came of them.
 
     SIGTERM or Ctrl-C stops it in order: what has not begun is given back, what runs may end. It may
@@ -150,46 +32,22 @@ def manager(
     """
     if context.invoked_subcommand is not None:
         return
-    from ..manager.config import parse_program
-    from ..manager.main import ManagerConfig, run_manager
+    from ..manager.config import ManagerConfig, parse_program
+    from ..manager.main import run_manager
     from ..manager.programs import KNOWN_DISTRIBUTIONS, KNOWN_EXECUTABLES, parse_executable
     from ..supervisor import end_with_supervisor
 
     try:
-        found = dict(map(parse_program, programs))
+        given["programs"] = dict(map(parse_program, given["programs"]))
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--program") from error
     try:
-        looked_for = {**KNOWN_EXECUTABLES, **dict(map(parse_executable, executables))}
+        looked_for = dict(map(parse_executable, given["executables"]))
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--executable") from error
-    given: dict[str, Any] = {
-        "name": name,
-        "state_dir": state_dir,
-    }
-    config = ManagerConfig(
-        url=url,
-        token=token,
-        token_file=token_file,
-        tags=tags or ("*",),
-        n_workers=workers,
-        n_workers_min=workers_min,
-        engine=engine,
-        engine_address=engine_address,
-        engine_folder=engine_folder,
-        engine_silence_s=engine_silence_s,
-        threads_per_worker=threads_per_worker,
-        programs=found,
-        distributions=(*KNOWN_DISTRIBUTIONS, *distributions),
-        executables=looked_for,
-        survey_s=survey_s,
-        allow=allow,
-        lease_s=lease_s,
-        heartbeat_s=heartbeat_s,
-        grace_s=grace_s,
-        end_when_idle_s=end_when_idle_s,
-        **{key: value for key, value in given.items() if value is not None},
-    )
+    given["executables"] = {**KNOWN_EXECUTABLES, **looked_for}
+    given["distributions"] = (*KNOWN_DISTRIBUTIONS, *given["distributions"])
+    config = settings_of(ManagerConfig, given)
     end_with_supervisor()
     sys.exit(run_manager(config))
 

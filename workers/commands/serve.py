@@ -6,36 +6,22 @@ from typing import Any, Final
 
 import click
 
-from .databases import (
-    DATABASE_SCHEMA,
-    DATABASE_URL,
-)
+from .options import SettingsCommand, settings_of
 from .terminal import says_what_is_wrong
 
 
-@click.command()
-@DATABASE_URL
-@DATABASE_SCHEMA
-@click.option("--host", default=None, help="Where the API listens. [127.0.0.1]")
-@click.option("--port", default=None, type=int, help="Its port. [7420]")
+@click.command(cls=SettingsCommand, settings="api.settings:Settings")
 @says_what_is_wrong
-def serve(
-    database_url: str | None, database_schema: str, host: str | None, port: int | None
-) -> None:
-    """Serve the HTTP API. All settings can come from the environment, RECORDLEDGER_*."""
-    from recordledger.api.http.settings import Settings
+def serve(**given: Any) -> None:
+    """Serve the HTTP API. docs/reference/settings.md has all settings of its environment."""
     from recordledger.api.server import serve as serve_api
+    from recordledger.api.settings import Settings
 
     from ..supervisor import end_with_supervisor
 
-    given: dict[str, Any] = {
-        "database_url": database_url,
-        "database_schema": database_schema,
-        "host": host,
-        "port": port,
-    }
+    settings = settings_of(Settings, given)
     end_with_supervisor()
-    serve_api(Settings(**{name: value for name, value in given.items() if value is not None}))
+    serve_api(settings)
 
 
 COMMANDS: Final = (serve,)

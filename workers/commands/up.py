@@ -12,16 +12,15 @@ from .databases import (
     DATABASE_URL,
     HOME,
 )
+from .options import SettingsCommand
 from .signals import stop_on_signals
 from .terminal import says_what_is_wrong
 
 
-@click.command()
+@click.command(cls=SettingsCommand, settings="api.settings:Settings")
 @HOME
 @DATABASE_URL
 @DATABASE_SCHEMA
-@click.option("--host", default="127.0.0.1", show_default=True, help="Where the API listens.")
-@click.option("--port", default=7420, show_default=True, help="Its port; 0 takes a free one.")
 @click.option(
     "--workers", default=2, show_default=True, help="Processes of the local manager; 0 for none."
 )

@@ -14,25 +14,27 @@ from threading import Event, Thread
 from time import monotonic
 from typing import Any, Final
 
+from recordledger.api.settings import WorkSettings
 from recordledger.domain.errors import LedgerError
 from recordledger.projections.actions import bulk, managing, policies
 from recordledger.projections.actions.policies import FAILED_AFTER_JOB
 from recordledger.projections.ledger import Ledger
 from recordledger.projections.reading import timeline
-from recordledger.projections.self_audit.self_audit import EVERY_S, SHARE, SelfAuditor
+from recordledger.projections.self_audit.self_audit import SelfAuditor
 from recordledger.projections.store.election import Election
 from recordledger.projections.tables import idempotency
 
-from .sealing import SEAL_S, Sealer
+from .sealing import Sealer
 
 log = logging.getLogger(__name__)
 
-SWEEP_S: Final = 2.0
 BULK_S: Final = 0.3
 RETRY_S: Final = 0.5
 # Of the time, so much is spent on the tables of the past.
 TIMELINE_SHARE: Final = 0.15
 TIMELINE_S: Final = 1.0
+# So often it is checked whether it is time for the next lap of the self-audit.
+LAP_LOOK_S: Final = 2.0
 FAIL_S: Final = 60.0
 PURGE_S: Final = 600.0
 _PURGE_SLICE: Final = 5_000
@@ -184,46 +186,38 @@ class SelfAuditing:
 
 
 def server_jobs(
+    settings: WorkSettings | None = None,
     *,
     sealer: Sealer | None = None,
-    seal_every_s: float = SEAL_S,
-    sweep_s: float = SWEEP_S,
-    idempotency_ttl_s: float = 7 * 86_400,
-    failed_after_s: float | None = None,
-    self_audit_every_s: float = EVERY_S,
-    self_audit_share: float = SHARE,
     stop: Event | None = None,
 ) -> list[ScheduledJob]:
-    """Return all jobs of the server.
+    """Return the jobs of the server, without that of webhooks.
 
     Args:
+        settings: how often and for how long; None for the defaults.
         sealer: seals the log; None for no seals.
-        seal_every_s: seconds between two seals.
-        sweep_s: seconds between two looks for managers that have fallen silent.
-        idempotency_ttl_s: seconds for which a request may be repeated under its key.
-        failed_after_s: seconds after which an error becomes a failure; None for never.
-        self_audit_every_s: seconds from one lap of the self-audit to the next; 0 for none.
-        self_audit_share: of one processor core that the self-audit may take.
         stop: ends long jobs between two slices when it is set.
     """
+    settings = settings or WorkSettings.model_construct()
     stop = stop or Event()
+    purge = purge_idempotency_keys(settings.idempotency_ttl_s)
     jobs = [
-        ScheduledJob("lease-reaper", sweep_s, reap_leases),
+        ScheduledJob("lease-reaper", settings.sweep_s, reap_leases),
         ScheduledJob("retries", RETRY_S, end_retry_pauses(stop)),
         ScheduledJob("bulk-operations", BULK_S, advance_bulk_operations(stop)),
         ScheduledJob("timeline", TIMELINE_S, follow_timeline(stop)),
-        ScheduledJob("idempotency-purge", PURGE_S, purge_idempotency_keys(idempotency_ttl_s)),
+        ScheduledJob("idempotency-purge", PURGE_S, purge),
     ]
     if sealer is not None:
-        jobs.append(ScheduledJob("sealer", seal_every_s, seal_the_log(sealer, stop)))
-    if failed_after_s is not None:
+        jobs.append(ScheduledJob("sealer", settings.seal_every_s, seal_the_log(sealer, stop)))
+    if (failed_after_s := settings.failed_after_s) is not None:
         interval_s = min(FAIL_S, max(failed_after_s / 10, BULK_S))
         run = fail_old_errors(failed_after_s, stop)
         published = {"failed_after_s": failed_after_s}
         jobs.append(ScheduledJob(FAILED_AFTER_JOB, interval_s, run, published))
-    if self_audit_every_s > 0:
-        auditing = SelfAuditing(self_audit_every_s, self_audit_share, stop)
-        jobs.append(ScheduledJob("self-audit", min(self_audit_every_s, SWEEP_S), auditing))
+    if (every_s := settings.self_audit_every_s) > 0:
+        auditing = SelfAuditing(every_s, settings.self_audit_share, stop)
+        jobs.append(ScheduledJob("self-audit", min(every_s, LAP_LOOK_S), auditing))
     return jobs
 
 

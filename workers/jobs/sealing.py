@@ -28,7 +28,6 @@ from recordledger.projections.proof.seals import (
 )
 from recordledger.projections.reading.queries import ledger_id
 
-SEAL_S: Final = 10.0
 CHECKPOINT_SUFFIX: Final = ".checkpoint"
 _CHECKPOINT_BYTES_MAX: Final = 1_000_000
 

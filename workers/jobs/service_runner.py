@@ -20,6 +20,7 @@ from threading import Event, Lock, Thread
 from time import monotonic
 from typing import Any, Final
 
+from recordledger.api.settings import WorkSettings
 from recordledger.domain.errors import LedgerError, Superseded
 from recordledger.domain.records.events import Outcome
 from recordledger.domain.specs.service import Broken, Done, Step, Wait
@@ -45,6 +46,7 @@ _PAUSE_S: Final = 5.0
 _STOP_S: Final = 5.0
 # How long a runner that has picked something waits for more to pick at once.
 _GATHER_S: Final = 0.005
+_DEFAULTS: Final = WorkSettings.model_construct()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +62,10 @@ class RunnerSettings:
         limits: of each service.
     """
 
-    active_max: int = 1_000
-    threads: int = 2
-    lease_s: float = 15.0
-    step_warning_s: float = 1.0
+    active_max: int = _DEFAULTS.max_active_services
+    threads: int = _DEFAULTS.service_threads
+    lease_s: float = _DEFAULTS.service_lease_s
+    step_warning_s: float = _DEFAULTS.service_step_warning_s
     output_bytes_max: int = 1024 * 1024
     limits: ServiceLimits = field(default_factory=ServiceLimits)
 

@@ -36,7 +36,6 @@ from recordledger.projections.reading import event_log
 log = logging.getLogger(__name__)
 
 POLL_S: Final = 0.5
-FAILING_S: Final = 5 * 86_400.0
 # Seconds until the next attempt, by how many have failed; after that the last one for ever. It is
 # the schedule that Standard Webhooks gives as an example.
 SCHEDULE_S: Final = (
@@ -66,7 +65,7 @@ class DeliverySettings:
     """
 
     sender: Sender
-    failing_s: float = FAILING_S
+    failing_s: float
     schedule_s: Sequence[float] = SCHEDULE_S
 
     @property

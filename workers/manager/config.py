@@ -5,94 +5,160 @@ from __future__ import annotations
 import logging
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Annotated
 
-from recordledger.api.client import home_folder
+from pydantic import BaseModel, ConfigDict, Field
 
-from ..tasks.engine_names import PROCESSES
+from recordledger.api.client.connection import (
+    TOKEN_FILE_VARIABLE,
+    TOKEN_VARIABLE,
+    URL_VARIABLE,
+    home_folder,
+)
+from recordledger.api.settings import On
+
+from ..tasks.engine_names import ENGINES, PROCESSES
 from .programs import KNOWN_DISTRIBUTIONS, KNOWN_EXECUTABLES, ProgramSearch
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ManagerConfig:
-    """What a manager is told. Durations are in seconds.
+class ManagerConfig(BaseModel):
+    """What a manager is told; `recordledger manager` has most of it as options."""
 
-    Attributes:
-        url: the server's address; None finds it as every client does.
-        token: likewise.
-        token_file: a file with the token, which may be replaced while the manager runs.
-        name: as people know it.
-        tags: what to claim, in this order; `*` is everything.
-        n_workers: how many tasks to run at the same time; None for the processors, or for as many
-            as the cluster at `engine_address` has workers.
-        n_workers_min: how many processes to keep when there is less to do; None for all.
-        engine: what runs the tasks, one of `engine_names.ENGINES`; see `docs/engines.md`.
-        engine_address: of a cluster that runs, as the engine understands it; None starts one here.
-        engine_folder: a folder that this machine and the workers of that cluster see.
-        engine_silence_s: how long the engine may show no sign of life before the manager ends.
-        threads_per_worker: for numerical libraries; None divides the processors.
-        programs: what tasks may require, name to version; what is found is added, and so is what
-            provides the allowed entry points.
-        distributions: patterns of installed Python packages that are offered as programs.
-        executables: programs, and the commands that print their versions.
-        survey_s: how often to look which programs there are.
-        allow: `module:function` patterns of what may be run besides entry points.
-        state_dir: where results are until they are acknowledged.
-        lease_s, heartbeat_s: None for the server's defaults.
-        grace_s: how long running tasks may go on when the manager is stopped.
-        deliver_s: how long to wait for the server to take the results when stopping.
-        poll_min_s, poll_max_s: pauses between claims when nothing fits.
-        flush_s: how long a result may wait for others to be returned with.
-        results_per_return: at most.
-        prefetch_s: how much work to have ready, in seconds of computing.
-        prefetch_max: at most so many tasks beyond those that run.
-        unsaved_bytes_max: claim nothing while more bytes of results than that are in memory only,
-            because the disk is full and the server does not take them.
-        hold_s: give tasks back that did not begin within this time, when nothing moves.
-        output_bytes_max: how much of stdout, and of stderr, to keep.
-        tasks_per_worker_max: give a slot a new process after so many tasks; None for never.
-        end_when_idle_s: end when there was nothing to do for so long; None for never.
-        summary_s: how often to log what was done.
-    """
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    url: str | None = None
-    token: str | None = field(default=None, repr=False)
-    token_file: Path | None = None
-    name: str = field(default_factory=platform.node)
-    tags: tuple[str, ...] = ("*",)
-    n_workers: int | None = None
-    engine: str = PROCESSES
-    engine_address: str | None = None
-    engine_folder: Path | None = None
-    engine_silence_s: float = 30.0
-    threads_per_worker: int | None = None
-    n_workers_min: int | None = None
-    programs: Mapping[str, str | None] = field(default_factory=dict[str, str | None])
-    distributions: tuple[str, ...] = KNOWN_DISTRIBUTIONS
-    executables: Mapping[str, str] = field(default_factory=lambda: dict(KNOWN_EXECUTABLES))
-    survey_s: float = 600.0
-    allow: tuple[str, ...] = ()
-    state_dir: Path = field(default_factory=lambda: home_folder() / "manager")
-    lease_s: float | None = None
-    heartbeat_s: float | None = None
-    grace_s: float = 30.0
-    deliver_s: float = 10.0
-    poll_min_s: float = 0.05
-    poll_max_s: float = 1.5
-    flush_s: float = 0.05
-    results_per_return: int = 200
-    prefetch_s: float = 0.5
-    prefetch_max: int = 500
-    unsaved_bytes_max: int = 256 * 1024 * 1024
-    hold_s: float = 15.0
-    output_bytes_max: int = 1024 * 1024
-    tasks_per_worker_max: int | None = None
-    end_when_idle_s: float | None = None
-    summary_s: float = 60.0
+    url: Annotated[str | None, On("manager", unset="the local one", variable=URL_VARIABLE)] = Field(
+        default=None, description="Address of the API."
+    )
+    token: Annotated[str | None, On("manager", variable=TOKEN_VARIABLE)] = Field(
+        default=None, description="Token of role compute, or admin.", repr=False
+    )
+    token_file: Annotated[Path | None, On("manager", variable=TOKEN_FILE_VARIABLE)] = Field(
+        default=None,
+        description="File with the token, instead of it; it may be replaced while the manager "
+        "runs.",
+    )
+    name: Annotated[str, On("manager", unset="the host's name")] = Field(
+        default_factory=platform.node, description="Name of the manager, for people."
+    )
+    tags: Annotated[tuple[str, ...], On("manager", option="tag", unset="*")] = Field(
+        default=("*",), description="Tag to claim, in this order; * is every tag. Repeatable."
+    )
+    n_workers: Annotated[
+        int | None,
+        On("manager", option="workers", unset="the processors, or the workers at --engine-address"),
+    ] = Field(default=None, ge=1, description="Number of tasks that run at once.")
+    n_workers_min: Annotated[
+        int | None, On("manager", option="workers-min", unset="as many as --workers")
+    ] = Field(
+        default=None, ge=0, description="Number of processes to keep when there are fewer tasks."
+    )
+    engine: Annotated[str, On("manager", choices=ENGINES)] = Field(
+        default=PROCESSES, description="What runs the tasks; see docs/engines.md."
+    )
+    engine_address: Annotated[str | None, On("manager", unset="one on this machine is started")] = (
+        Field(
+            default=None,
+            description="Address of a running cluster: a scheduler of Dask; a configuration of "
+            "Parsl, module:attribute; a connection file or a profile of ipyparallel.",
+        )
+    )
+    engine_folder: Annotated[Path | None, On("manager")] = Field(
+        default=None,
+        description="Folder that this machine and the workers at --engine-address share. It shows "
+        "which tasks have begun and which can still be given back.",
+    )
+    engine_silence_s: Annotated[float, On("manager")] = Field(
+        default=30.0,
+        description="Seconds without a sign of life from the engine after which the manager ends.",
+    )
+    threads_per_worker: Annotated[int | None, On("manager", unset="the processors, divided")] = (
+        Field(default=None, ge=1, description="Threads of numerical libraries in each worker.")
+    )
+    programs: Annotated[Mapping[str, str | None], On("manager", option="program")] = Field(
+        default_factory=dict[str, str | None],
+        description="Program that tasks may require, NAME or NAME=VERSION, besides those found and "
+        "those that provide the allowed entry points. Repeatable.",
+    )
+    executables: Annotated[Mapping[str, str], On("manager", option="executable")] = Field(
+        default_factory=lambda: dict(KNOWN_EXECUTABLES),
+        description="Executable to look for, and the command that prints its version: "
+        "NAME='COMMAND --version'. Repeatable; many are known.",
+    )
+    distributions: Annotated[tuple[str, ...], On("manager", option="distribution")] = Field(
+        default=KNOWN_DISTRIBUTIONS,
+        description="Installed Python packages to offer as programs, with wildcards. Repeatable; "
+        "many are known.",
+    )
+    survey_s: Annotated[float, On("manager")] = Field(
+        default=600.0, gt=0, description="Seconds between two searches for programs."
+    )
+    allow: Annotated[tuple[str, ...], On("manager")] = Field(
+        default=(),
+        description="Functions that may be run besides entry points, 'module:function' with "
+        "wildcards. Repeatable.",
+    )
+    state_dir: Annotated[Path, On("manager", unset="in the user's data directory")] = Field(
+        default_factory=lambda: home_folder() / "manager",
+        description="Folder where results are kept until the server has acknowledged them.",
+    )
+    lease_s: Annotated[float | None, On("manager", unset="the server's")] = Field(
+        default=None,
+        gt=0,
+        description="Seconds without a heartbeat after which the tasks go to other managers.",
+    )
+    heartbeat_s: Annotated[float | None, On("manager", unset="the server's")] = Field(
+        default=None, gt=0, description="Seconds between two heartbeats; shorter than the lease."
+    )
+    grace_s: Annotated[float, On("manager")] = Field(
+        default=30.0, description="Seconds that running tasks may go on after SIGTERM."
+    )
+    end_when_idle_s: Annotated[float | None, On("manager", unset="never")] = Field(
+        default=None, gt=0, description="Seconds without a task after which the manager ends."
+    )
+    deliver_s: float = Field(
+        default=10.0,
+        description="Seconds to wait for the server to take the results when stopping.",
+    )
+    poll_min_s: float = Field(
+        default=0.05, description="Shortest pause between two claims when no task fits."
+    )
+    poll_max_s: float = Field(
+        default=1.5, description="Longest pause between two claims when no task fits."
+    )
+    flush_s: float = Field(
+        default=0.05,
+        description="Seconds that a result may wait for others to be returned with.",
+    )
+    results_per_return: int = Field(
+        default=200, description="Maximum number of results in one return."
+    )
+    prefetch_s: float = Field(
+        default=0.5, description="How much work to have ready, in seconds of computing."
+    )
+    prefetch_max: int = Field(
+        default=500, description="Maximum number of tasks beyond those that run."
+    )
+    unsaved_bytes_max: int = Field(
+        default=256 * 1024 * 1024,
+        description="Nothing is claimed while more bytes of results than this are in memory only, "
+        "because the disk is full and the server does not take them.",
+    )
+    hold_s: float = Field(
+        default=15.0,
+        description="Seconds after which tasks that have not begun are given back, when no task "
+        "begins or ends.",
+    )
+    output_bytes_max: int = Field(
+        default=1024 * 1024, description="How much of stdout, and of stderr, to keep, in bytes."
+    )
+    tasks_per_worker_max: int | None = Field(
+        default=None, description="Number of tasks after which a worker gets a new process."
+    )
+    summary_s: float = Field(default=60.0, description="Seconds between two summaries in the log.")
 
     @property
     def wanted(self) -> ProgramSearch:

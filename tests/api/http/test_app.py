@@ -29,10 +29,10 @@ from recordledger.api import schemas
 from recordledger.api.app import create_app
 from recordledger.api.http import errors as api_errors
 from recordledger.api.http.auth import open_to_all
-from recordledger.api.http.settings import Settings
 from recordledger.api.schemas.base import Message
 from recordledger.api.schemas.server import ServerAnswer
 from recordledger.api.server import serve
+from recordledger.api.settings import Settings
 from recordledger.domain import errors as domain_errors
 from recordledger.domain.admin.access import Role
 from recordledger.domain.errors import ImpossibleHistory, LedgerError, SchemaMismatch
@@ -303,7 +303,7 @@ def test_a_served_process_ends_in_order_when_it_is_told_to(
 ) -> None:
     code = (
         "from recordledger.api.server import serve\n"
-        "from recordledger.api.http.settings import Settings\n"
+        "from recordledger.api.settings import Settings\n"
         "serve(Settings(port=0), on_ready=lambda url: print(url, flush=True))\n"
         "print('over')"
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from recordledger.api.http.settings import Settings
+from recordledger.api.settings import Settings, WorkSettings
 from recordledger.domain.records.policies import PolicySettings
 from recordledger.workers.jobs.schedule import run_jobs, server_jobs
 from tests.postgres import new_database
@@ -32,7 +32,7 @@ def service(postgres_server_url: str, migrated_template: str) -> Iterator[Servic
 def working(service: Service, **options: Any) -> Generator[None]:
     """Do the server's jobs with these settings, as `recordledger work` does."""
     stop = Event()
-    jobs = [job for job in server_jobs(**options, stop=stop) if job.settings]
+    jobs = [job for job in server_jobs(WorkSettings(**options), stop=stop) if job.settings]
     worker = Thread(target=run_jobs, args=(service.ledger, jobs, stop))
     worker.start()
     try:
@@ -177,10 +177,10 @@ def test_old_errors_become_failures(service: Service, ann: Visit) -> None:
     tag = own_tag()
     (record_id,) = ann.create(task(tag=tag))
     fails(ann, ann.register(tag), "MemoryError")
-    jobs = {job.name: job for job in server_jobs(failed_after_s=3600.0)}
+    jobs = {job.name: job for job in server_jobs(WorkSettings(failed_after_s=3600.0))}
     assert jobs["failed-after"].run(service.ledger) is None
     assert ann.record(record_id)["status"] == "error"
-    jobs = {job.name: job for job in server_jobs(failed_after_s=0.001, stop=Event())}
+    jobs = {job.name: job for job in server_jobs(WorkSettings(failed_after_s=0.001), stop=Event())}
     assert jobs["failed-after"].run(service.ledger)
     assert ann.record(record_id)["status"] == "failed"
     assert last_events(ann, record_id, 1) == [("failed", "policy:failed-after@1")]
