@@ -97,7 +97,10 @@ def test_options_that_do_not_go_together_are_refused(
         (("--as-of", "9"), "position 9 is in the future: the log ends at position 8"),
         (("--as-of", "0"), "position 0 is before the first event"),
         (("--as-of", "2001-01-01"), "2001-01-01T00:00:00+00:00 is before the first event"),
-        (("--rebuild", "--only", "payloads"), "payloads: no such projection; they are records,"),
+        (
+            ("--rebuild", "--only", "payloads"),
+            "payloads: no such projection; they are payload_references,",
+        ),
     ],
 )
 def test_what_cannot_be_is_said_in_one_sentence(
