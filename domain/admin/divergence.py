@@ -78,8 +78,8 @@ class DivergenceAggregate:
     def __str__(self) -> str:
         """Return it as people say it.
 
-        >>> print(Divergence(1, table="records", key=("411",), columns=("status", "version")))
-        records 411: status and version are not what the log says
+        >>> print(DivergenceAggregate(1, table="records", key=("411",), columns=("tag", "version")))
+        records 411: tag and version are not what the log says
         """
         where = f"{self.table} {', '.join(self.key)}"
         match self.fault:

@@ -20,7 +20,7 @@ class EventPlace(NamedTuple):
     def __str__(self) -> str:
         """Return it as people say it.
 
-        >>> print(Place(17, Stream.record, 411, 3))
+        >>> print(EventPlace(17, Stream.record, 411, 3))
         position 17 (record 411, event 3)
         """
         return f"position {self.position} ({self.stream.name} {self.number}, event {self.version})"

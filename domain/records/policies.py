@@ -31,7 +31,7 @@ class PolicySettings:
     def resets_of(self, error_type: str | None) -> int:
         """Return how often a record with this error is reset automatically.
 
-        >>> Policies({"MemoryError": 0, "*Error": 2}).resets_of("OSError")
+        >>> PolicySettings({"MemoryError": 0, "*Error": 2}).resets_of("OSError")
         2
         """
         if error_type is None:

@@ -173,7 +173,7 @@ def done(stage: Stage, manager_id: int, column: str, cells: list[Cell]) -> Itera
             for index, code, message in managed["errors"]:
                 special[ids[index]] = "refused" if code == "transition_forbidden" else code
                 if code == "transition_forbidden":
-                    assert f"that is {before[ids[index]].status} cannot" in message
+                    assert f"with status {before[ids[index]].status} cannot" in message
             assert len(managed["updated_idx"]) + len(managed["errors"]) == len(ids)
     after = get_records(stage.ledger, ids)
     for id_ in ids:

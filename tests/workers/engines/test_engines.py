@@ -160,7 +160,7 @@ def test_what_goes_wrong_in_a_task_is_the_error_of_that_task(
 def test_the_traceback_shows_the_tasks_own_frames(engine: Engine) -> None:
     traceback = run(engine, "fail")["traceback"]
     assert traceback.startswith("Traceback (most recent call last):\n")
-    assert "tasks.py" in traceback
+    assert "misbehaving.py" in traceback
     assert traceback.endswith("ValueError: wrong basis\n")
 
 
