@@ -14,7 +14,7 @@ from .admin.divergence import DIVERGENCE_EVENTS, DivergenceAggregate, evolve_div
 from .admin.job import JOB_EVENTS, JobAggregate, evolve_job
 from .admin.webhook import WEBHOOK_EVENTS, WebhookAggregate, evolve_webhook
 from .dataset import DATASET_EVENTS, DatasetAggregate, evolve_dataset
-from .records.events import RECORD_EVENTS, Event
+from .records.events import RECORD_EVENTS, Event, Imported
 from .records.record import RecordAggregate, evolve
 from .routing.manager import MANAGER_EVENTS, ManagerAggregate, evolve_manager
 from .streams import Stream
@@ -56,10 +56,10 @@ class Aggregate(Generic[S]):
 
 AGGREGATES: Final[Mapping[Stream, Aggregate[Any]]] = {
     Stream.record: Aggregate(RecordAggregate, evolve, RECORD_EVENTS),
-    Stream.manager: Aggregate(ManagerAggregate, evolve_manager, MANAGER_EVENTS),
+    Stream.manager: Aggregate(ManagerAggregate, evolve_manager, (*MANAGER_EVENTS, Imported)),
     Stream.token: Aggregate(TokenAggregate, evolve_token, TOKEN_EVENTS, hidden=True),
     Stream.job: Aggregate(JobAggregate, evolve_job, JOB_EVENTS),
-    Stream.dataset: Aggregate(DatasetAggregate, evolve_dataset, DATASET_EVENTS),
+    Stream.dataset: Aggregate(DatasetAggregate, evolve_dataset, (*DATASET_EVENTS, Imported)),
     Stream.webhook: Aggregate(WebhookAggregate, evolve_webhook, WEBHOOK_EVENTS, hidden=True),
     Stream.divergence: Aggregate(DivergenceAggregate, evolve_divergence, DIVERGENCE_EVENTS),
 }

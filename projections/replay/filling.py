@@ -40,7 +40,7 @@ from ..log.user_blocks import BLOCK_SIZE, USER
 from ..store.database import as_ledger_errors, connect, copy_rows, cursor_of
 from ..store.statements import statements
 from ..tables.changes import Changes
-from ..tables.inline import INLINE, USER_BLOCKS
+from ..tables.inline import USER_BLOCKS, concerned
 from ..tables.lanes import LaneRegistry
 
 _SQL: Final = statements("replay.replay")
@@ -152,8 +152,8 @@ class Filler:
         """Write what was folded, and begin again with nothing; return how many events it was."""
         db, n_events = cursor_of(self._connection), len(changes.happened)
         changes.lanes.intern(after for _, after in changes.records if after.exists)
-        for table in INLINE:
-            if table.rows is not None and table.is_concerned(changes):
+        for table in concerned(changes):
+            if table.rows is not None:
                 name = table.name if table.parts is None else table.parts.name
                 copy_rows(db, name, table.columns, table.rows(db, changes))
         if self._user_blocks and USER_BLOCKS.parts is not None:

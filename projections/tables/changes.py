@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 from recordledger.domain.aggregates import AGGREGATES, STREAM_OF, State
@@ -67,11 +67,6 @@ class Changes:
     def records(self) -> Sequence[tuple[RecordAggregate, RecordAggregate]]:
         """Each changed record, before and after."""
         return list(self._changed.get(Stream.record, {}).values())
-
-    @property
-    def streams(self) -> Collection[Stream]:
-        """The kinds of the aggregates that change."""
-        return self._changed
 
     @property
     def erased(self) -> set[int]:

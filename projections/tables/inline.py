@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from ..log import user_blocks
-from ..store.database import Db
+from ..store.database import Db, insert_rows
 from . import (
     claim_queue,
     comments,
@@ -67,6 +67,8 @@ PARTS: Final[Mapping[str, Parts]] = {
 }
 """Those that a replay adds up from parts, with these."""
 
+_CONCERNING: Final = {table.name: table.concerning() for table in INLINE}
+
 
 def write(db: Db, changes: Changes) -> None:
     """Bring every inline projection that is concerned from what was to what is, set-based.
@@ -80,6 +82,18 @@ def write(db: Db, changes: Changes) -> None:
     """
     lanes = changes.lanes
     lanes.require(each for change in changes.records for each in change if each.exists)
-    for table in INLINE:
-        if table.is_concerned(changes):
-            table.follow(db, changes)
+    for table in concerned(changes):
+        if table.write is not None:
+            table.write(db, changes)
+        elif table.rows is not None and table.parts is None:
+            insert_rows(db, table.name, table.columns, table.rows(db, changes))
+
+
+def concerned(changes: Changes) -> list[Table]:
+    """Return the projections that changes may change, in the order in which they are written."""
+    return [
+        table
+        for table in INLINE
+        if not _CONCERNING[table.name].isdisjoint(changes.event_types)
+        and (changes.has_actions or not table.actions)
+    ]

@@ -155,11 +155,6 @@ def existing(db: Db, digests: Sequence[bytes]) -> dict[tuple[bytes, Kind], int]:
     return {(digest, Kind(kind)): id_ for digest, kind, id_ in rows}
 
 
-def _texts(db: Db, changed: Sequence[RecordAggregate]) -> dict[bytes, str]:
-    """Return what the messages of the errors that records are in say, by digest."""
-    return texts(db, (each.outcome.error_message for each in changed if each.outcome is not None))
-
-
 def write(db: Db, changes: Changes) -> None:
     """Bring the rows of changed records to what they are now."""
     new = [after for before, after in changes.records if not before.exists and after.exists]
@@ -195,7 +190,12 @@ TABLE: Final = ProjectionTable(
 def _rows(
     db: Db, changed: Sequence[RecordAggregate], lanes: LaneRegistry
 ) -> Iterator[tuple[Any, ...]]:
-    said_in = _texts(db, changed)
+    messages = [
+        each.outcome.error_message
+        for each in changed
+        if each.outcome is not None and each.outcome.error_message is not None
+    ]
+    said_in = texts(db, messages) if messages else dict[bytes, str]()
     return (to_row(record, lanes.id_of(record), said_in) for record in changed)
 
 

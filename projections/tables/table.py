@@ -6,11 +6,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, LiteralString, TypeAlias
 
+from recordledger.domain.aggregates import AGGREGATES, EVENT_TYPES
 from recordledger.domain.records.events import Event
 from recordledger.domain.records.transitions import TRANSITIONS, Destination
 from recordledger.domain.streams import Stream
 
-from ..store.database import Db, insert_rows
+from ..store.database import Db
 from .changes import Changes
 
 Rows: TypeAlias = Collection[Sequence[Any]]
@@ -108,17 +109,10 @@ class ProjectionTable:
     parts: Parts | None = None
     key_last: bool = False
 
-    def is_concerned(self, changes: Changes) -> bool:
-        """Return whether the changes may change any of its rows."""
-        if self.actions and not changes.has_actions:
-            return False
+    def concerning(self) -> frozenset[type[Event]]:
+        """Return the types of the events that concern it."""
         if self.events is not None:
-            return not self.events.isdisjoint(changes.event_types)
-        return self.owner is None or self.owner.stream in (None, *changes.streams)
-
-    def follow(self, db: Db, changes: Changes) -> None:
-        """Write what the changes make of it."""
-        if self.write is not None:
-            self.write(db, changes)
-        elif self.rows is not None and self.parts is None:
-            insert_rows(db, self.name, self.columns, self.rows(db, changes))
+            return self.events
+        if self.owner is None or self.owner.stream is None:
+            return frozenset(EVENT_TYPES.values())
+        return frozenset(AGGREGATES[self.owner.stream].events)
