@@ -89,7 +89,7 @@ def write(db: Db, changes: Changes) -> None:
             insert_rows(db, table.name, table.columns, table.rows(db, changes))
 
 
-def concerned(changes: Changes) -> list[Table]:
+def concerned(changes: Changes) -> list[ProjectionTable]:
     """Return the projections that changes may change, in the order in which they are written."""
     return [
         table
