@@ -98,7 +98,8 @@ def describe(app: FastAPI) -> dict[str, Any]:
 
 
 def _messages(base: type[Message]) -> Iterator[type[Message]]:
-    """Yield every kind of message below this one."""
+    """Yield every kind of message below this one; not those that others only begin with."""
     for found in base.__subclasses__():
-        yield found
+        if not found.__name__.startswith("_"):
+            yield found
         yield from _messages(found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Query
@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from recordledger.domain.admin.access import Permission
 from recordledger.domain.errors import InvalidInput, RecordNotFound, TooLarge
-from recordledger.domain.records.actions import Action
+from recordledger.domain.records.actions import NEW_PRIORITY, NEW_TAG, ON_RECORDS, Action
 from recordledger.domain.records.events import Priority
 from recordledger.domain.routing.lanes import parse_tag
 from recordledger.projections.actions import bulk
@@ -27,7 +27,7 @@ from ..http.request_context import Call, desk_of
 from ..http.wire import Accepted, Reply
 from ..schemas.comments import CommentsAnswer
 from ..schemas.fields import MANAGED_MAX, PAGE_MAX
-from ..schemas.management import ManageAnswer, ManageRequest
+from ..schemas.management import OPTIONS, ManageAnswer, ManageRequest
 from ..schemas.records import ErrorsAnswer, RecordQuery, RelativesAnswer
 from .records import Reader, RecordIdInPath, filter_of
 
@@ -36,36 +36,6 @@ router = APIRouter(prefix="/v1", tags=["managing records"])
 Limit = Annotated[int, Query(ge=1, le=PAGE_MAX)]
 Cursor = Annotated[str | None, Query(max_length=200)]
 
-# What can be asked for here. Undoing has a route of its own.
-_DOCS: Final[Mapping[Action, str]] = {
-    Action.reset: "Let records in error wait for another attempt; a service's errored children too",
-    Action.cancel: "Cancel records that are not finished, with their families",
-    Action.uncancel: "Bring cancelled records back, with what was cancelled because of them",
-    Action.delete: "Put records out of sight, with their children; they can be undeleted",
-    Action.undelete: "Bring deleted records back, with what was deleted because of them",
-    Action.erase: "Destroy records that nothing refers to, for good: only bare events stay",
-    Action.invalidate: "Declare results not to be used, and what was made from them",
-    Action.uninvalidate: "Let results be used again, with what was invalidated because of them",
-    Action.hold: "Keep waiting records from being claimed; they keep their place",
-    Action.release: "Let held records be claimed again",
-    Action.fail: "Declare errors final: the records are out of the queue for good",
-    Action.revive: "Let failed records wait again",
-    Action.modify: "Give records another tag or priority; the unfinished children of services too",
-    Action.comment: "Write a remark about records",
-    Action.resubmit: "Make a new record of the same specification for each of these",
-    Action.adopt: "Take a late result of each record as its result",
-}
-_FOR_ADMINISTRATORS: Final = frozenset({Action.erase, Action.revive})
-# The options of each action; the others take none.
-_OPTIONS: Final[Mapping[Action, frozenset[str]]] = {
-    Action.modify: frozenset({"new_tag", "new_priority"}),
-    Action.comment: frozenset({"text"}),
-    Action.adopt: frozenset({"attempt"}),
-    Action.delete: frozenset({"delete_children"}),
-    Action.erase: frozenset({"delete_children"}),
-    Action.invalidate: frozenset({"propagate"}),
-}
-_ALL_OPTIONS: Final = frozenset[str]().union(*_OPTIONS.values())
 _MANAGED: Final[dict[str, Any]] = {
     "operation_id": "5f7e6f9a-8a3c-4f5e-9d57-9d3a3f9a1f70",
     "updated_idx": [0],
@@ -77,7 +47,7 @@ _MANAGED: Final[dict[str, Any]] = {
 
 
 def _endpoint(action: Action) -> Callable[..., Awaitable[Response]]:
-    permission = Permission.admin if action in _FOR_ADMINISTRATORS else Permission.submit
+    permission = Permission.admin if action.row.for_administrators else Permission.submit
 
     async def manage(
         request: Request, visitor: Annotated[Visitor, allowed(permission)]
@@ -86,21 +56,22 @@ def _endpoint(action: Action) -> Callable[..., Awaitable[Response]]:
 
     manage.__annotations__["visitor"] = Annotated[Visitor, allowed(permission)]
     manage.__name__ = f"{action}_records"
+    undo = "can be undone" if action.row.undoable else "cannot be undone"
     manage.__doc__ = (
-        f"{_DOCS[action]}.\n\n"
-        "The call is one operation, which happens as a whole and can be undone. A record that the "
+        f"{action.row.text}.\n\n"
+        f"The call is one operation, which happens as a whole and {undo}. A record that the "
         "rules refuse is told by its index and spoils no other; an id that comes twice counts "
         "once. More than 10,000 records are changed by a job: the answer is 202 and its id."
     )
     return manage
 
 
-for _action in _DOCS:
-    _example = {"ids": [411, 412], "reason": "wrong basis set"}
-    if _action is Action.comment:
-        _example["text"] = "converged to the wrong minimum"
-    if _action is Action.modify:
-        _example["new_tag"] = "gpu"
+# Undoing has a route of its own.
+for _action in ON_RECORDS:
+    _example: dict[str, Any] = {"ids": [411, 412], "reason": "wrong basis set"}
+    for _option in _action.row.options:
+        if _option.example is not None:
+            _example[_option.name] = _option.example
     router.add_api_route(
         f"/records/{_action}",
         _endpoint(_action),
@@ -199,22 +170,19 @@ def _manage(call: Call, action: Action) -> Reply:
 
 
 def _order(action: Action, asked: ManageRequest) -> OperationRequest:
-    given = asked.model_fields_set & _ALL_OPTIONS
-    if foreign := sorted(given - _OPTIONS.get(action, frozenset())):
+    own = {option.name: option for option in action.row.options}
+    given = asked.model_fields_set & {option.name for option in OPTIONS}
+    if foreign := sorted(given - own.keys()):
         raise InvalidInput(f"{action} takes no {' and no '.join(foreign)}; leave it out")
-    if action is Action.modify and asked.new_tag is None and asked.new_priority is None:
-        raise InvalidInput("say what to modify: new_tag, new_priority or both")
-    if action is Action.comment and asked.text is None:
-        raise InvalidInput("say what to comment: text, of 1 to 10,000 characters")
-    return OperationRequest(
-        action,
-        tag=None if asked.new_tag is None else parse_tag(asked.new_tag),
-        priority=None if asked.new_priority is None else Priority[asked.new_priority],
-        text=asked.text,
-        attempt=asked.attempt,
-        delete_children=asked.delete_children,
-        propagate=asked.propagate,
-    )
+    values = {name: value for name in own if (value := getattr(asked, name)) is not None}
+    if action.row.needs_option and not values:
+        both = " or both" if len(own) == 2 else ""
+        raise InvalidInput(f"say what to {action}: {', '.join(own)}{both}")
+    if NEW_TAG.name in values:
+        values[NEW_TAG.name] = parse_tag(values[NEW_TAG.name])
+    if NEW_PRIORITY.name in values:
+        values[NEW_PRIORITY.name] = Priority[values[NEW_PRIORITY.name]]
+    return OperationRequest(action, **{own[name].field: value for name, value in values.items()})
 
 
 def _selected(call: Call, asked: ManageRequest) -> list[int]:

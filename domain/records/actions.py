@@ -133,9 +133,11 @@ class Row:
             it in short.
         done: what has become of a record, in the past tense.
         options: what it takes besides the records.
-        needs: how many of its options a request must give, at the least.
+        needs_option: whether a request must give one of its options at least.
         parents, children: what it does to relatives.
-        restores: the event of an earlier operation that it takes back, with its consequences.
+        opposite: the action whose event takes this one's back, by name. What has none is taken back
+            by `Reverted`, or not at all.
+        restores: whether it brings back the relatives that its opposite took away with the record.
         remedy_for: the status that it leads out of; `why` recommends it there.
         for_administrators: whether only these may do it.
         undoable: whether an undo can take it back.
@@ -146,10 +148,11 @@ class Row:
     text: str
     done: str
     options: tuple[Option, ...] = ()
-    needs: int = 0
+    needs_option: bool = False
     parents: Reach | None = None
     children: Reach | None = None
-    restores: str | None = None
+    opposite: str | None = None
+    restores: bool = False
     remedy_for: str | None = None
     for_administrators: bool = False
     undoable: bool = True
@@ -158,7 +161,7 @@ class Row:
     @property
     def is_familial(self) -> bool:
         """Whether it concerns relatives at all."""
-        return any((self.parents, self.children, self.restores))
+        return self.restores or self.parents is not None or self.children is not None
 
     @property
     def is_downward(self) -> bool:
@@ -194,6 +197,7 @@ class Action(StrEnum):
             event="cancelled",
             text="Cancel records that are not finished, with their families",
             done="cancelled",
+            opposite="uncancel",
             parents=Reach("cancelled", Group.unfinished),
             children=Reach("cancelled", Group.unfinished),
             confirm="by query",
@@ -203,9 +207,10 @@ class Action(StrEnum):
         "uncancel",
         Row(
             event="uncancelled",
-            text="Bring cancelled records back; with what was cancelled because of them",
+            text="Bring cancelled records back as they were; those cancelled because of them too",
             done="uncancelled",
-            restores="cancelled",
+            opposite="cancel",
+            restores=True,
             remedy_for="cancelled",
         ),
     )
@@ -215,6 +220,7 @@ class Action(StrEnum):
             event="soft_deleted",
             text="Put records out of sight, with their children; they can be undeleted",
             done="deleted",
+            opposite="undelete",
             options=(DELETE_CHILDREN,),
             parents=Reach("soft_deleted", Group.not_deleted),
             children=Reach("soft_deleted", Group.not_deleted, option=DELETE_CHILDREN.name),
@@ -225,9 +231,10 @@ class Action(StrEnum):
         "undelete",
         Row(
             event="undeleted",
-            text="Bring deleted records back; with what was deleted because of them",
+            text="Bring deleted records back as they were; those deleted because of them too",
             done="undeleted",
-            restores="soft_deleted",
+            opposite="delete",
+            restores=True,
             remedy_for="deleted",
         ),
     )
@@ -250,6 +257,7 @@ class Action(StrEnum):
             event="invalidated",
             text="Declare results not to be used, and what was made from them; they stay readable",
             done="invalidated",
+            opposite="uninvalidate",
             options=(PROPAGATE,),
             parents=Reach(
                 "invalidated",
@@ -264,9 +272,10 @@ class Action(StrEnum):
         "uninvalidate",
         Row(
             event="uninvalidated",
-            text="Let results be used again; with what was invalidated because of them",
+            text="Let results be used again; those invalidated because of them too",
             done="valid again",
-            restores="invalidated",
+            opposite="invalidate",
+            restores=True,
             remedy_for="invalid",
         ),
     )
@@ -276,6 +285,7 @@ class Action(StrEnum):
             event="held",
             text="Keep waiting records from being claimed; they keep their place in the queue",
             done="held",
+            opposite="release",
         ),
     )
     release = (
@@ -284,6 +294,7 @@ class Action(StrEnum):
             event="released",
             text="Let held records be claimed again",
             done="released",
+            opposite="hold",
             remedy_for="held",
         ),
     )
@@ -312,7 +323,7 @@ class Action(StrEnum):
             text="Give records another tag or priority; the unfinished children of services too",
             done="modified",
             options=(NEW_TAG, NEW_PRIORITY),
-            needs=1,
+            needs_option=True,
             children=Reach("rerouted", Group.unfinished, shared=True),
         ),
     )
@@ -323,7 +334,7 @@ class Action(StrEnum):
             text="Write a remark about records; it changes nothing else",
             done="commented",
             options=(TEXT,),
-            needs=1,
+            needs_option=True,
             undoable=False,
         ),
     )

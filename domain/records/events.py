@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum, StrEnum
 from typing import Annotated, ClassVar, Final
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from .actions import Action
 
 
 class Kind(StrEnum):
@@ -427,6 +430,12 @@ class Imported(Event):
 
 
 RECORD_EVENTS: Final = events_of(__name__)
+BY_TOPIC: Final[Mapping[str, type[Event]]] = {event.topic: event for event in RECORD_EVENTS}
+
+# What each action lets happen to the records that were meant.
+EVENT_OF: Final[Mapping[Action, type[Event]]] = {
+    action: BY_TOPIC[action.row.event] for action in Action if action.row.event is not None
+}
 
 
 class Stamp(BaseModel):

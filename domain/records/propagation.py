@@ -13,9 +13,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Final
 
-from . import events as e
 from .actions import DELETE_CHILDREN, PROPAGATE, Action, Group, Reach
-from .events import Event
+from .events import BY_TOPIC, EVENT_OF, Event
 from .record import RecordAggregate
 from .status import Status
 
@@ -24,16 +23,11 @@ DOWN: Final = DELETE_CHILDREN.name
 UP: Final = PROPAGATE.name
 UNFINISHED: Final = frozenset({Status.waiting, Status.running, Status.error, Status.held})
 
-_EVENTS: Final[Mapping[str, type[Event]]] = {event.topic: event for event in e.RECORD_EVENTS}
-
-# What each action lets happen to the records that were meant.
-EVENT_OF: Final[Mapping[Action, type[Event]]] = {
-    action: _EVENTS[action.row.event] for action in Action if action.row.event is not None
-}
-
 # Actions that bring back what an earlier operation took away.
 RESTORES: Final[Mapping[Action, type[Event]]] = {
-    action: _EVENTS[action.row.restores] for action in Action if action.row.restores is not None
+    action: EVENT_OF[Action[action.row.opposite]]
+    for action in Action
+    if action.row.restores and action.row.opposite is not None
 }
 
 # What would bring a record back of which nothing can be expected in this status.
@@ -142,7 +136,7 @@ class _Plan:
                     continue
                 for event, group in outcomes:
                     if record.status in _STATUSES[group]:
-                        self._add(parent, _EVENTS[event], record_id, is_child=False)
+                        self._add(parent, BY_TOPIC[event], record_id, is_child=False)
                         todo.append(parent)
                         break
 
@@ -153,8 +147,8 @@ class _Plan:
             reach: what happens, and to which children.
             spared: leave these as they are.
         """
-        event_type, group = _EVENTS[reach.event], _STATUSES[reach.group]
-        below = None if reach.below is None else _EVENTS[reach.below]
+        event_type, group = BY_TOPIC[reach.event], _STATUSES[reach.group]
+        below = None if reach.below is None else BY_TOPIC[reach.below]
         todo = deque(
             id_ for id_, (what, _) in self._affected.items() if below is None or what is below
         )

@@ -16,6 +16,7 @@ from ..errors import (
     WrongKind,
 )
 from . import events as e
+from .actions import Action
 from .commands import (
     Change,
     Claim,
@@ -30,7 +31,7 @@ from .commands import (
     Return,
     StartService,
 )
-from .events import Event, Kind, Outcome, Payload, Priority, Stamp
+from .events import EVENT_OF, Event, Kind, Outcome, Payload, Priority, Stamp
 from .policies import ADOPT_LATE_RESULTS, AUTO_RESET
 from .retries import NO_RETRY, Retry
 from .status import Status
@@ -340,14 +341,9 @@ def inverse(before: RecordAggregate, event: Event, stamp: Stamp, cause: int | No
 
 
 _OPPOSITES: Final[Mapping[type[Event], type[Event]]] = {
-    e.Cancelled: e.Uncancelled,
-    e.Uncancelled: e.Cancelled,
-    e.SoftDeleted: e.Undeleted,
-    e.Undeleted: e.SoftDeleted,
-    e.Invalidated: e.Uninvalidated,
-    e.Uninvalidated: e.Invalidated,
-    e.Held: e.Released,
-    e.Released: e.Held,
+    event: EVENT_OF[Action[action.row.opposite]]
+    for action, event in EVENT_OF.items()
+    if action.row.opposite is not None
 }
 
 

@@ -27,8 +27,8 @@ from recordledger.domain.records import events as e
 from recordledger.domain.records.actions import Action
 from recordledger.domain.records.attempts import attempts
 from recordledger.domain.records.commands import Change, Create
-from recordledger.domain.records.events import Event, Payload, Priority, Stamp
-from recordledger.domain.records.propagation import EVENT_OF, RESTORES, Family, consequences
+from recordledger.domain.records.events import EVENT_OF, Event, Payload, Priority, Stamp
+from recordledger.domain.records.propagation import RESTORES, Family, consequences
 from recordledger.domain.records.record import RecordAggregate, decide, fold, inverse
 from recordledger.domain.specs.references import MARK_BYTES, payloads_referred_to
 
@@ -263,7 +263,7 @@ class _Maker:
         key = event_type, cause
         if key not in self._shared:
             said = common(self.operation.stamp, cause)
-            if event_type is e.Commented:
+            if "text" in event_type.model_fields:
                 said["text"] = self._stored_text()
             self._shared[key] = Change(event=event_type(**said))
         return self._shared[key]

@@ -12,8 +12,7 @@ from uuid import UUID
 from recordledger.domain import dataset as d
 from recordledger.domain.errors import CommandRefused
 from recordledger.domain.records.actions import Action
-from recordledger.domain.records.events import Cancelled, Event, Imported, Priority
-from recordledger.domain.records.propagation import EVENT_OF
+from recordledger.domain.records.events import EVENT_OF, Cancelled, Event, Imported, Priority
 from recordledger.domain.records.record import RecordAggregate, evolve
 from recordledger.domain.records.status import Status
 from recordledger.domain.records.transitions import TRANSITIONS

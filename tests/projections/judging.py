@@ -13,8 +13,7 @@ from typing import Final
 from uuid import UUID
 
 from recordledger.domain.records.actions import Action
-from recordledger.domain.records.events import Event, Rerouted
-from recordledger.domain.records.propagation import EVENT_OF
+from recordledger.domain.records.events import EVENT_OF, Event, Rerouted
 from recordledger.domain.records.record import RecordAggregate, evolve
 from recordledger.domain.records.transitions import remembered
 from recordledger.domain.streams import Stream, stream_number

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from recordledger.domain.records.actions import NEW_PRIORITY, ON_RECORDS, Action, Option
-from recordledger.domain.records.events import Priority
-from recordledger.domain.records.propagation import EVENT_OF, REMEDIES
+from recordledger.domain.records.events import EVENT_OF, Priority
+from recordledger.domain.records.propagation import REMEDIES
 from recordledger.domain.records.record import inverse
 from recordledger.domain.records.status import Status
 from recordledger.domain.records.transitions import TRANSITIONS, sources
@@ -45,15 +45,23 @@ def test_sentences_can_be_put_into_others(action: Action) -> None:
     assert action.row.text[0].isupper()
     assert not action.row.text.endswith(".")
     assert action.row.done[0].islower()
-    assert action.row.needs <= len(action.row.options)
+    assert action.row.options or not action.row.needs_option
 
 
 @pytest.mark.parametrize("option", OPTIONS.values(), ids=OPTIONS)
-def test_an_option_that_is_not_given_has_a_meaning(option: Option) -> None:
-    needed = any(option in action.row.options and action.row.needs for action in Action)
-    assert (option.default is not None) + bool(option.unset) == (0 if option.name == "text" else 1)
-    assert needed or option.default is not None or option.unset
+def test_an_option_has_a_default_or_is_needed(option: Option) -> None:
+    needing = [
+        action for action in Action if option in action.row.options and action.row.needs_option
+    ]
+    has_meaning = option.default is not None or option.unset != ""
+    assert has_meaning or needing
     assert not option.help.endswith(".")
+
+
+@pytest.mark.parametrize("action", [action for action in Action if action.row.opposite])
+def test_opposites_are_each_others(action: Action) -> None:
+    assert action.row.opposite is not None
+    assert Action[action.row.opposite].row.opposite == action
 
 
 def test_priorities_are_those_of_the_events() -> None:

@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 from recordledger.domain.records import events as e
 from recordledger.domain.records.actions import Action
 from recordledger.domain.records.commands import Change
-from recordledger.domain.records.events import Event
+from recordledger.domain.records.events import EVENT_OF, Event
 from recordledger.domain.records.propagation import (
-    EVENT_OF,
     RESTORES,
     UNFINISHED,
     Consequence,
