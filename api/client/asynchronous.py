@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar,
 
 import httpx2
 
+from .actions import DatasetActions, LedgerActions
 from .arguments import AsOf
 from .exchange import TIMEOUT_S, Operation, Outcome, Reply, Send, Session, Sleep, Step
 from .on_demand import claims, histories, management, presence, records, routing, seals, services
@@ -26,7 +27,7 @@ from .on_demand import server as server_calls
 from .on_demand import tokens as token_calls
 from .on_demand import webhooks as webhook_calls
 from .options import STREAM_TIMEOUT, closed, fault_of, open_session
-from .signatures import documented_as, of_dataset, presented
+from .signatures import documented_as, presented
 
 if TYPE_CHECKING:
     from ..schemas.records import Include
@@ -68,7 +69,7 @@ def _following(
     return presented(method, call, "AsyncGenerator[LogEvent]")
 
 
-class AsyncClient:
+class AsyncClient(LedgerActions["Coroutine[Any, Any, UpdateMetadata]"], bind=_awaited):
     """A connection to the ledger for asyncio. Tasks of one event loop may share it.
 
     >>> from recordledger import AsyncClient
@@ -130,22 +131,6 @@ class AsyncClient:
     wait = _awaited(records.wait)
     events = _following(event_calls.events)
     diff = _awaited(diff_calls.diff)
-
-    reset_records = _awaited(management.reset_records)
-    cancel_records = _awaited(management.cancel_records)
-    uncancel_records = _awaited(management.uncancel_records)
-    delete_records = _awaited(management.delete_records)
-    undelete_records = _awaited(management.undelete_records)
-    invalidate_records = _awaited(management.invalidate_records)
-    uninvalidate_records = _awaited(management.uninvalidate_records)
-    hold_records = _awaited(management.hold_records)
-    release_records = _awaited(management.release_records)
-    fail_records = _awaited(management.fail_records)
-    revive_records = _awaited(management.revive_records)
-    modify_records = _awaited(management.modify_records)
-    add_comment = _awaited(management.add_comment)
-    resubmit_records = _awaited(management.resubmit_records)
-    adopt_results = _awaited(management.adopt_results)
 
     undo = _awaited(operation_calls.undo)
     operations = _awaited(operation_calls.operations)
@@ -382,10 +367,10 @@ def _managing(
     async def method(dataset: AsyncDataset, /, **given: Any) -> UpdateMetadata:
         return await dataset.client.run(verb(dataset.client.session, dataset=dataset.id, **given))
 
-    return of_dataset(method, verb)
+    return presented(method, verb, "{}")
 
 
-class AsyncDataset:
+class AsyncDataset(DatasetActions["Coroutine[Any, Any, UpdateMetadata]"], bind=_managing):
     """A dataset on the server, for asyncio: the calls of `Dataset`, to be awaited."""
 
     def __init__(self, client: AsyncClient, dataset_id: int) -> None:
@@ -421,22 +406,6 @@ class AsyncDataset:
     rename = _of_it(dataset_calls.rename)
     describe = _of_it(dataset_calls.describe)
     delete = _of_it(dataset_calls.delete)
-
-    reset_records = _managing(management.reset_records)
-    cancel_records = _managing(management.cancel_records)
-    uncancel_records = _managing(management.uncancel_records)
-    delete_records = _managing(management.delete_records)
-    undelete_records = _managing(management.undelete_records)
-    invalidate_records = _managing(management.invalidate_records)
-    uninvalidate_records = _managing(management.uninvalidate_records)
-    hold_records = _managing(management.hold_records)
-    release_records = _managing(management.release_records)
-    fail_records = _managing(management.fail_records)
-    revive_records = _managing(management.revive_records)
-    modify_records = _managing(management.modify_records)
-    add_comment = _managing(management.add_comment)
-    resubmit_records = _managing(management.resubmit_records)
-    adopt_results = _managing(management.adopt_results)
 
     @documented_as(dataset_calls.clone)
     async def clone(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar,
 
 import httpx2
 
+from .actions import DatasetActions, LedgerActions
 from .arguments import AsOf
 from .exchange import TIMEOUT_S, Operation, Outcome, Reply, Send, Session, Sleep, Step
 from .on_demand import claims, histories, management, presence, records, routing, seals, services
@@ -26,7 +27,7 @@ from .on_demand import server as server_calls
 from .on_demand import tokens as token_calls
 from .on_demand import webhooks as webhook_calls
 from .options import STREAM_TIMEOUT, closed, fault_of, open_session
-from .signatures import documented_as, of_dataset, presented
+from .signatures import documented_as, presented
 
 if TYPE_CHECKING:
     from ..schemas.records import Include
@@ -66,7 +67,7 @@ def _following(
     return presented(method, call, "Iterator[LogEvent]")
 
 
-class Client:
+class Client(LedgerActions["UpdateMetadata"], bind=_blocking):
     """A connection to the ledger. Threads may share it; closing it ends their calls.
 
     >>> from recordledger import Client
@@ -153,22 +154,6 @@ class Client:
     wait = _blocking(records.wait)
     events = _following(event_calls.events)
     diff = _blocking(diff_calls.diff)
-
-    reset_records = _blocking(management.reset_records)
-    cancel_records = _blocking(management.cancel_records)
-    uncancel_records = _blocking(management.uncancel_records)
-    delete_records = _blocking(management.delete_records)
-    undelete_records = _blocking(management.undelete_records)
-    invalidate_records = _blocking(management.invalidate_records)
-    uninvalidate_records = _blocking(management.uninvalidate_records)
-    hold_records = _blocking(management.hold_records)
-    release_records = _blocking(management.release_records)
-    fail_records = _blocking(management.fail_records)
-    revive_records = _blocking(management.revive_records)
-    modify_records = _blocking(management.modify_records)
-    add_comment = _blocking(management.add_comment)
-    resubmit_records = _blocking(management.resubmit_records)
-    adopt_results = _blocking(management.adopt_results)
 
     undo = _blocking(operation_calls.undo)
     operations = _blocking(operation_calls.operations)
@@ -417,10 +402,10 @@ def _managing(verb: Callable[..., Operation[UpdateMetadata]]) -> Callable[..., U
     def method(dataset: Dataset, /, **given: Any) -> UpdateMetadata:
         return dataset.client.run(verb(dataset.client.session, dataset=dataset.id, **given))
 
-    return of_dataset(method, verb)
+    return presented(method, verb, "{}")
 
 
-class Dataset:
+class Dataset(DatasetActions["UpdateMetadata"], bind=_managing):
     """A dataset on the server. It is a handle: each call asks anew, and nothing is kept here.
 
     >>> from recordledger import Client
@@ -465,22 +450,6 @@ class Dataset:
     rename = _of_it(dataset_calls.rename)
     describe = _of_it(dataset_calls.describe)
     delete = _of_it(dataset_calls.delete)
-
-    reset_records = _managing(management.reset_records)
-    cancel_records = _managing(management.cancel_records)
-    uncancel_records = _managing(management.uncancel_records)
-    delete_records = _managing(management.delete_records)
-    undelete_records = _managing(management.undelete_records)
-    invalidate_records = _managing(management.invalidate_records)
-    uninvalidate_records = _managing(management.uninvalidate_records)
-    hold_records = _managing(management.hold_records)
-    release_records = _managing(management.release_records)
-    fail_records = _managing(management.fail_records)
-    revive_records = _managing(management.revive_records)
-    modify_records = _managing(management.modify_records)
-    add_comment = _managing(management.add_comment)
-    resubmit_records = _managing(management.resubmit_records)
-    adopt_results = _managing(management.adopt_results)
 
     @documented_as(dataset_calls.clone)
     def clone(

@@ -79,19 +79,11 @@ def documented_as(call: Callable[..., Any]) -> Callable[[F], F]:
     return decorate
 
 
-def of_dataset(method: Callable[P, T], call: Callable[..., Any]) -> Callable[P, T]:
-    """Return the method of a dataset that does something to its records, with its docstring."""
-
-    def describe() -> None:
-        operation = _operation(call)
-        first, _, rest = _documented(operation).partition("\n")
-        method.__name__ = operation.__name__
-        method.__doc__ = (
-            f"{first}\n\nOf this dataset: all its records, or those that meet conditions, like "
-            f'`specification="hf", entry=[...], status="error"`.\n{rest}'
-        )
-
-    return cast("Callable[P, T]", _Method(method, describe))
+def put(owner: type, name: str, method: Any) -> None:
+    """Give a class a method, as if it stood in its body."""
+    setattr(owner, name, method)
+    if isinstance(method, _Method):
+        method.__set_name__(owner, name)
 
 
 def _operation(call: Callable[..., Any]) -> Callable[..., Any]:

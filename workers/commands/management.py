@@ -4,158 +4,89 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+
+from recordledger.domain.records.actions import ON_RECORDS, Action, Option
 
 from .selection import RECORD_ID, selection_of, with_conditions
 from .terminal import JSON, print_json, print_table, says_what_is_wrong
 
 if TYPE_CHECKING:
-    from recordledger.api.client import Client, UpdateMetadata
+    from recordledger.api.client import UpdateMetadata
 
 _REFUSALS_MAX: Final = 20
-# What no undo takes back.
-_FOR_GOOD: Final = frozenset({"destroyed", "commented", "resubmitted"})
 _STATUS = (
     "\n\nExit status is 0 when everything was done, 1 when some of it was refused, and 2 when the "
     "command itself is wrong."
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Verb:
-    """A command over records: which method of the client it is, and what it says of itself.
-
-    Attributes:
-        name: as one types it.
-        method: of the client.
-        done: what has become of a record, in the past tense.
-        text: what it does.
-        confirm: when to ask first: "never", "by query" (not for ids), or "always".
-        options: its own.
-    """
-
-    name: str
-    method: str
-    done: str
-    text: str
-    confirm: str = "never"
-    options: tuple[Callable[[Any], Any], ...] = ()
+# Actions that have no command of this shape: `delete --hard` erases, and a comment has its text
+# as an argument.
+_WITHOUT: Final = frozenset({Action.erase, Action.comment})
+_HARD = click.option("--hard", is_flag=True, help="Destroy them for good (administrators).")
 
 
-_CHILDREN = click.option(
-    "--delete-children/--keep-children",
-    default=True,
-    show_default=True,
-    help="Whether children that nobody else needs follow.",
-)
-_VERBS: Final = (
-    Verb("reset", "reset_records", "reset", "Let records in error wait for another attempt."),
-    Verb(
-        "cancel",
-        "cancel_records",
-        "cancelled",
-        "Cancel records that are not finished, with their families.",
-        confirm="by query",
-    ),
-    Verb("uncancel", "uncancel_records", "uncancelled", "Bring cancelled records back."),
-    Verb(
-        "delete",
-        "delete_records",
-        "deleted",
-        "Put records out of sight; they can be undeleted, unless it is --hard.",
-        confirm="always",
-        options=(
-            click.option("--hard", is_flag=True, help="Destroy them for good (administrators)."),
-            _CHILDREN,
-        ),
-    ),
-    Verb("undelete", "undelete_records", "undeleted", "Bring deleted records back."),
-    Verb(
-        "invalidate",
-        "invalidate_records",
-        "invalidated",
-        "Declare results not to be used; they stay readable.",
-        options=(
-            click.option(
-                "--propagate/--no-propagate",
-                default=True,
-                show_default=True,
-                help="Whether what was made from them becomes invalid too.",
-            ),
-        ),
-    ),
-    Verb("uninvalidate", "uninvalidate_records", "valid again", "Let results be used again."),
-    Verb("hold", "hold_records", "held", "Keep waiting records from being claimed."),
-    Verb("release", "release_records", "released", "Let held records be claimed again."),
-    Verb("fail", "fail_records", "failed", "Declare errors final."),
-    Verb("revive", "revive_records", "revived", "Let failed records wait again (administrators)."),
-    Verb(
-        "modify",
-        "modify_records",
-        "modified",
-        "Give records another tag or priority.",
-        options=(
-            click.option("--new-tag", help="Routing string. [as it is]"),
-            click.option(
-                "--new-priority",
-                type=click.Choice(["low", "normal", "high"]),
-                help="The order within the tag. [as it is]",
-            ),
-        ),
-    ),
-    Verb(
-        "resubmit",
-        "resubmit_records",
-        "resubmitted",
-        "Make a new record of the same specification for each of these.",
-    ),
-    Verb(
-        "adopt",
-        "adopt_results",
-        "complete by a late result",
-        "Take a late result of each record as its result.",
-        options=(
-            click.option(
-                "--attempt", type=click.IntRange(1), help="Which late result. [the newest]"
-            ),
-        ),
-    ),
-)
+def _option_of(option: Option) -> Callable[[Any], Any]:
+    """Return an option of an action as the command line has it."""
+    name = option.name.replace("_", "-")
+    unset = f" [{option.unset}]" if option.unset else ""
+    text = f"{option.help[0].upper()}{option.help[1:]}.{unset}"
+    if option.kind is bool:
+        flags = option.flags or f"--{name}/--no-{name}"
+        return click.option(flags, default=option.default, show_default=True, help=text)
+    kind: Any = option.kind
+    if option.choices:
+        kind = click.Choice(option.choices)
+    elif option.kind is int:
+        kind = click.IntRange(option.least)
+    return click.option(f"--{name}", type=kind, help=text)
 
 
-def _command_of(verb: Verb) -> click.Command:
+def _command_of(action: Action) -> click.Command:
+    row = action.row
+    names = [option.name for option in row.options]
+
     @says_what_is_wrong
     def run(**given: Any) -> None:
         from recordledger.api.client import Client
+        from recordledger.api.client.actions import method_of
 
         as_json, yes = given.pop("as_json"), given.pop("yes")
         selection = selection_of(given)
-        done = verb.done
-        if verb.name == "modify" and not (given["new_tag"] or given["new_priority"]):
-            raise click.UsageError("say what to modify: --new-tag, --new-priority or both")
-        if "hard" in given:
-            hard = given.pop("hard")
-            given["soft_delete"] = not hard
-            done = "destroyed" if hard else done
+        meant = action
+        if row.needs_option and not any(given[name] for name in names):
+            flags = [f"--{name.replace('_', '-')}" for name in names]
+            both = " or both" if len(flags) == 2 else ""
+            raise click.UsageError(f"say what to {action}: {', '.join(flags)}{both}")
+        if given.pop("hard", False):
+            meant, given["soft_delete"] = Action.erase, False
         with Client() as client:
+            manage = getattr(client, method_of(action))
             by_query = "ids" not in selection
-            asks = verb.confirm == "always" or (verb.confirm == "by query" and by_query)
+            asks = row.confirm == "always" or (row.confirm == "by query" and by_query)
             if asks and not yes and not given["dry_run"]:
-                _confirm(client, verb, done, selection, given)
-            metadata = getattr(client, verb.method)(**selection, **given)
-        _report(metadata, done, selection.get("ids"), as_json=as_json)
+                _confirm(manage, meant, selection, given)
+            metadata = manage(**selection, **given)
+        _report(metadata, meant, selection.get("ids"), as_json=as_json)
 
-    run.__name__ = verb.name
+    run.__name__ = action
     wrapped: Any = run
-    for option in reversed((*verb.options, *_COMMON)):
+    own = [_option_of(option) for option in row.options]
+    if action is Action.delete:
+        own.insert(0, _HARD)
+    for option in reversed((*own, *_COMMON)):
         wrapped = option(wrapped)
     wrapped = with_conditions(wrapped)
     wrapped = click.argument("ids", nargs=-1, type=RECORD_ID)(wrapped)
-    text = f"{verb.text} Name them by IDS, or by conditions.{_STATUS}"
-    return click.command(verb.name, help=text)(wrapped)
+    who = " (administrators)" if row.for_administrators else ""
+    return click.command(
+        str(action),
+        help=f"{row.text}{who}. Name them by IDS, or by conditions.{_STATUS}",
+        short_help=f"{row.text.partition(';')[0]}{who}.",
+    )(wrapped)
 
 
 _COMMON: Final = (
@@ -168,9 +99,8 @@ _COMMON: Final = (
 
 
 def _confirm(
-    client: Client,
-    verb: Verb,
-    done: str,
+    manage: Callable[..., UpdateMetadata],
+    action: Action,
     selection: Mapping[str, Any],
     given: Mapping[str, Any],
 ) -> None:
@@ -178,7 +108,7 @@ def _confirm(
     from recordledger.api.client import Refused
 
     try:
-        tried = getattr(client, verb.method)(**selection, **{**given, "dry_run": True})
+        tried = manage(**selection, **{**given, "dry_run": True})
         relatives = tried.n_children_updated + tried.n_parents_updated
         n_records = f"{tried.n_updated:,} records" + (
             f" and {relatives:,} relatives" if relatives else ""
@@ -187,23 +117,25 @@ def _confirm(
         if refusal.code != "too_large":
             raise
         n_records = "more than 100,000 records"
-    click.confirm(f"This would make {n_records} {done}. Go on?", abort=True, err=True)
+    click.confirm(f"This would make {n_records} {action.row.done}. Go on?", abort=True, err=True)
 
 
-def _report(metadata: UpdateMetadata, done: str, ids: list[int] | None, *, as_json: bool) -> None:
+def _report(
+    metadata: UpdateMetadata, action: Action, ids: list[int] | None, *, as_json: bool
+) -> None:
     if as_json:
         print_json(metadata)
     else:
         would = "would be " if metadata.dry_run else ""
         relatives = metadata.n_children_updated + metadata.n_parents_updated
         click.echo(
-            f"{metadata.n_updated:,} of {metadata.n_selected:,} records {would}{done}"
+            f"{metadata.n_updated:,} of {metadata.n_selected:,} records {would}{action.row.done}"
             + (f", and {relatives:,} relatives changed" if relatives else "")
         )
         new = [str(id_) for id_ in metadata.new_ids if id_ is not None]
         if new:
             click.echo(f"new records: {' '.join(new[:20])}{' ...' if len(new) > 20 else ''}")
-        if metadata.operation_id is not None and done not in _FOR_GOOD:
+        if metadata.operation_id is not None and action.row.undoable:
             click.echo(f"take it back:  recordledger undo {metadata.operation_id}")
         if metadata.errors:
             known = ids or metadata.ids or []
@@ -230,7 +162,7 @@ def comment(record_id: int, text: str, as_json: bool) -> None:
 
     with Client() as client:
         metadata = client.add_comment(record_id, text)
-    _report(metadata, "commented", [record_id], as_json=as_json)
+    _report(metadata, Action.comment, [record_id], as_json=as_json)
 
 
 @click.command()
@@ -282,4 +214,9 @@ def cancel_job(job_id: int, reason: str | None, as_json: bool) -> None:
         click.echo(f"Job {job.id} is {job.state}.")
 
 
-COMMANDS: Final = (*map(_command_of, _VERBS), comment, undo, cancel_job)
+COMMANDS: Final = (
+    *(_command_of(action) for action in ON_RECORDS if action not in _WITHOUT),
+    comment,
+    undo,
+    cancel_job,
+)
