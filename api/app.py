@@ -20,6 +20,7 @@ from .http import auth, errors, openapi
 from .http.followers import STREAM_HEADER
 from .http.request_context import RequestContext
 from .routes import (
+    dataset_edits,
     datasets,
     diff,
     events,
@@ -49,6 +50,7 @@ _ROUTERS: Final = (
     routing.router,
     operations.router,
     datasets.router,
+    dataset_edits.router,
     events.router,
     proofs.router,
     diff.router,

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Query
-from starlette.requests import Request
 from starlette.responses import Response
 
 from recordledger.domain.admin.access import Permission
@@ -23,7 +22,7 @@ from recordledger.projections.tables import comments, families
 from ..http.auth import Visitor, allowed
 from ..http.cursors import Listing, cursor_of, last_id_of
 from ..http.openapi import gives, takes
-from ..http.request_context import Call, desk_of
+from ..http.request_context import Call, endpoint
 from ..http.wire import Accepted, Reply
 from ..schemas.comments import CommentsAnswer
 from ..schemas.fields import MANAGED_MAX, PAGE_MAX
@@ -49,13 +48,10 @@ _MANAGED: Final[dict[str, Any]] = {
 def _endpoint(action: Action) -> Callable[..., Awaitable[Response]]:
     permission = Permission.admin if action.row.for_administrators else Permission.submit
 
-    async def manage(
-        request: Request, visitor: Annotated[Visitor, allowed(permission)]
-    ) -> Response:
-        return await desk_of(request).answer(request, visitor, lambda call: _manage(call, action))
+    def manage(call: Call) -> Reply:
+        return _manage(call, action)
 
-    manage.__annotations__["visitor"] = Annotated[Visitor, allowed(permission)]
-    manage.__name__ = f"{action}_records"
+    manage.__name__ = manage.__qualname__ = f"{action}_records"
     undo = "can be undone" if action.row.undoable else "cannot be undone"
     manage.__doc__ = (
         f"{action.row.text}.\n\n"
@@ -63,7 +59,7 @@ def _endpoint(action: Action) -> Callable[..., Awaitable[Response]]:
         "rules refuse is told by its index and spoils no other; an id that comes twice counts "
         "once. More than 10,000 records are changed by a job: the answer is 202 and its id."
     )
-    return manage
+    return endpoint(Annotated[Visitor, allowed(permission)])(manage)
 
 
 # Undoing has a route of its own.
@@ -83,72 +79,55 @@ for _action in ON_RECORDS:
 
 
 @router.get("/records/errors", response_model=ErrorsAnswer)
-async def get_errors(
-    request: Request, visitor: Reader, limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 100
-) -> Response:
+@endpoint(Reader)
+def get_errors(call: Call, limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 100) -> Reply:
     """Get what the newest 100,000 records in error say, by type and message, with numbers."""
-
-    def work(call: Call) -> Reply:
-        groups = queries.error_groups(call.desk.ledger, limit)
-        return {"groups": [group._asdict() for group in groups]}
-
-    return await desk_of(request).answer(request, visitor, work)
+    groups = queries.error_groups(call.desk.ledger, limit)
+    return {"groups": [group._asdict() for group in groups]}
 
 
 @router.get("/records/{record_id}/comments", response_model=CommentsAnswer)
-async def get_comments(
-    request: Request,
-    visitor: Reader,
+@endpoint(Reader)
+def get_comments(
+    call: Call,
     record_id: RecordIdInPath,
     limit: Limit = 250,
     cursor: Cursor = None,
-) -> Response:
+) -> Reply:
     """Get one page of the comments on a record, oldest first."""
-
-    def work(call: Call) -> Reply:
-        desk = call.desk
-        after = 0 if cursor is None else last_id_of(cursor, desk.ledger_id, Listing.comments)
-        _require_record(call, record_id)
-        with desk.ledger.datastore.reading() as db:
-            found = comments.page(db, record_id, after, limit + 1)
-        shown, next_cursor = found[:limit], None
-        if len(found) > limit:
-            next_cursor = cursor_of(desk.ledger_id, Listing.comments, shown[-1].version)
-        return {"comments": [each._asdict() for each in shown], "next_cursor": next_cursor}
-
-    return await desk_of(request).answer(request, visitor, work)
+    desk = call.desk
+    after = 0 if cursor is None else last_id_of(cursor, desk.ledger_id, Listing.comments)
+    _require_record(call, record_id)
+    with desk.ledger.datastore.reading() as db:
+        found = comments.page(db, record_id, after, limit + 1)
+    shown, next_cursor = found[:limit], None
+    if len(found) > limit:
+        next_cursor = cursor_of(desk.ledger_id, Listing.comments, shown[-1].version)
+    return {"comments": [each._asdict() for each in shown], "next_cursor": next_cursor}
 
 
 @router.get("/records/{record_id}/children", response_model=RelativesAnswer)
-async def get_children(
-    request: Request,
-    visitor: Reader,
+@endpoint(Reader)
+def get_children(
+    call: Call,
     record_id: RecordIdInPath,
     limit: Limit = PAGE_MAX,
     cursor: Cursor = None,
-) -> Response:
+) -> Reply:
     """Get one page of the records that a service has asked for, by ascending id."""
-    return await desk_of(request).answer(
-        request,
-        visitor,
-        lambda call: _relatives(call, record_id, Listing.children, limit, cursor),
-    )
+    return _relatives(call, record_id, Listing.children, limit, cursor)
 
 
 @router.get("/records/{record_id}/parents", response_model=RelativesAnswer)
-async def get_parents(
-    request: Request,
-    visitor: Reader,
+@endpoint(Reader)
+def get_parents(
+    call: Call,
     record_id: RecordIdInPath,
     limit: Limit = PAGE_MAX,
     cursor: Cursor = None,
-) -> Response:
+) -> Reply:
     """Get one page of the services that have asked for a record, by ascending id."""
-    return await desk_of(request).answer(
-        request,
-        visitor,
-        lambda call: _relatives(call, record_id, Listing.parents, limit, cursor),
-    )
+    return _relatives(call, record_id, Listing.parents, limit, cursor)
 
 
 def _manage(call: Call, action: Action) -> Reply:

@@ -43,20 +43,18 @@ class CreateDatasetRequest(Message):
     reason: Text | None = None
 
 
-class ModifyDatasetRequest(Message):
-    """Another name or description for a dataset; None keeps what it is."""
-
-    new_name: ShortText | None = None
-    new_description: Text | None = None
-    expected_version: ExpectedVersion
-    reason: Text | None = None
-
-
 class EditDatasetRequest(Message):
     """A change of a dataset that needs no more to be said."""
 
     expected_version: ExpectedVersion
     reason: Text | None = None
+
+
+class ModifyDatasetRequest(EditDatasetRequest):
+    """Another name or description for a dataset; None keeps what it is."""
+
+    new_name: ShortText | None = None
+    new_description: Text | None = None
 
 
 class AddEntriesRequest(EditDatasetRequest):
@@ -121,12 +119,10 @@ class SubmitRequest(WhichCells):
     reason: Text | None = None
 
 
-class UnlinkRequest(WhichCells):
+class UnlinkRequest(WhichCells, EditDatasetRequest):
     """Cells to be emptied; their records are as they were."""
 
     all: bool = Field(default=False, description="Must be true if there is no condition.")
-    expected_version: ExpectedVersion
-    reason: Text | None = None
 
 
 class CloneRequest(Message):
