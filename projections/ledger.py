@@ -183,7 +183,7 @@ class Ledger(Application[UUID]):
             operation = Operation(self, db, actor, reason, intent)
             answer = work(operation)
             if intent is not None and intent.dry_run:
-                operation.leave_no_trace()
+                operation.roll_back()
             if request is not None:
                 idempotency.keep(db, request, answer)
             operation.write()
@@ -279,7 +279,7 @@ class Operation:
         with self.db.connection.transaction() as part:
             yield part
 
-    def leave_no_trace(self) -> NoReturn:
+    def roll_back(self) -> NoReturn:
         """Leave the transaction, and undo what was written in it: a dry run."""
         raise Rollback
 

@@ -231,10 +231,10 @@ def _exchange(
         pause_s = _pause_s(outcome, bound_s)
         bound_s = min(2 * bound_s, _DELAY_MAX_S)
         if left_s <= 0 or _is_final(send, outcome) or _asked_pause_s(outcome) > left_s:
-            raise _give_up(session, outcome, now - started_at)
+            raise _final_error(session, outcome, now - started_at)
         if not warned and now - started_at > _WARN_AFTER_S:
             warned = True
-            _log.warning("%s (trying for another %.0f s)", _complaint(session, outcome), left_s)
+            _log.warning("%s (trying for another %.0f s)", _error_text(session, outcome), left_s)
         yield Sleep(min(pause_s, left_s))
 
 
@@ -276,7 +276,7 @@ def _asked_pause_s(outcome: Outcome) -> float:
         return 0.0
 
 
-def _complaint(session: Session, outcome: Outcome) -> str:
+def _error_text(session: Session, outcome: Outcome) -> str:
     match outcome:
         case Reply(status=status):
             return f"{session.url} answers {status}"
@@ -286,11 +286,11 @@ def _complaint(session: Session, outcome: Outcome) -> str:
             return "nothing was sent"
 
 
-def _give_up(session: Session, outcome: Outcome, tried_s: float) -> ClientError:
+def _final_error(session: Session, outcome: Outcome, tried_s: float) -> ClientError:
     if isinstance(outcome, Reply):
         return _error(session, outcome)
     return NotConnected(
-        f"{_complaint(session, outcome)} (tried for {tried_s:.0f} s). Is it the right address, "
+        f"{_error_text(session, outcome)} (tried for {tried_s:.0f} s). Is it the right address, "
         "and does the server run? `recordledger up` starts one on this machine",
         url=session.url,
     )

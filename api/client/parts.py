@@ -11,7 +11,7 @@ def moved(error: Refusal, start: int) -> Refusal:
     return error.model_copy(update={"idx": start + error.idx}) if start else error
 
 
-def tell_what_was_done(error: ClientError, partial: object | None, count: int) -> None:
+def add_progress(error: ClientError, partial: object | None, count: int) -> None:
     """Add to an error what the requests of the same call before it had achieved."""
     if partial is not None:
         error.partial = partial

@@ -27,7 +27,7 @@ _KEY_PARAMETER: Final[dict[str, Any]] = {
 }
 
 
-def takes(
+def request_body(
     model: type[Message], *, example: dict[str, Any] | None = None, changes: bool = False
 ) -> dict[str, Any]:
     """Return what OpenAPI says of a route that reads its body itself.
@@ -49,7 +49,7 @@ def takes(
     return extra
 
 
-def gives(
+def answer_body(
     example: dict[str, Any], *, job: type[BaseModel] | None = None
 ) -> dict[int | str, dict[str, Any]]:
     """Return what OpenAPI says of the answer of a route.

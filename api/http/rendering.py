@@ -19,7 +19,7 @@ from recordledger.domain.streams import Stream
 from recordledger.projections.actions.service_steps import output_of
 from recordledger.projections.ledger import Ledger, Placed
 from recordledger.projections.reading import event_log, queries
-from recordledger.projections.tables.payloads import said
+from recordledger.projections.tables.payloads import text_of
 
 from ..schemas.attempts import AttemptInclude
 from ..schemas.records import Include
@@ -54,7 +54,7 @@ def payload_bytes(record: RecordAggregate, include: Collection[Include]) -> int:
     return sum(payload.size_bytes for payload in found if payload is not None)
 
 
-def require_room(
+def require_answer_size(
     found: Iterable[RecordAggregate], include: Collection[Include], bytes_max: int
 ) -> None:
     """Refuse to answer with more than the server can hold, unless it is a single record.
@@ -148,7 +148,7 @@ def _record_out(record: RecordAggregate, texts: Mapping[bytes, str]) -> dict[str
         "finished_at": record.finished_at,
         "compute_s": outcome and outcome.compute_s,
         "error_type": outcome and outcome.error_type,
-        "error_message": outcome and said(outcome.error_message, texts),
+        "error_message": outcome and text_of(outcome.error_message, texts),
         "retries": record.retry.retries,
         "retry_delay_s": record.retry.delay_s,
         "retry_on": record.retry.on,
@@ -215,7 +215,7 @@ def _attempt_out(attempt: Attempt, texts: Mapping[bytes, str]) -> dict[str, Any]
         "compute_s": outcome and outcome.compute_s,
         "cores": outcome and outcome.cores,
         "error_type": outcome and outcome.error_type,
-        "error_message": outcome and said(outcome.error_message, texts),
+        "error_message": outcome and text_of(outcome.error_message, texts),
         **_NO_OUTCOME,
     }
 
@@ -228,7 +228,7 @@ def events_out(ledger: Ledger, history: Iterable[Placed]) -> list[dict[str, Any]
     shown = list(history)
     events = [placed.recorded.event for placed in shown]
     erased = any(isinstance(event, Erased) for event in events)
-    digests = set[bytes]() if erased else _digests(map(_said_in, events))
+    digests = set[bytes]() if erased else _digests(map(_text_of_event, events))
     contents = queries.payload_contents(ledger, digests)
     texts = {digest: data.decode() for digest, data in contents.items()}
     return [_event_out(placed, texts) for placed in shown]
@@ -239,11 +239,11 @@ def log_out(ledger: Ledger, found: Sequence[Placed]) -> list[dict[str, Any]]:
     speakers = {
         placed.recorded.number
         for placed in found
-        if isinstance(_said_in(placed.recorded.event), Payload)
+        if isinstance(_text_of_event(placed.recorded.event), Payload)
     }
     texts: dict[bytes, str] = {}
     if speakers:
-        digests = _digests(_said_in(placed.recorded.event) for placed in found)
+        digests = _digests(_text_of_event(placed.recorded.event) for placed in found)
         contents = queries.payload_contents(ledger, digests)
         texts = {digest: data.decode() for digest, data in contents.items()}
         # Asked for after the texts: of what is erased meanwhile nothing is shown either.
@@ -271,7 +271,7 @@ def shortened(event: dict[str, Any]) -> dict[str, Any]:
     return event
 
 
-def _said_in(event: Event) -> Payload | str | None:
+def _text_of_event(event: Event) -> Payload | str | None:
     if isinstance(event, Commented):
         return event.text
     outcome: Outcome | None = getattr(event, "outcome", None)
@@ -282,7 +282,7 @@ def _event_out(placed: Placed, texts: Mapping[bytes, str]) -> dict[str, Any]:
     recorded = placed.recorded
     event = recorded.event
     data = {name: _shown(value) for name, value in event if name not in Event.model_fields}
-    text = _said_in(event)
+    text = _text_of_event(event)
     if isinstance(text, Payload):
         place, name = (data, "text") if "text" in data else (data["outcome"], "error_message")
         place[name] = texts.get(text.digest, place[name] | {"erased": True})

@@ -100,12 +100,12 @@ def negotiate(headers: Headers, *, with_body: bool) -> BodyHeaders:
         UnsupportedMediaType: the body is neither JSON nor msgpack, or compressed in another way.
         NotAcceptable: the answer may be neither.
     """
-    given, coding = _given(headers) if with_body else (None, "identity")
+    given, coding = _body_format(headers) if with_body else (None, "identity")
     wanted = _wanted(headers.get("accept"), given)
     return BodyHeaders(given, coding, wanted, "zstd" in headers.get("accept-encoding", ""))
 
 
-def _given(headers: Headers) -> tuple[Format | None, str]:
+def _body_format(headers: Headers) -> tuple[Format | None, str]:
     """Return how a body is written and compressed."""
     given = None
     if (content_type := headers.get("content-type")) is not None:

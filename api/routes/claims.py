@@ -31,7 +31,7 @@ from ..http.wire import Format, Prepared, Reply
 from ..schemas.claims import ClaimRequest
 
 
-def give(call: Call, manager_id: int) -> Reply:
+def answer_claim(call: Call, manager_id: int) -> Reply:
     """Claim tasks for a manager; return the answer as `ClaimedTasks` has it."""
     limit = call.parse(ClaimRequest).limit
     desk = call.desk
@@ -68,7 +68,7 @@ def _resolved(
         digest: {each.payload.digest for each in references_in(spec)}
         for digest, spec in marked.items()
     }
-    given_back = _without_room(ledger, taken, wanted, settings.answer_bytes_max)
+    given_back = _tasks_over_limit(ledger, taken, wanted, settings.answer_bytes_max)
     kept = marked.keys() & {task["spec"] for task in taken["tasks"]}
     named = set[bytes]().union(*(wanted[digest] for digest in kept))
     contents = queries.payload_contents(ledger, named)
@@ -93,7 +93,7 @@ def _resolved(
     return found
 
 
-def _without_room(
+def _tasks_over_limit(
     ledger: Ledger, taken: ClaimedTasks, wanted: Mapping[bytes, set[bytes]], bytes_max: int
 ) -> list[ClaimedTask]:
     """Take out of a claim the last tasks, if their references would make the answer too large."""

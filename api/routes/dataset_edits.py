@@ -16,7 +16,7 @@ from recordledger.projections.actions import dataset_edits, dataset_filling
 from recordledger.projections.actions.dataset_edits import Edited, NewEntry, Who
 from recordledger.projections.actions.dataset_filling import Filled, SubmissionTerms
 
-from ..http.openapi import gives, takes
+from ..http.openapi import answer_body, request_body
 from ..http.request_context import Call, endpoint
 from ..http.wire import Accepted, Reply
 from ..schemas.dataset_edits import (
@@ -218,16 +218,18 @@ for _row in EDITS:
         _endpoint(_row),
         methods=["POST"],
         response_model=DatasetEdited,
-        responses=gives(_EDITED),
-        openapi_extra=takes(_row.request, example=_row.example, changes=True),
+        responses=answer_body(_EDITED),
+        openapi_extra=request_body(_row.request, example=_row.example, changes=True),
     )
 
 
 @router.post(
     "",
     response_model=DatasetEdited,
-    responses=gives(_EDITED),
-    openapi_extra=takes(CreateDatasetRequest, example={"name": "water clusters"}, changes=True),
+    responses=answer_body(_EDITED),
+    openapi_extra=request_body(
+        CreateDatasetRequest, example={"name": "water clusters"}, changes=True
+    ),
 )
 @endpoint(Submitter)
 def create_dataset(call: Call) -> Reply:
@@ -241,7 +243,7 @@ def create_dataset(call: Call) -> Reply:
 @router.post(
     "/{dataset_id}/entries",
     response_model=AddEntriesAnswer,
-    openapi_extra=takes(
+    openapi_extra=request_body(
         AddEntriesRequest,
         example={"entries": [{"name": "dimer", "input": {"x": 1.5}, "attributes": {"n": 2}}]},
         changes=True,
@@ -290,8 +292,8 @@ def add_entries(call: Call, dataset_id: DatasetId) -> Reply:
 @router.post(
     "/{dataset_id}/submit",
     response_model=SubmitAnswer,
-    responses=gives(_FILLED, job=SubmitAnswer),
-    openapi_extra=takes(
+    responses=answer_body(_FILLED, job=SubmitAnswer),
+    openapi_extra=request_body(
         SubmitRequest, example={"specifications": ["hf/sto-3g"], "pattern": "di*"}, changes=True
     ),
 )
@@ -317,8 +319,8 @@ def submit_dataset(call: Call, dataset_id: DatasetId) -> Reply:
 @router.post(
     "/{dataset_id}/clone",
     response_model=SubmitAnswer,
-    responses=gives(_FILLED, job=SubmitAnswer),
-    openapi_extra=takes(
+    responses=answer_body(_FILLED, job=SubmitAnswer),
+    openapi_extra=request_body(
         CloneRequest, example={"name": "water clusters, again", "link_records": True}, changes=True
     ),
 )

@@ -57,7 +57,7 @@ class Sieve:
         return list(filter(self.admits, events))
 
 
-async def _sieve(
+async def _history_filter(
     kind: Kinds = None, actor: Actors = None, after: After = None, before: Before = None
 ) -> Sieve:
     return Sieve(
@@ -68,7 +68,7 @@ async def _sieve(
     )
 
 
-Wanted = Annotated[Sieve, Depends(_sieve)]
+Wanted = Annotated[Sieve, Depends(_history_filter)]
 """The conditions of a request: `kind`, `actor`, `after`, `before`."""
 
 

@@ -21,7 +21,7 @@ from recordledger.projections.tables import comments, families
 
 from ..http.auth import Visitor, allowed
 from ..http.cursors import Listing, cursor_of, last_id_of
-from ..http.openapi import gives, takes
+from ..http.openapi import answer_body, request_body
 from ..http.request_context import Call, endpoint
 from ..http.wire import Accepted, Reply
 from ..schemas.comments import CommentsAnswer
@@ -73,8 +73,8 @@ for _action in ON_RECORDS:
         _endpoint(_action),
         methods=["POST"],
         response_model=ManageAnswer,
-        responses=gives(_MANAGED, job=ManageAnswer),
-        openapi_extra=takes(ManageRequest, example=_example, changes=True),
+        responses=answer_body(_MANAGED, job=ManageAnswer),
+        openapi_extra=request_body(ManageRequest, example=_example, changes=True),
     )
 
 

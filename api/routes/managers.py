@@ -20,7 +20,7 @@ from recordledger.projections.tables import managers
 
 from ..http.auth import Visitor, allowed
 from ..http.cursors import cursor_of, last_id_of
-from ..http.openapi import gives, takes
+from ..http.openapi import answer_body, request_body
 from ..http.rendering import events_out
 from ..http.request_context import Call, endpoint
 from ..http.wire import Reply
@@ -40,9 +40,9 @@ from ..schemas.presence import (
     RegisterRequest,
 )
 from ..schemas.returns import ReturnAnswer, ReturnRequest
-from .claims import give
+from .claims import answer_claim
 from .histories import Wanted
-from .returns import take
+from .returns import accept_results
 
 router = APIRouter(prefix="/v1", tags=["managers"])
 
@@ -76,7 +76,7 @@ _RETURNED: Final[dict[str, Any]] = {
 @router.post(
     "/managers",
     response_model=RegisterAnswer,
-    openapi_extra=takes(RegisterRequest, changes=True),
+    openapi_extra=request_body(RegisterRequest, changes=True),
 )
 @endpoint(Computer)
 def register(call: Call) -> Reply:
@@ -109,7 +109,7 @@ def register(call: Call) -> Reply:
 @router.post(
     "/managers/{manager_id}/heartbeat",
     response_model=HeartbeatAnswer,
-    openapi_extra=takes(HeartbeatRequest),
+    openapi_extra=request_body(HeartbeatRequest),
 )
 @endpoint(Computer)
 def heartbeat(call: Call, manager_id: ManagerIdInPath) -> Reply:
@@ -123,31 +123,31 @@ def heartbeat(call: Call, manager_id: ManagerIdInPath) -> Reply:
 @router.post(
     "/managers/{manager_id}/claim",
     response_model=ClaimAnswer,
-    responses=gives(_CLAIMED),
-    openapi_extra=takes(ClaimRequest, example={"limit": 20}, changes=True),
+    responses=answer_body(_CLAIMED),
+    openapi_extra=request_body(ClaimRequest, example={"limit": 20}, changes=True),
 )
 @endpoint(Computer)
 def claim(call: Call, manager_id: ManagerIdInPath) -> Reply:
     """Take up to `limit` tasks that the manager can run; an empty list when there are none."""
-    return give(call, manager_id)
+    return answer_claim(call, manager_id)
 
 
 @router.post(
     "/managers/{manager_id}/results",
     response_model=ReturnAnswer,
-    responses=gives(_RETURNED),
-    openapi_extra=takes(ReturnRequest, example=_RETURN, changes=True),
+    responses=answer_body(_RETURNED),
+    openapi_extra=request_body(ReturnRequest, example=_RETURN, changes=True),
 )
 @endpoint(Computer)
 def return_results(call: Call, manager_id: ManagerIdInPath) -> Reply:
     """Return results. What comes too late is kept aside; a wrong entry spoils no other."""
-    return take(call, manager_id)
+    return accept_results(call, manager_id)
 
 
 @router.post(
     "/managers/{manager_id}/relinquish",
     response_model=RequeuedAnswer,
-    openapi_extra=takes(RelinquishRequest, changes=True),
+    openapi_extra=request_body(RelinquishRequest, changes=True),
 )
 @endpoint(Computer)
 def relinquish(call: Call, manager_id: ManagerIdInPath) -> Reply:
@@ -167,7 +167,7 @@ def relinquish(call: Call, manager_id: ManagerIdInPath) -> Reply:
 @router.post(
     "/managers/{manager_id}/deactivate",
     response_model=RequeuedAnswer,
-    openapi_extra=takes(DeactivateRequest, changes=True),
+    openapi_extra=request_body(DeactivateRequest, changes=True),
 )
 @endpoint(Computer)
 def deactivate(call: Call, manager_id: ManagerIdInPath) -> Reply:
@@ -186,7 +186,7 @@ def deactivate(call: Call, manager_id: ManagerIdInPath) -> Reply:
 @router.post(
     "/managers/{manager_id}/drain",
     response_model=DrainAnswer,
-    openapi_extra=takes(DrainRequest, changes=True),
+    openapi_extra=request_body(DrainRequest, changes=True),
 )
 @endpoint(Computer)
 def drain(call: Call, manager_id: ManagerIdInPath) -> Reply:
@@ -205,7 +205,9 @@ def drain(call: Call, manager_id: ManagerIdInPath) -> Reply:
 @router.post(
     "/managers/{manager_id}/programs",
     response_model=ProgramsAnswer,
-    openapi_extra=takes(ProgramsRequest, example={"programs": {"psi4": "1.9"}}, changes=True),
+    openapi_extra=request_body(
+        ProgramsRequest, example={"programs": {"psi4": "1.9"}}, changes=True
+    ),
 )
 @endpoint(Computer)
 def programs(call: Call, manager_id: ManagerIdInPath) -> Reply:

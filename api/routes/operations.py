@@ -29,7 +29,7 @@ from ..http.cursors import (
     operation_cursor_of,
     pair_cursor_of,
 )
-from ..http.openapi import gives, takes
+from ..http.openapi import answer_body, request_body
 from ..http.rendering import log_out
 from ..http.request_context import Call, endpoint
 from ..http.wire import Accepted, Reply
@@ -165,8 +165,8 @@ def get_user_history(
 @router.post(
     "/operations/{operation_id}/undo",
     response_model=UndoAnswer,
-    responses=gives(_UNDONE, job=UndoAnswer),
-    openapi_extra=takes(UndoRequest, example={"reason": "by mistake"}, changes=True),
+    responses=answer_body(_UNDONE, job=UndoAnswer),
+    openapi_extra=request_body(UndoRequest, example={"reason": "by mistake"}, changes=True),
 )
 @endpoint(Submitter)
 def undo(call: Call, operation_id: Annotated[UUID, Path()]) -> Reply:
@@ -239,7 +239,7 @@ def get_refusals(
 @router.post(
     "/jobs/{job_id}/cancel",
     response_model=JobOut,
-    openapi_extra=takes(CancelJobRequest, changes=True),
+    openapi_extra=request_body(CancelJobRequest, changes=True),
 )
 @endpoint(Submitter)
 def cancel_job(call: Call, job_id: JobIdInPath) -> Reply:

@@ -22,8 +22,8 @@ from recordledger.projections.reading.queries import RecordFilter
 
 from ..http.auth import Visitor, allowed
 from ..http.cursors import cursor_of, last_id_of, last_past_id_of, past_cursor_of
-from ..http.openapi import gives, takes
-from ..http.rendering import attempts_out, events_out, fitting, rendered, require_room
+from ..http.openapi import answer_body, request_body
+from ..http.rendering import attempts_out, events_out, fitting, rendered, require_answer_size
 from ..http.request_context import Call, endpoint
 from ..http.wire import Reply
 from ..schemas.attempts import AttemptInclude, AttemptsAnswer
@@ -79,8 +79,8 @@ _CREATED: Final[dict[str, Any]] = {
 @router.post(
     "/records",
     response_model=CreateAnswer,
-    responses=gives(_CREATED),
-    openapi_extra=takes(CreateRequest, example=_CREATE, changes=True),
+    responses=answer_body(_CREATED),
+    openapi_extra=request_body(CreateRequest, example=_CREATE, changes=True),
 )
 @endpoint(Submitter)
 def create_records(call: Call) -> Reply:
@@ -92,7 +92,7 @@ def create_records(call: Call) -> Reply:
     return create(call)
 
 
-@router.post("/records/get", response_model=GetAnswer, openapi_extra=takes(GetRequest))
+@router.post("/records/get", response_model=GetAnswer, openapi_extra=request_body(GetRequest))
 @endpoint(Reader)
 def get_records(call: Call) -> Reply:
     """Get records by id, in the order of the ids. Deleted ones are still there, as deleted."""
@@ -104,13 +104,13 @@ def get_records(call: Call) -> Reply:
             if record_id not in found:
                 raise RecordNotFound(record_id)
     shown = list(found.values())
-    require_room(shown, asked.include, call.desk.settings.answer_bytes_max)
+    require_answer_size(shown, asked.include, call.desk.settings.answer_bytes_max)
     rows = {row["id"]: row for row in rendered(ledger, shown, asked.include, erased)}
     records = [rows.get(record_id) for record_id in asked.ids]
     return {"records": records, "as_of": moment and moment_out(moment)}
 
 
-@router.post("/records/query", response_model=QueryAnswer, openapi_extra=takes(QueryRequest))
+@router.post("/records/query", response_model=QueryAnswer, openapi_extra=request_body(QueryRequest))
 @endpoint(Reader)
 def query_records(call: Call) -> Reply:
     """Get one page of the records that meet every condition given, newest first."""

@@ -29,7 +29,7 @@ ERROR_MESSAGE_CHARACTERS_MAX: Final = 1_000
 _TEXTS: Final = ("traceback", "stdout", "stderr")
 
 
-def take(call: Call, manager_id: int) -> dict[str, Any]:
+def accept_results(call: Call, manager_id: int) -> dict[str, Any]:
     """Take the results of a request; return the answer as `ReturnAnswer` has it."""
     asked = call.parse(ReturnRequest)
     desk = call.desk
@@ -79,7 +79,7 @@ def take(call: Call, manager_id: int) -> dict[str, Any]:
 
 def _returned(given: Any, payload_bytes_max: int) -> ReturnedResult:
     try:
-        result = ResultIn.model_validate(_mended(given))
+        result = ResultIn.model_validate(_cleaned(given))
     except ValidationError as error:
         raise refusal_of(error, "the entry") from error
     contents: dict[bytes, bytes] = {}
@@ -111,7 +111,7 @@ def _returned(given: Any, payload_bytes_max: int) -> ReturnedResult:
     return ReturnedResult(result.record_id, result.attempt, outcome, contents)
 
 
-def _mended(given: Any) -> Any:
+def _cleaned(given: Any) -> Any:
     """Return an entry with texts that can be kept: valid Unicode, and no longer than they may."""
     if not isinstance(given, dict):
         return given

@@ -15,7 +15,7 @@ from recordledger.projections.tables import divergences
 from recordledger.projections.tables.inline import PROJECTIONS
 
 from ..http.auth import Visitor, allowed
-from ..http.openapi import takes
+from ..http.openapi import request_body
 from ..http.request_context import Call, endpoint
 from ..http.wire import Reply
 from ..schemas.self_audit import RepairAnswer, RepairRequest, SelfAuditAnswer
@@ -42,7 +42,7 @@ def get_self_audit(call: Call) -> Reply:
     }
 
 
-@router.post("/repair", response_model=RepairAnswer, openapi_extra=takes(RepairRequest))
+@router.post("/repair", response_model=RepairAnswer, openapi_extra=request_body(RepairRequest))
 @endpoint(Administrator)
 def repair_rows(call: Call) -> Reply:
     """Put rows right that the self-audit has found: all, those of a table, or one.

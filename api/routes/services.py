@@ -19,7 +19,7 @@ from recordledger.projections.reading import services as service_views
 from recordledger.projections.tables.payloads import payload_of
 
 from ..http.auth import Visitor, allowed
-from ..http.openapi import takes
+from ..http.openapi import request_body
 from ..http.rendering import rendered
 from ..http.request_context import Call, endpoint
 from ..http.wire import Reply
@@ -95,7 +95,7 @@ def start(call: Call, record_id: RecordIdInPath) -> Reply:
 @router.post(
     "/{record_id}/iterate",
     response_model=RecordOut,
-    openapi_extra=takes(
+    openapi_extra=request_body(
         IterateRequest, example={"state": {"step": 2}, "children": [411]}, changes=True
     ),
 )
@@ -118,7 +118,7 @@ def iterate(call: Call, record_id: RecordIdInPath) -> Reply:
 @router.post(
     "/{record_id}/finish",
     response_model=RecordOut,
-    openapi_extra=takes(FinishRequest, example={"result": {"energy": -1.5}}, changes=True),
+    openapi_extra=request_body(FinishRequest, example={"result": {"energy": -1.5}}, changes=True),
 )
 @endpoint(Runner)
 def finish(call: Call, record_id: RecordIdInPath) -> Reply:

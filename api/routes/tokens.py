@@ -14,7 +14,7 @@ from recordledger.projections.tables import tokens
 from ..http.auth import Visitor, allowed
 from ..http.cursors import cursor_of, last_id_of
 from ..http.errors import TokenNotFound
-from ..http.openapi import takes
+from ..http.openapi import request_body
 from ..http.request_context import Call, endpoint
 from ..http.wire import Reply
 from ..schemas.fields import PAGE_MAX
@@ -27,7 +27,7 @@ TokenIdInPath = Annotated[int, Path(ge=1, le=ID_MAX)]
 Administrator = Annotated[Visitor, allowed(Permission.admin)]
 
 
-@router.post("/tokens", response_model=NewTokenAnswer, openapi_extra=takes(TokenRequest))
+@router.post("/tokens", response_model=NewTokenAnswer, openapi_extra=request_body(TokenRequest))
 @endpoint(Administrator)
 def issue(call: Call) -> Reply:
     """Issue a token; its secret is in this answer and nowhere else.

@@ -19,7 +19,7 @@ from recordledger.projections.reading import queries
 
 from ..http.auth import Visitor, allowed
 from ..http.errors import BeyondHead
-from ..http.openapi import takes
+from ..http.openapi import request_body
 from ..http.rendering import events_out
 from ..http.request_context import Call, endpoint
 from ..http.webhook_sender import TEST_TYPE, Sender, message, new_message_id, shown_secret
@@ -49,7 +49,7 @@ _TEST_TIMEOUT_S: Final = 5.0
 _CONDITIONS: Final = frozenset(WebhookFilter.model_fields)
 
 
-@router.post("", response_model=NewWebhookAnswer, openapi_extra=takes(WebhookRequest))
+@router.post("", response_model=NewWebhookAnswer, openapi_extra=request_body(WebhookRequest))
 @endpoint(Administrator)
 def add_webhook(call: Call) -> Reply:
     """Add a webhook; the secret that messages are signed with is in this answer and nowhere else.
@@ -93,7 +93,7 @@ def get_webhook(call: Call, webhook_id: WebhookIdInPath) -> Reply:
 @router.patch(
     "/{webhook_id}",
     response_model=WebhookAnswer,
-    openapi_extra=takes(ChangeWebhookRequest, changes=True),
+    openapi_extra=request_body(ChangeWebhookRequest, changes=True),
 )
 @endpoint(Administrator)
 def change_webhook(call: Call, webhook_id: WebhookIdInPath) -> Reply:
@@ -149,7 +149,9 @@ def get_deliveries(
 
 
 @router.post(
-    "/{webhook_id}/test", response_model=WebhookTested, openapi_extra=takes(WebhookTestRequest)
+    "/{webhook_id}/test",
+    response_model=WebhookTested,
+    openapi_extra=request_body(WebhookTestRequest),
 )
 @endpoint(Administrator)
 def test_webhook(call: Call, webhook_id: WebhookIdInPath) -> Reply:

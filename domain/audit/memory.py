@@ -51,7 +51,7 @@ _NOTHING: Final = RareFields()
 
 @dataclass(slots=True)
 class RecordMemory(StreamCursor):
-    """A record as far as the invariants need it, folded independently of `Record`.
+    """A record as far as the invariants need it, folded independently of `RecordAggregate`.
 
     Attributes:
         status: None before `Created` and after `Erased`.

@@ -54,7 +54,7 @@ def periods(history: Iterable[Event]) -> list[StatusPeriod]:
     for event in history:
         record = evolve(record, event)
         after = _period_of(record, event)
-        if _told(after) == _told(before):
+        if _period_key(after) == _period_key(before):
             continue
         if found:
             # A clock that was set back does not make periods that end before they begin.
@@ -82,6 +82,6 @@ def _period_of(record: RecordAggregate, event: Event) -> StatusPeriod | None:
     )
 
 
-def _told(period: StatusPeriod | None) -> tuple[Status, int | None, bool] | None:
+def _period_key(period: StatusPeriod | None) -> tuple[Status, int | None, bool] | None:
     """Return what tells periods apart that follow on each other."""
     return None if period is None else (period.status, period.attempt, period.is_pause)

@@ -100,7 +100,9 @@ def claims_tag(manager: ManagerAggregate, tag: str) -> bool:
     return tag in manager.tags or WILDCARD in manager.tags
 
 
-def lacks(manager: ManagerAggregate, required_programs: Iterable[str]) -> tuple[Lack, ...]:
+def missing_requirements(
+    manager: ManagerAggregate, required_programs: Iterable[str]
+) -> tuple[Lack, ...]:
     """Return what a manager lacks of these requirements in canonical form."""
     found: list[Lack] = []
     for requirement in required_programs:

@@ -18,7 +18,17 @@ from ..specs.service_rules import CHILD_UNAVAILABLE, Awaited
 from .breaker import NO_PROGRAM
 from .lanes import WILDCARD, Lane
 from .manager_state import ManagerState
-from .matching import Cause, Fit, Lack, ManagerSigns, claims_tag, fit, lacks, obstacle, suspended_of
+from .matching import (
+    Cause,
+    Fit,
+    Lack,
+    ManagerSigns,
+    claims_tag,
+    fit,
+    missing_requirements,
+    obstacle,
+    suspended_of,
+)
 
 NEAREST_MAX: Final = 5
 BEFORE_MAX: Final = 1_000
@@ -145,7 +155,7 @@ def explain(
         case None if not history:
             raise RecordNotFound(record.id)
         case None:
-            told = _told(record, Cause.erased, "erased", _newest(history, e.Erased))
+            told = _past_action(record, Cause.erased, "erased", _newest(history, e.Erased))
             text = f"{told.text} Its payloads are destroyed; its bare events remain."
             return replace(told, text=text)
         case Status.waiting if record.kind is Kind.service:
@@ -163,20 +173,20 @@ def explain(
         case Status.error:
             return _in_error(record, history, now)
         case Status.failed:
-            return _told(record, Cause.failed, "declared failed", _newest(history, e.Failed))
+            return _past_action(record, Cause.failed, "declared failed", _newest(history, e.Failed))
         case Status.held:
             held = _newest(history, (e.Held, e.Imported))
             how = "held when it was imported" if isinstance(held, e.Imported) else "held"
-            return _told(record, Cause.held, how, held)
+            return _past_action(record, Cause.held, how, held)
         case Status.cancelled:
             ended = _newest(history, e.Cancelled)
-            return _told(record, Cause.cancelled, "cancelled", ended)
+            return _past_action(record, Cause.cancelled, "cancelled", ended)
         case Status.deleted:
             gone = _newest(history, e.SoftDeleted)
-            return _told(record, Cause.deleted, "deleted", gone)
+            return _past_action(record, Cause.deleted, "deleted", gone)
         case Status.invalid:
             denied = _newest(history, e.Invalidated)
-            return _told(record, Cause.invalidated, "invalidated", denied)
+            return _past_action(record, Cause.invalidated, "invalidated", denied)
         case _:  # pragma: no cover
             assert_never(record.status)
 
@@ -258,7 +268,7 @@ def _nearest(seen: ManagerSigns, lane: Lane) -> Nearest:
         state=manager.state or ManagerState.lost,
         tags=manager.tags,
         claims_tag=claims_tag(manager, lane.tag),
-        lacks=lacks(manager, lane.required_programs),
+        lacks=missing_requirements(manager, lane.required_programs),
         suspended_until=max((manager.suspended[name].until for name in suspended), default=None),
         heartbeat_at=seen.heartbeat_at,
     )
@@ -428,7 +438,7 @@ def _complete(record: RecordAggregate, history: Sequence[Event]) -> StatusExplan
     )
     if isinstance(event, e.ResultAdopted):
         what = f"complete by the late result of attempt {event.attempt}, which was adopted"
-        told = _told(record, Cause.result_adopted, what, event)
+        told = _past_action(record, Cause.result_adopted, what, event)
         return replace(told, text=told.text.replace("It was", "It is", 1), attempt=event.attempt)
     who = "The service" if record.manager_id is None else f"Manager {record.manager_id}"
     return StatusExplanation(
@@ -483,7 +493,9 @@ def _in_error(
     )
 
 
-def _told(record: RecordAggregate, code: Cause, done: str, event: Event) -> StatusExplanation:
+def _past_action(
+    record: RecordAggregate, code: Cause, done: str, event: Event
+) -> StatusExplanation:
     """Return who has brought a record here, and what would bring it back."""
     because = "" if event.cause is None else f", because of record {event.cause}"
     reason = "" if event.reason is None else f": {event.reason}"

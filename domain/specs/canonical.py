@@ -21,14 +21,14 @@ def canonical_json(value: Any) -> bytes:
             that JSON has no form for, or nesting deeper than `NESTING_MAX`.
     """
     if not _well_built(value):
-        raise InvalidInput(_complaint(value))
+        raise InvalidInput(_error_text(value))
     try:
         text = json.dumps(
             value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
         )
         data = text.encode()
     except (TypeError, ValueError):
-        raise InvalidInput(_complaint(value)) from None
+        raise InvalidInput(_error_text(value)) from None
     if b"\\u0000" in data and (complaint := _fault(value, "", 0)):
         raise InvalidInput(complaint)
     return data
@@ -57,7 +57,7 @@ def _well_built(value: Any) -> bool:
     return False
 
 
-def _complaint(value: Any) -> str:
+def _error_text(value: Any) -> str:
     return _fault(value, "", 0) or "the value has no form in JSON"
 
 

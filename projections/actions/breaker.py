@@ -20,7 +20,7 @@ from ..ledger import Operation
 from ..tables import claim_queue, managers
 
 
-def take_probes(
+def lock_probes(
     operation: Operation, manager: ManagerAggregate, now: datetime, limit: int
 ) -> dict[str, RecordAggregate]:
     """Lock and return one task of each suspended program whose pause is over, if there is one."""
@@ -35,12 +35,12 @@ def take_probes(
             [id_ for id_ in ids if program in programs_of(lanes.lane(id_).required_programs)]
             for ids in ordered
         ]
-        for record in claim_queue.take(operation.db, only_its, 1, lanes):
+        for record in claim_queue.lock_next(operation.db, only_its, 1, lanes):
             taken[program] = record
     return taken
 
 
-def note_probes(
+def append_probes(
     operation: Operation, manager_id: int, taken: Mapping[str, RecordAggregate], breaker: Breaker
 ) -> None:
     """Let it happen to a manager that it tries these tasks, by program.

@@ -136,7 +136,7 @@ def _try_in_slices(
     reason: str | None,
 ) -> Managed:
     """Say what would happen, in slices as a job would do it, each of which is rolled back."""
-    _require_room(len(distinct))
+    _require_size(len(distinct))
     whole = SliceOutcome()
     for start in range(0, len(distinct), SLICE):
         part = distinct[start : start + SLICE]
@@ -154,7 +154,7 @@ def _try_in_slices(
     return answer_of("", ids, whole)
 
 
-def _require_room(n_records: int) -> None:
+def _require_size(n_records: int) -> None:
     if n_records > DRY_RUN_MAX:
         raise TooLarge(
             "the dry run (records; try a part of them)", n_records, DRY_RUN_MAX, "DRY_RUN_MAX"
@@ -190,7 +190,7 @@ def undo(
                 ids += more
     intent = Intent(Action.undo, undoes=operation_id, dry_run=dry_run)
     if dry_run:
-        _require_room(len(ids))
+        _require_size(len(ids))
 
     def work(operation: Operation, part: Sequence[int] = ids) -> Undone:
         if len(part) > AT_ONCE_MAX:

@@ -72,7 +72,7 @@ def create(ledger: Ledger, name: str, description: str, who: Who) -> Edited:
     """
 
     def work(operation: Operation) -> Edited:
-        taken_by = datasets.hold_name(operation.db, name)
+        taken_by = datasets.lock_name(operation.db, name)
         events = d.create_dataset(
             operation.stamp, name, description, taken_by=taken_by, cloned_from=None
         )
@@ -103,7 +103,7 @@ def modify(
 
     def work(operation: Operation) -> Edited:
         # Names are taken before the rows of datasets are locked, as by whoever makes one.
-        taken_by = None if name is None else datasets.hold_name(operation.db, name)
+        taken_by = None if name is None else datasets.lock_name(operation.db, name)
         dataset = locked(operation, dataset_id, expected_version)
         before = dataset.version
         if name is not None:
@@ -135,7 +135,7 @@ def delete(
         if dataset.versions_locked:
             raise DatasetLocked(dataset.name, dataset.versions_locked)
         n_entries = dataset.n_entries
-        datasets.hold_records(operation.db, dataset_id)
+        datasets.lock_records_of_cells(operation.db, dataset_id)
         events = d.delete_dataset(dataset, operation.stamp)
         return edited(operation, operation.happen(dataset, events), n_entries)
 
@@ -167,7 +167,7 @@ def add_entries(
         present = {name: content for name, (_, content) in named.items()}
         addition = d.sort_entries(dataset, given, present)
         new = [entries[index] for index in addition.new_idx]
-        dataset = happen_entries(operation, dataset, new)
+        dataset = append_entries(operation, dataset, new)
         return AddedEntries(
             operation_id=str(operation.id),
             version=dataset.version,
@@ -232,7 +232,7 @@ def remove_entries(
     def work(operation: Operation) -> Edited:
         dataset = locked(operation, dataset_id, expected_version)
         numbers = _numbers(operation, dataset_id, names)
-        datasets.hold_records(operation.db, dataset_id, entries=list(numbers.values()))
+        datasets.lock_records_of_cells(operation.db, dataset_id, entries=list(numbers.values()))
         events = d.remove_entries(dataset, operation.stamp, names, numbers)
         n_before = dataset.n_entries
         dataset = operation.happen(dataset, events)
@@ -292,7 +292,7 @@ def remove_specifications(
     def work(operation: Operation) -> Edited:
         dataset = locked(operation, dataset_id, expected_version)
         numbers = [each.number for each in d.specifications_named(dataset, names)]
-        datasets.hold_records(operation.db, dataset_id, specifications=numbers)
+        datasets.lock_records_of_cells(operation.db, dataset_id, specifications=numbers)
         events = d.remove_specifications(dataset, operation.stamp, names)
         return edited(operation, operation.happen(dataset, events), len(events))
 
@@ -323,7 +323,9 @@ def unlink(
         specifications, entries = selected(operation, dataset, selection)
         numbers = [each.number for each in specifications]
         held = None if selection.takes_all_entries else list(entries)
-        datasets.hold_records(operation.db, dataset_id, specifications=numbers, entries=held)
+        datasets.lock_records_of_cells(
+            operation.db, dataset_id, specifications=numbers, entries=held
+        )
         emptied: dict[int, list[int]] = {}
         for number in numbers:
             emptied[number] = sorted(
@@ -446,7 +448,7 @@ def edited(operation: Operation, dataset: DatasetAggregate, n_changed: int) -> E
     )
 
 
-def happen_entries(
+def append_entries(
     operation: Operation, dataset: DatasetAggregate, entries: Sequence[NewEntry]
 ) -> DatasetAggregate:
     """Store what new entries say, in payloads of a bounded size, and let them be added."""

@@ -38,7 +38,7 @@ from ..ledger import Intent, Ledger, Operation
 from ..store.database import Db
 from ..tables import datasets, jobs, payloads
 from ..tables.datasets import Entry
-from .dataset_edits import CellSelection, NewEntry, Who, happen_entries, locked, operate, selected
+from .dataset_edits import CellSelection, NewEntry, Who, append_entries, locked, operate, selected
 from .submission import NewRecord, find_or_create
 
 SUBMIT: Final = "submit"
@@ -170,7 +170,7 @@ def clone(
 
     def work(operation: Operation) -> Filled:
         db = operation.db
-        taken_by = datasets.hold_name(db, name)
+        taken_by = datasets.lock_name(db, name)
         source = locked(operation, dataset_id)
         at = datasets.version_numbered(db, source, version)
         said = source.description if description is None else description
@@ -213,7 +213,7 @@ def _copy_entries(
         part = found[start:end]
         contents = datasets.contents_of(operation.db, {entry.inputs for entry in part})
         entries = [NewEntry(each.name, contents[each.inputs][each.place]) for each in part]
-        new = happen_entries(operation, new, entries)
+        new = append_entries(operation, new, entries)
         start = end
     return new
 

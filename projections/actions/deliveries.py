@@ -87,7 +87,9 @@ def due(ledger: Ledger) -> list[int]:
         return [row[0] for row in db.execute(_SQL["due"], prepare=True)]
 
 
-def take(ledger: Ledger, webhook_id: int, worker: str, lease_s: float) -> DeliveryTask | None:
+def lease_delivery(
+    ledger: Ledger, webhook_id: int, worker: str, lease_s: float
+) -> DeliveryTask | None:
     """Have a webhook in hand for so many seconds; None if another worker has, or it is not enabled.
 
     Whoever has it already, has it anew.
@@ -105,7 +107,9 @@ def take(ledger: Ledger, webhook_id: int, worker: str, lease_s: float) -> Delive
     return DeliveryTask(webhook_id, url, _events_of(which), bytes(secret), *rest)
 
 
-def set_out(ledger: Ledger, task: DeliveryTask, worker: str, message_id: str, upto: int) -> bool:
+def note_message(
+    ledger: Ledger, task: DeliveryTask, worker: str, message_id: str, upto: int
+) -> bool:
     """Note which message goes out; return whether the worker still has the webhook in hand.
 
     Raises:
@@ -115,7 +119,7 @@ def set_out(ledger: Ledger, task: DeliveryTask, worker: str, message_id: str, up
     return _do(ledger, "set_out", task.webhook_id, **parameters)
 
 
-def pass_over(ledger: Ledger, task: DeliveryTask, worker: str, upto: int) -> bool:
+def skip_events(ledger: Ledger, task: DeliveryTask, worker: str, upto: int) -> bool:
     """Note that there is nothing for a webhook up to a position.
 
     Raises:

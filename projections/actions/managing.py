@@ -195,10 +195,10 @@ def claim(
             return {"operation_id": str(operation.id), "tasks": []}
         ledger.lanes.refresh(operation.db)
         beaten_at = lease_expires_at - timedelta(seconds=manager.lease_s)
-        probes = circuit.take_probes(operation, manager, beaten_at, limit)
+        probes = circuit.lock_probes(operation, manager, beaten_at, limit)
         ordered = ledger.lanes.open_to(manager, manager.suspended)
-        taken = claim_queue.take(operation.db, ordered, limit - len(probes), ledger.lanes)
-        circuit.note_probes(operation, manager_id, probes, breaker)
+        taken = claim_queue.lock_next(operation.db, ordered, limit - len(probes), ledger.lanes)
+        circuit.append_probes(operation, manager_id, probes, breaker)
         taken = [*probes.values(), *taken]
         if not taken:
             return {"operation_id": str(operation.id), "tasks": []}

@@ -129,7 +129,9 @@ def modify(
     ledger.operate(work, actor=actor, reason=reason, request=request)
 
 
-def give_up(ledger: Ledger, webhook_id: int, *, failing_since: datetime, error: str) -> bool:
+def disable_failing(
+    ledger: Ledger, webhook_id: int, *, failing_since: datetime, error: str
+) -> bool:
     """Disable a webhook that nothing arrives at; return whether it was enabled.
 
     Raises:

@@ -176,10 +176,10 @@ def _events(source: _Source) -> Iterator[Row]:
     ):
         stream, number = stream_number(originator_id)
         event = event_of(topic, state)
-        yield (position, stream.name, number, version, topic, *spoken(event))
+        yield (position, stream.name, number, version, topic, *event_columns(event))
 
 
-def spoken(event: Event) -> Row:
+def event_columns(event: Event) -> Row:
     """Return what all events say, and what this one says besides, as the columns have it."""
     return (
         event.timestamp,
@@ -240,7 +240,7 @@ def _with_texts(
 ) -> Iterator[Row]:
     texts = payloads.texts(cursor_of(source.connection), (message for _, message in waiting))
     for row, message in waiting:
-        row[9] = payloads.said(message, texts)
+        row[9] = payloads.text_of(message, texts)
         yield tuple(row)
 
 

@@ -196,7 +196,7 @@ def restore(url: str, folder: Path, *, progress: Progress | None = None) -> Veri
     made_with = int(manifest.tool_version.partition(".")[0])
     program, _ = find_tool("pg_restore", made_with)
     with as_ledger_errors(), closing(connect(url, manifest.schema_name)) as connection:
-        _make_room(connection, manifest.schema_name)
+        _drop_empty_schema(connection, manifest.schema_name)
         say("restoring")
         _run(
             program,
@@ -244,7 +244,7 @@ def verify(url: str, manifest: BackupManifest, *, progress: Progress | None = No
     return Verified(manifest, replayed, audited)
 
 
-def _make_room(connection: Connection[Any], schema: str) -> None:
+def _drop_empty_schema(connection: Connection[Any], schema: str) -> None:
     """Drop the schema if nothing has ever happened in it."""
     row = connection.execute(_SQL["is_there"], {"schema": schema}).fetchone()
     if row is None:

@@ -32,7 +32,7 @@ from recordledger.domain.streams import Stream
 from ..log.mapper import EventMapper, MsgpackTranscoder
 from ..tables import payloads
 from . import archive
-from .analysis import spoken
+from .analysis import event_columns
 from .archive import ArchiveCounts, Container, Manifest
 from .export import ARCHIVED
 from .parquet import TableReader, arrow
@@ -124,7 +124,7 @@ def archived_events(container: Container) -> Iterator[ArchivedEvent]:
             found = ArchivedEvent(Stream[stream], number, version, position, event)
         except (UnknownEvent, UnreadableEvent, KeyError, TypeError) as error:
             raise ArchiveInvalid(archive.EVENTS, f"{where}: {error}") from error
-        if tuple(said[: len(_COMPARED)]) != spoken(event)[: len(_COMPARED)]:
+        if tuple(said[: len(_COMPARED)]) != event_columns(event)[: len(_COMPARED)]:
             raise ArchiveInvalid(archive.EVENTS, f"{where}: its columns say something else than it")
         yield found
 

@@ -23,7 +23,7 @@ from ..store.database import cursor_of, one
 from ..store.statements import statements
 from ..tables import datasets, families, payloads
 from . import archive
-from .analysis import spoken
+from .analysis import event_columns
 from .archive import ArchiveCounts, Manifest, program
 from .parquet import TableWriter
 from .snapshots import rows_of, snapshot
@@ -139,7 +139,7 @@ def _write(
             head=head,
             first_position=notes.first,
             last_position=notes.last,
-            selection=_told(selection),
+            selection=_selection_json(selection),
             counts=counts,
             event_versions={
                 topic: EVENT_TYPES[topic].class_version for topic in sorted(notes.topics)
@@ -150,7 +150,7 @@ def _write(
     )
 
 
-def _told(selection: ArchiveSelection) -> dict[str, Any]:
+def _selection_json(selection: ArchiveSelection) -> dict[str, Any]:
     if selection.is_everything:
         return {"what": "the whole ledger"}
     told: dict[str, Any] = {"what": "a selection"}
@@ -216,7 +216,7 @@ class _Chosen:
             stream, number = stream_number(originator_id)
             event = self._event_of(topic, state)
             notes.take(position, topic, event, version, stream)
-            yield (stream.name, number, version, position, topic, state, *spoken(event))
+            yield (stream.name, number, version, position, topic, state, *event_columns(event))
         notes.end_of_stream()
 
     def _stored(self, notes: _Notes) -> Iterator[tuple[Any, ...]]:

@@ -178,9 +178,9 @@ class _Import:
             return
         # In the order in which everybody takes locks: payloads, then what counts, then the log.
         self._store_payloads()
-        late_results.hold(db)
+        late_results.lock_counts(db)
         lanes = self._ledger.lanes
-        status_counts.hold(db, sorted(map(lanes.id_of, contents.lanes)))
+        status_counts.lock_counts(db, sorted(map(lanes.id_of, contents.lanes)))
         db.execute(_SQL["make_room"])
         stamp = {
             "timestamp": self._now(),
@@ -324,10 +324,10 @@ class _Import:
 
     def _free_name(self, name: str) -> str:
         """Return a name that no dataset has here: this one if possible."""
-        if datasets.hold_name(self._db, name) is None:
+        if datasets.lock_name(self._db, name) is None:
             return name
         other = f"{name} @{short_name(self._report.ledger_id)}"
-        if (taken_by := datasets.hold_name(self._db, other)) is not None:
+        if (taken_by := datasets.lock_name(self._db, other)) is not None:
             raise DatasetExists(other, taken_by)
         self._report.renamed[name] = other
         return other

@@ -237,7 +237,7 @@ def _rows(
                 attributes=content.attributes.decode(),
                 input=content.input.decode(),
                 result=result.decode() if result else None,
-                message=payloads.said(outcome.error_message, texts) if outcome else None,
+                message=payloads.text_of(outcome.error_message, texts) if outcome else None,
             )
 
 

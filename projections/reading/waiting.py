@@ -164,7 +164,7 @@ def why(ledger: Ledger, record_id: int) -> StatusExplanation:
         errors = [event for event in history if isinstance(event, Errored)]
         if errors and record.exists:
             message = errors[-1].outcome.error_message
-            said = payloads.said(message, payloads.texts(db, [message]))
+            said = payloads.text_of(message, payloads.texts(db, [message]))
             now = replace(now, error_message=said)
     return explain(record, history, now)
 

@@ -223,7 +223,7 @@ def _process(ledger: Ledger, shadow: str) -> Generator[subprocess.Popen[str]]:
     assert process.stdin is not None  # noqa: S101 - it is a pipe
     try:
         # Not in the arguments, where everybody could read a password.
-        _say(process.stdin, url=ledger.url, schema=ledger.schema, shadow=shadow)
+        _print_line(process.stdin, url=ledger.url, schema=ledger.schema, shadow=shadow)
         yield process
     finally:
         with suppress(BrokenPipeError), process:
@@ -254,7 +254,7 @@ def _feed(
             except Empty:
                 said.put(None)
                 return
-            _say(process.stdin, **asdict(part))
+            _print_line(process.stdin, **asdict(part))
             for line in process.stdout:
                 answer: dict[str, Any] = json.loads(line)
                 if "error" in answer:
@@ -271,7 +271,7 @@ def _feed(
         said.put(error)
 
 
-def _say(to: IO[str], **what: Any) -> None:
+def _print_line(to: IO[str], **what: Any) -> None:
     to.write(json.dumps(what) + "\n")
     to.flush()
 
@@ -299,10 +299,12 @@ def main() -> None:
         with as_ledger_errors(), connect(told["url"], told["shadow"]) as connection:
             filler = Filler(ledger, connection)
             for line in sys.stdin:
-                filler.fill(RecordRange(**json.loads(line)), lambda n: _say(sys.stdout, n_events=n))
-                _say(sys.stdout)
+                filler.fill(
+                    RecordRange(**json.loads(line)), lambda n: _print_line(sys.stdout, n_events=n)
+                )
+                _print_line(sys.stdout)
     except LedgerError as error:
-        _say(sys.stdout, error=type(error).__name__, message=str(error), facts=vars(error))
+        _print_line(sys.stdout, error=type(error).__name__, message=str(error), facts=vars(error))
     finally:
         ledger.close()
 

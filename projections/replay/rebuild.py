@@ -99,7 +99,7 @@ def rebuild(
     with (
         as_ledger_errors(),
         connect(ledger.url, ledger.schema) as owner,
-        _alone(owner, ledger.schema),
+        _lock_rebuilds(owner, ledger.schema),
         shadow.kept(owner, logged=True),
         connect(ledger.url, shadow.name) as connection,
     ):
@@ -133,7 +133,7 @@ def _chosen(only: Collection[str] | None) -> tuple[str, ...]:
 
 
 @contextmanager
-def _alone(connection: Connection[Any], schema: str) -> Generator[None]:
+def _lock_rebuilds(connection: Connection[Any], schema: str) -> Generator[None]:
     """Keep all other rebuilds of this ledger away, for as long as the connection lasts."""
     held = {"lock": _REBUILD_LOCK, "schema": schema}
     row = connection.execute(_SQL["try_to_hold"], held).fetchone()

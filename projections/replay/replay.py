@@ -169,7 +169,7 @@ def _snapshot(connection: Connection[Any], shadow: Shadow) -> Generator[None]:
     """
     connection.isolation_level = IsolationLevel.REPEATABLE_READ
     with connection.transaction(force_rollback=True):
-        shadow.hold_live(connection)
+        shadow.lock_live(connection)
         yield
 
 

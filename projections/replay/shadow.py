@@ -111,7 +111,7 @@ class Shadow:
 
         In a transaction: meanwhile no rebuild puts others into the places of the live ones.
         """
-        self.hold_live(connection)
+        self.lock_live(connection)
         for table, name, definition in self._missing(connection, "primary_keys"):
             if tables is None or table in tables:
                 self._add_constraint(connection, table, name, definition)
@@ -142,7 +142,7 @@ class Shadow:
             sizes[smallest] += size_bytes + _PAGE_BYTES
         return [Shadow(self.live, group, self.name) for group in groups if group]
 
-    def hold_live(self, connection: Connection[Any]) -> None:
+    def lock_live(self, connection: Connection[Any]) -> None:
         """Keep the live tables from being replaced until the end of the transaction."""
         tables = SQL(", ").join(Identifier(self.live, table) for table in self.tables)
         connection.execute(SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(tables))

@@ -198,7 +198,7 @@ class Expected:
                     "outside",
                     owner=Identifier(owned.owner),
                     live=self.live(owned.table),
-                    mine=self._mine(owned, stream, condition),
+                    mine=self._owned_rows(owned, stream, condition),
                 )
                 parameters = {"high": high, "limit": 1_000}
                 found.update(row[0] for row in db.execute(text, parameters))
@@ -230,7 +230,7 @@ class Expected:
                 ),
                 {"numbers": readable},
                 columns=owned.columns,
-                mine=self._mine(owned, stream, "= ANY(%(numbers)s)"),
+                mine=self._owned_rows(owned, stream, "= ANY(%(numbers)s)"),
                 limit=limit,
             )
             found += some
@@ -328,7 +328,7 @@ class Expected:
                     )
         return self.live(table)
 
-    def put_right(self, db: Db, difference: Difference, *, by_shadow: bool) -> None:
+    def repair_row(self, db: Db, difference: Difference, *, by_shadow: bool) -> None:
         """Bring one row to what it should be: by the shadow, or by what the difference says."""
         table = difference.table
         said, live = difference.replayed, difference.live
@@ -406,7 +406,7 @@ class Expected:
             except (UnknownEvent, UnreadableEvent) as error:
                 unreadable[number] = str(error)
 
-    def _mine(self, owned: Owned, stream: Stream, condition: LiteralString) -> Composable:
+    def _owned_rows(self, owned: Owned, stream: Stream, condition: LiteralString) -> Composable:
         own = SQL("{} {}").format(Identifier(owned.owner), SQL(condition))
         if owned.has_stream:
             return SQL("stream = {} AND {}").format(Literal(int(stream)), own)
@@ -422,7 +422,7 @@ class Expected:
                     row=SQL("ROW({})").format(_names(owned.columns)) if owned.columns else SQL("t"),
                     seed=Literal(zlib.crc32(owned.table.encode())),
                     live=self.live(owned.table),
-                    mine=self._mine(owned, stream, condition),
+                    mine=self._owned_rows(owned, stream, condition),
                 )
                 for owned in OWNED[stream]
             ]

@@ -81,7 +81,7 @@ class Counted:
         rescues.position = upto
         return upto >= head
 
-    def can_tell(self, table: str, key: Sequence[str], head: int) -> bool:
+    def can_compare(self, table: str, key: Sequence[str], head: int) -> bool:
         """Return whether the last comparison would have found this row, if it were wrong."""
         return table != "user_blocks" or self._blocks.knows(int(key[1]), head)
 
@@ -167,7 +167,7 @@ class Counted:
         said = SQL(_SQL["expect_operations_told"])
         lacking = {UUID(each.key[0]) for each in found if each.live is None}
         checksums: dict[UUID, int] = dict(db.execute(_SQL["operation_checksums"]).fetchall())
-        told = self._told(db, checksums, only, lacking, wrong)
+        told = self._unproved(db, checksums, only, lacking, wrong)
         if not told["ids"]:
             return found
         by_key = {each.key: each for each in found}
@@ -181,7 +181,7 @@ class Counted:
             self._operations.update((id_, checksums[id_]) for id_ in proved)
         return list(by_key.values())
 
-    def _told(
+    def _unproved(
         self,
         db: Db,
         checksums: Mapping[UUID, int],

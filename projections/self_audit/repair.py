@@ -31,7 +31,7 @@ from ..tables import divergences
 from ..tables.inline import INLINE
 from .aggregates import OWNED, Expected, head_of, owner_of
 from .counts import COUNTED, Counted
-from .self_audit import hold_divergences, is_counted
+from .self_audit import is_counted, lock_divergences
 
 _SQL: Final = statements("self_audit.self_audit")
 # Whose row is counted over many and still belongs to one record, which is held: where in the key.
@@ -99,14 +99,14 @@ def _repair(
 ) -> Repair | None:
     try:
         with shadow.changing() as db:
-            hold_divergences(db)
+            lock_divergences(db)
             divergence = divergences.lock(db, divergence_id)
             if divergence is None or divergence.state is not DivergenceState.open:
                 return None if divergence is None else Repair(divergence)
             if (refusal := _refusal(db, divergence)) is not None:
                 return Repair(divergence, refusal)
-            _hold(db, shadow, divergence)
-            n_wrong = _put_right(ledger, db, shadow, divergence)
+            _lock_row(db, shadow, divergence)
+            n_wrong = _repair_row(ledger, db, shadow, divergence)
             operation = Operation(ledger, db, actor, reason)
             event_type = DivergenceRepaired if n_wrong else DivergenceGone
             event = event_type(**operation.stamp.model_dump())
@@ -135,7 +135,7 @@ def _refusal(db: Db, divergence: DivergenceAggregate) -> str | None:
     return f"first repair what it is counted from, such as {sources[0]}" if sources else None
 
 
-def _hold(db: Db, shadow: Expected, divergence: DivergenceAggregate) -> None:
+def _lock_row(db: Db, shadow: Expected, divergence: DivergenceAggregate) -> None:
     """Keep everybody else from changing the row, and what it follows from."""
     table, key = divergence.table, divergence.key
     if not is_counted(divergence):
@@ -160,7 +160,7 @@ def _hold(db: Db, shadow: Expected, divergence: DivergenceAggregate) -> None:
         db.execute(statement, {"number": owner[1]})
 
 
-def _put_right(ledger: Ledger, db: Db, shadow: Expected, divergence: DivergenceAggregate) -> int:
+def _repair_row(ledger: Ledger, db: Db, shadow: Expected, divergence: DivergenceAggregate) -> int:
     """Put the row right; return whether anything was wrong with it.
 
     Raises:
@@ -175,7 +175,7 @@ def _put_right(ledger: Ledger, db: Db, shadow: Expected, divergence: DivergenceA
         if number in compared.unreadable:
             raise _NobodyKnows(compared.unreadable[number])
         for each in _same(compared.differences, divergence):
-            shadow.put_right(db, each, by_shadow=True)
+            shadow.repair_row(db, each, by_shadow=True)
             n_wrong += 1
     if table in COUNTED:
         counted = Counted(ledger, shadow)
@@ -183,7 +183,7 @@ def _put_right(ledger: Ledger, db: Db, shadow: Expected, divergence: DivergenceA
             while not counted.search(db, head_of(db)[0]):
                 pass
         for each in _same(counted.compare_table(db, table, {}, key), divergence):
-            shadow.put_right(db, each, by_shadow=False)
+            shadow.repair_row(db, each, by_shadow=False)
             n_wrong += 1
     return n_wrong
 

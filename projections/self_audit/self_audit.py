@@ -168,10 +168,10 @@ class SelfAuditor:
         lap = Lap()
         try:
             with as_ledger_errors():
-                if not self._go_round(lap):
+                if not self._run_lap(lap):
                     lap.certain = True
                     with self._tools()[0].held():
-                        self._go_round(lap)
+                        self._run_lap(lap)
         except BaseException:
             self.close()
             raise
@@ -183,7 +183,7 @@ class SelfAuditor:
             self._counted = Counted(self._ledger, self._shadow)
         return self._shadow, self._counted
 
-    def _go_round(self, lap: Lap) -> bool:
+    def _run_lap(self, lap: Lap) -> bool:
         """Do a lap; return False if counts are wrong and only a certain lap can tell which."""
         shadow, counted = self._tools()
         begun = time.monotonic()
@@ -301,7 +301,7 @@ class SelfAuditor:
         lap.n_folded += len(numbers)
         # Of what cannot be folded nobody can say that it is right again.
         judged = {number for number in numbers if (stream, number) not in lap.unreadable}
-        self._tell(
+        self._append_changes(
             lap,
             found,
             known,
@@ -319,7 +319,7 @@ class SelfAuditor:
             known = divergences.open_now(db)
         wrong = compared.wrong if compared else set[int]()
         self._wrong[stream] = {n for n in self._wrong[stream] if 0 <= n <= high} | wrong
-        self._tell(
+        self._append_changes(
             lap,
             compared.differences if compared else [],
             known,
@@ -352,14 +352,14 @@ class SelfAuditor:
             return lap.n_new * max(SIZES.values()) > _UNSURE_MAX
         self._keep(None, position, looked_at, [])
         n_of_table = {table: sum(each.table == table for each in found) for table in COUNTED}
-        self._tell(
+        self._append_changes(
             lap,
             found,
             known,
             lambda each: (
                 is_counted(each)
                 and n_of_table[each.table] < DIFFERENCES_MAX
-                and counted.can_tell(each.table, each.key, position)
+                and counted.can_compare(each.table, each.key, position)
             ),
         )
         return True
@@ -395,7 +395,7 @@ class SelfAuditor:
 
     # Telling
 
-    def _tell(
+    def _append_changes(
         self,
         lap: Lap,
         found: Sequence[Difference],
@@ -417,7 +417,7 @@ class SelfAuditor:
         def work(
             operation: Operation,
         ) -> tuple[list[DivergenceAggregate], list[DivergenceAggregate]]:
-            hold_divergences(operation.db)
+            lock_divergences(operation.db)
             still = {(each.table, each.key): each for each in divergences.open_now(operation.db)}
             ended: list[DivergenceAggregate] = []
             for known in gone:
@@ -459,7 +459,7 @@ def fault_of(difference: Difference) -> RowFault:
     return RowFault.extra if difference.replayed is None else RowFault.changed
 
 
-def hold_divergences(db: Db) -> None:
+def lock_divergences(db: Db) -> None:
     """Keep others from finding and ending divergences until the transaction ends."""
     db.execute(_SQL["lock"], {"lock": _DIVERGENCE_LOCK})
 

@@ -284,7 +284,7 @@ class EmbeddedPostgres:
             self._check_data_directory()
             self._serve()
         except BaseException:
-            self._give_up()
+            self._clean_up()
             raise
         return self
 
@@ -425,7 +425,7 @@ class EmbeddedPostgres:
             self._postmaster = self._find_orphan() or self._spawn()
             if self._await_answer(self._postmaster, deadline):
                 return
-            last_words = self._last_words()
+            last_words = self._log_tail()
             if not any(words in last_words for words in _LEFTOVERS_REMAIN):
                 unexplained_exits += 1
             if unexplained_exits == _UNEXPLAINED_EXITS_MAX or time.monotonic() > deadline:
@@ -462,7 +462,7 @@ class EmbeddedPostgres:
                 recovering = _NOT_NOW in str(error)
                 if time.monotonic() > (recovery_deadline if recovering else deadline):
                     raise StartFailed(
-                        f"the server of {self.data} does not answer: {error}\n{self._last_words()}"
+                        f"the server of {self.data} does not answer: {error}\n{self._log_tail()}"
                     ) from error
                 time.sleep(_POLL_INTERVAL_S)
             else:
@@ -476,7 +476,7 @@ class EmbeddedPostgres:
         if row is None or not self.data.samefile(row[0]):
             raise StartFailed(f"the server that answers for {self.data} serves {row}")
 
-    def _give_up(self) -> None:
+    def _clean_up(self) -> None:
         """End what a failed `start` began; an orphan was there before, and stays."""
         if self._postmaster is not None and not self.adopted:
             with contextlib.suppress(StopFailed):
@@ -502,7 +502,7 @@ class EmbeddedPostgres:
         self._account.own(self.log)
         return log
 
-    def _last_words(self) -> str:
+    def _log_tail(self) -> str:
         """Return the end of what the server has logged since it was last started."""
         if not self.log.exists():
             return ""
@@ -531,11 +531,11 @@ class EmbeddedPostgres:
         A comma would end the name: both the server and its clients take lists there.
         """
         own = self.folder / "run"
-        if len(os.fsencode(own)) <= _room_for_socket() and "," not in str(own):
+        if len(os.fsencode(own)) <= _socket_path_bytes_max() and "," not in str(own):
             return own
         name = f"recordledger-{hashlib.sha256(os.fsencode(self.home)).hexdigest()[:16]}"
         short = Path(tempfile.gettempdir()).resolve() / name
-        if len(os.fsencode(short)) <= _room_for_socket() and "," not in str(short):
+        if len(os.fsencode(short)) <= _socket_path_bytes_max() and "," not in str(short):
             return short
         return Path("/tmp").resolve() / name  # noqa: S108 - `_make_private` checks whose it is
 
@@ -843,7 +843,7 @@ def _sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def _room_for_socket() -> int:
+def _socket_path_bytes_max() -> int:
     """Return how many bytes the path of a socket's directory may have."""
     return _SOCKET_PATH_BYTES_MAX - len(f"/.s.PGSQL.{_PORT}")
 

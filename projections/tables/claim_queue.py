@@ -71,7 +71,7 @@ TABLE: Final = ProjectionTable(
 )
 
 
-def take(
+def lock_next(
     db: Db, lane_ids_by_tag: Sequence[Sequence[int]], limit: int, lanes: LaneRegistry
 ) -> list[RecordAggregate]:
     """Lock and return the next records for a manager: by its tags' order, priority, then age."""

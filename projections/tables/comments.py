@@ -45,7 +45,7 @@ def made(db: Db, changes: Changes) -> list[CommentRow]:
             event.timestamp,
             event.actor,
             # Only in a damaged database is a text not there whose record is.
-            payloads.said(event.text, texts) or "",
+            payloads.text_of(event.text, texts) or "",
         )
         for each, event in found
     ]

@@ -272,13 +272,13 @@ TABLES: Final = (
 # Locking ---------------------------------------------------------------------------------------
 
 
-def hold_name(db: Db, name: str) -> int | None:
+def lock_name(db: Db, name: str) -> int | None:
     """Keep others from taking a name; return the dataset that has it."""
     db.execute(_SQL["hold_name"], {"lock": _NAME_LOCK, "name": name})
     return id_of(db, name)
 
 
-def hold_records(
+def lock_records_of_cells(
     db: Db,
     dataset_id: int,
     *,

@@ -35,7 +35,7 @@ def write(db: Db, changes: Changes) -> None:
     _add(db, (recorded.event for recorded in changes.happened))
 
 
-def hold(db: Db) -> None:
+def lock_counts(db: Db) -> None:
     """Keep others from counting here, for whoever counts in several steps."""
     db.execute(_SQL["hold"])
 

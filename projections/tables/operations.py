@@ -52,7 +52,7 @@ def parts_of(changes: Changes) -> list[OperationPart]:
     speakers: dict[UUID, Recorded] = {}
     for recorded in managed:
         other = speakers.setdefault(recorded.event.operation_id, recorded)
-        if _speaks_before(recorded, other):
+        if _precedes(recorded, other):
             speakers[recorded.event.operation_id] = recorded
     return [
         OperationPart(
@@ -71,7 +71,7 @@ def _managed(changes: Changes) -> list[Recorded]:
     ]
 
 
-def _speaks_before(one: Recorded, other: Recorded) -> bool:
+def _precedes(one: Recorded, other: Recorded) -> bool:
     if one.event.timestamp != other.event.timestamp:
         return one.event.timestamp < other.event.timestamp
     return (one.number, one.version) > (other.number, other.version)

@@ -166,7 +166,7 @@ def sizes(db: Db, digests: Iterable[bytes]) -> dict[bytes, int]:
     return dict(db.execute(_SQL["sizes"], {"digests": wanted}, prepare=True)) if wanted else {}
 
 
-def said(text: Payload | str | None, texts: Mapping[bytes, str]) -> str | None:
+def text_of(text: Payload | str | None, texts: Mapping[bytes, str]) -> str | None:
     """Return what a message or comment says; None if it was destroyed, or if there is none.
 
     Args:

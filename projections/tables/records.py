@@ -18,7 +18,7 @@ from ..store.database import Db
 from ..store.statements import shipped, statements
 from .changes import Changes
 from .lanes import LaneRegistry
-from .payloads import said, texts
+from .payloads import text_of, texts
 from .table import Owner, ProjectionTable
 
 # The columns of `records` and their types when sent in arrays, in the order of `to_row`.
@@ -76,7 +76,7 @@ def to_row(record: RecordAggregate, lane_id: int, texts: Mapping[bytes, str]) ->
         record.finished_at,
         None if outcome is None else pack_outcome(outcome),
         None if outcome is None else outcome.error_type,
-        None if outcome is None else said(outcome.error_message, texts),
+        None if outcome is None else text_of(outcome.error_message, texts),
         record.retries_used,
         record.iteration,
         None if record.service_state is None else pack_payload(record.service_state),

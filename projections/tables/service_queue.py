@@ -46,7 +46,7 @@ class _ServiceChildren:
     newest: ServiceIterated | Completed | None = None
     by_children: bool | None = None
 
-    def take_in(self, event: Event) -> None:
+    def fold(self, event: Event) -> None:
         match event:
             case ServiceIterated():
                 for key, child in event.named_children.items():
@@ -96,7 +96,7 @@ def follow(
     moved = _moved(changed) if tell else []
     if not services and not moved:
         return
-    stories = _stories(services, happened)
+    stories = _service_children(services, happened)
     decided = [id_ for id_, story in stories.items() if story.newest is not None]
     gone = [after.id for before, after in services if before.exists and not after.exists]
     asked_for = [child for story in stories.values() for child, _ in story.children.values()]
@@ -139,14 +139,14 @@ def _moved(
     return found
 
 
-def _stories(
+def _service_children(
     services: Sequence[tuple[RecordAggregate, RecordAggregate]], happened: Iterable[Recorded]
 ) -> dict[int, _ServiceChildren]:
     stories = {after.id: _ServiceChildren() for _, after in services if after.exists}
     if stories:
         for recorded in happened:
             if recorded.stream is Stream.record and recorded.number in stories:
-                stories[recorded.number].take_in(recorded.event)
+                stories[recorded.number].fold(recorded.event)
     return stories
 
 

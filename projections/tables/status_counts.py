@@ -54,7 +54,7 @@ TABLE: Final = ProjectionTable(
 )
 
 
-def hold(db: Db, lane_ids: Iterable[int]) -> None:
+def lock_counts(db: Db, lane_ids: Iterable[int]) -> None:
     """Keep others from counting in these lanes, in the order in which all count.
 
     For whoever counts in several steps: two of them would wait for each other in a circle.

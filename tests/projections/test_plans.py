@@ -241,7 +241,7 @@ def due_retries(stage: Stage, db: Any) -> object:
 
 def claim_of(*lane_ids: int, limit: int = 20) -> Work:
     def work(stage: Stage, db: Any) -> object:
-        taken = claim_queue.take(db, [list(lane_ids)], limit, stage.ledger.lanes)
+        taken = claim_queue.lock_next(db, [list(lane_ids)], limit, stage.ledger.lanes)
         assert len(taken) == limit
         return taken
 
@@ -250,7 +250,7 @@ def claim_of(*lane_ids: int, limit: int = 20) -> Work:
 
 def claim_by_tags(*lane_ids: int, limit: int = 20) -> Work:
     def work(stage: Stage, db: Any) -> object:
-        taken = claim_queue.take(db, [[id_] for id_ in lane_ids], limit, stage.ledger.lanes)
+        taken = claim_queue.lock_next(db, [[id_] for id_ in lane_ids], limit, stage.ledger.lanes)
         assert len(taken) == limit
         return taken
 

@@ -15,7 +15,7 @@ from recordledger.domain.records.status import Status
 
 from .databases import DATABASE_SCHEMA, DATABASE_URL, HOME, open_ledger, running_database
 from .selection import RECORD_ID
-from .terminal import JSON, print_json, print_table, says_what_is_wrong
+from .terminal import JSON, exits_on_ledger_errors, print_json, print_table
 
 if TYPE_CHECKING:
     from recordledger.projections.archives.check import Contents
@@ -49,7 +49,7 @@ _FILTERS: Final = ("status", "tag", "owner", "function")
 @click.option("--version", type=click.IntRange(1), help="Of --ro-crate: a locked version. [newest]")
 @click.option("--license", "license_url", help="Of --ro-crate: the licence, as a URL.")
 @click.option("--author", "authors", multiple=True, help="Of --ro-crate: a name. Repeatable.")
-@says_what_is_wrong
+@exits_on_ledger_errors
 def export(
     home: Path | None,
     database_url: str | None,
@@ -173,7 +173,7 @@ def _selection(ledger: Ledger, which: dict[str, Any]) -> ArchiveSelection:
     help="Refuse larger archives: all is one transaction.",
 )
 @JSON
-@says_what_is_wrong
+@exits_on_ledger_errors
 def import_(
     home: Path | None,
     database_url: str | None,
@@ -269,7 +269,7 @@ def _print_report(report: ImportReport) -> None:
 @click.option("--origin-id", type=RECORD_ID, help="Only what had this number there.")
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Most.")
 @JSON
-@says_what_is_wrong
+@exits_on_ledger_errors
 def origins(
     home: Path | None,
     database_url: str | None,

@@ -15,7 +15,7 @@ from .databases import (
     open_ledger,
     running_database,
 )
-from .terminal import JSON, print_json, print_table, says_what_is_wrong
+from .terminal import JSON, exits_on_ledger_errors, print_json, print_table
 
 
 @click.command("self-audit")
@@ -24,7 +24,7 @@ from .terminal import JSON, print_json, print_table, says_what_is_wrong
 @click.option("--key", multiple=True, help="Only this row; once for each part of its key.")
 @click.option("--reason", help="Why; on the events of the repairs.")
 @JSON
-@says_what_is_wrong
+@exits_on_ledger_errors
 def self_audit(
     repair: bool, table: str | None, key: tuple[str, ...], reason: str | None, as_json: bool
 ) -> None:
@@ -84,7 +84,7 @@ def self_audit(
 @click.option("--keep-going", is_flag=True, help="Check everything, whatever is broken.")
 @click.option("--log-only", is_flag=True, help="Do not compare the tables with the log: faster.")
 @JSON
-@says_what_is_wrong
+@exits_on_ledger_errors
 def audit(
     home: Path | None,
     database_url: str | None,

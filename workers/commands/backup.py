@@ -10,7 +10,7 @@ from typing import Final
 import click
 
 from .databases import DATABASE_SCHEMA, DATABASE_URL, HOME, running_database
-from .terminal import says_what_is_wrong
+from .terminal import exits_on_ledger_errors
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -20,7 +20,7 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 @DATABASE_URL
 @DATABASE_SCHEMA
 @click.argument("folder", type=_FOLDER)
-@says_what_is_wrong
+@exits_on_ledger_errors
 def backup(home: Path | None, database_url: str | None, database_schema: str, folder: Path) -> None:
     """Write a backup of the ledger, as it is at this moment, into the new folder FOLDER.
 
@@ -43,7 +43,7 @@ def backup(home: Path | None, database_url: str | None, database_schema: str, fo
 @DATABASE_URL
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--verify-only", is_flag=True, help="Only check the backup's files; restore nothing.")
-@says_what_is_wrong
+@exits_on_ledger_errors
 def restore(home: Path | None, database_url: str | None, folder: Path, verify_only: bool) -> None:
     """Restore the backup in FOLDER into a database without a ledger, and verify it.
 

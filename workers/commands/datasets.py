@@ -14,7 +14,7 @@ import click
 
 from recordledger.domain.records.status import Status
 
-from .terminal import JSON, json_object, print_json, print_table, says_what_is_wrong
+from .terminal import JSON, exits_on_ledger_errors, json_object, print_json, print_table
 
 if TYPE_CHECKING:
     from recordledger.api.client import Results
@@ -52,7 +52,7 @@ def dataset() -> None:
     "--limit", type=click.IntRange(1), default=100, show_default=True, help="Most to print."
 )
 @JSON
-@says_what_is_wrong
+@exits_on_ledger_errors
 def list_datasets(limit: int, as_json: bool) -> None:
     """Print the datasets, newest first."""
     from recordledger.api.client import Client
@@ -71,7 +71,7 @@ def list_datasets(limit: int, as_json: bool) -> None:
 @click.option("--description", default="", help="What it is.")
 @_REASON
 @JSON
-@says_what_is_wrong
+@exits_on_ledger_errors
 def create(name: str, description: str, reason: str | None, as_json: bool) -> None:
     """Make the empty dataset NAME."""
     from recordledger.api.client import Client
@@ -107,7 +107,7 @@ def create(name: str, description: str, reason: str | None, as_json: bool) -> No
 @click.option("--retries", type=click.IntRange(0), default=0, help="Of the specification.")
 @_REASON
 @JSON
-@says_what_is_wrong
+@exits_on_ledger_errors
 def add(
     name: str,
     source: TextIO | None,
@@ -188,7 +188,7 @@ def add(
 @click.option("--wait/--no-wait", default=True, show_default=True, help="For a large job to end.")
 @_REASON
 @JSON
-@says_what_is_wrong
+@exits_on_ledger_errors
 def submit(name: str, as_json: bool, **given: Any) -> None:
     """Give every cell of the dataset NAME that has no record one.
 
@@ -224,7 +224,7 @@ def submit(name: str, as_json: bool, **given: Any) -> None:
 )
 @_VERSION
 @JSON
-@says_what_is_wrong
+@exits_on_ledger_errors
 def status(name: str, by_entry: bool, limit: int, version: int | None, as_json: bool) -> None:
     """Print how far the dataset NAME is: its cells by specification and status."""
     from recordledger.api.client import Client
@@ -258,7 +258,7 @@ def status(name: str, by_entry: bool, limit: int, version: int | None, as_json: 
     help="Write a file instead: .csv, .json or .parquet (which needs PyArrow).",
 )
 @JSON
-@says_what_is_wrong
+@exits_on_ledger_errors
 def results(
     name: str,
     specifications: tuple[str, ...],
@@ -292,7 +292,7 @@ def results(
 @_YES
 @_REASON
 @JSON
-@says_what_is_wrong
+@exits_on_ledger_errors
 def remove(
     name: str,
     entries: tuple[str, ...],
@@ -329,7 +329,7 @@ def remove(
 @click.option("--link-records", is_flag=True, help="With the same records too.")
 @_REASON
 @JSON
-@says_what_is_wrong
+@exits_on_ledger_errors
 def clone(
     name: str,
     new_name: str,
@@ -361,7 +361,7 @@ def clone(
 @click.option("--doi", help="Where it was published.")
 @_REASON
 @JSON
-@says_what_is_wrong
+@exits_on_ledger_errors
 def lock(name: str, label: str, doi: str | None, reason: str | None, as_json: bool) -> None:
     """Keep the dataset NAME, as it is now, readable for ever."""
     from recordledger.api.client import Client
@@ -379,7 +379,7 @@ def lock(name: str, label: str, doi: str | None, reason: str | None, as_json: bo
 @_YES
 @_REASON
 @JSON
-@says_what_is_wrong
+@exits_on_ledger_errors
 def delete(name: str, yes: bool, reason: str | None, as_json: bool) -> None:
     """End the dataset NAME; its records are as they were.
 

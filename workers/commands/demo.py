@@ -12,7 +12,7 @@ import click
 
 from .services import follow
 from .signals import exit_on_sigterm
-from .terminal import says_what_is_wrong
+from .terminal import exits_on_ledger_errors
 
 
 @click.command()
@@ -30,7 +30,7 @@ from .terminal import says_what_is_wrong
     type=click.Choice(("curves", "band")),
     help="One of the two: tasks that are independent, or a service with its iterations.",
 )
-@says_what_is_wrong
+@exits_on_ledger_errors
 def demo(smoke: bool, output: Path, workers: int, only: str | None) -> None:
     """Compute energy curves and a reaction's barrier through a ledger of their own, and draw them.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from .selection import RECORD_ID
-from .terminal import JSON, console, print_json, print_table, says_what_is_wrong
+from .terminal import JSON, console, exits_on_ledger_errors, print_json, print_table
 
 if TYPE_CHECKING:
     from recordledger.api.client import LogEvent
@@ -52,7 +52,7 @@ def _moment(_ctx: click.Context, param: click.Parameter, given: str | None) -> d
 )
 @click.option("--words", is_flag=True, help="Print sentences instead of a table.")
 @JSON
-@says_what_is_wrong
+@exits_on_ledger_errors
 def history(
     record_id: int | None,
     operation: str | None,
@@ -130,7 +130,7 @@ def history(
 @click.command()
 @click.argument("record_ids", type=RECORD_ID, nargs=-1, required=True)
 @JSON
-@says_what_is_wrong
+@exits_on_ledger_errors
 def timeline(record_ids: tuple[int, ...], as_json: bool) -> None:
     """Draw the life of records: a bar each, in which a letter and a colour stand for a status.
 
@@ -168,7 +168,7 @@ def timeline(record_ids: tuple[int, ...], as_json: bool) -> None:
 @click.option("--dataset", help="Only of this dataset and the records that it has now, by name.")
 @_ACTOR
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
-@says_what_is_wrong
+@exits_on_ledger_errors
 def events(follow: bool, after: int, new: bool, as_json: bool, **conditions: Any) -> None:
     """Print what has happened to records, managers, datasets and jobs, in order.
 
@@ -203,7 +203,7 @@ def _line(event: LogEvent) -> str:
 @click.command()
 @click.argument("record_id", type=click.IntRange(1, 2**63 - 1))
 @click.option("--output", is_flag=True, help="Print what each attempt wrote, and its traceback.")
-@says_what_is_wrong
+@exits_on_ledger_errors
 def attempts(record_id: int, output: bool) -> None:
     """Print every attempt of the record RECORD_ID, and what came of each."""
     from recordledger.api.client import Client

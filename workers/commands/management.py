@@ -11,7 +11,7 @@ import click
 from recordledger.domain.records.actions import ON_RECORDS, Action, Option
 
 from .selection import RECORD_ID, selection_of, with_conditions
-from .terminal import JSON, print_json, print_table, says_what_is_wrong
+from .terminal import JSON, exits_on_ledger_errors, print_json, print_table
 
 if TYPE_CHECKING:
     from recordledger.api.client import UpdateMetadata
@@ -49,7 +49,7 @@ def _command_of(action: Action) -> click.Command:
     row = action.row
     names = [option.name for option in row.options]
 
-    @says_what_is_wrong
+    @exits_on_ledger_errors
     def run(**given: Any) -> None:
         from recordledger.api.client import Client
         from recordledger.api.client.actions import method_of
@@ -152,7 +152,7 @@ def _report(
 @click.argument("record_id", type=RECORD_ID)
 @click.argument("text")
 @JSON
-@says_what_is_wrong
+@exits_on_ledger_errors
 def comment(record_id: int, text: str, as_json: bool) -> None:
     """Write the remark TEXT about the record RECORD_ID.
 
@@ -170,7 +170,7 @@ def comment(record_id: int, text: str, as_json: bool) -> None:
 @click.option("--reason", help="Why; kept with every event.")
 @click.option("--dry-run", is_flag=True, help="Say what would happen, and change nothing.")
 @JSON
-@says_what_is_wrong
+@exits_on_ledger_errors
 def undo(operation_id: Any, reason: str | None, dry_run: bool, as_json: bool) -> None:
     """Take back what the operation OPERATION_ID changed, where nobody has changed it since.
 
@@ -201,7 +201,7 @@ def undo(operation_id: Any, reason: str | None, dry_run: bool, as_json: bool) ->
 @click.argument("job_id", type=RECORD_ID)
 @click.option("--reason", help="Why.")
 @JSON
-@says_what_is_wrong
+@exits_on_ledger_errors
 def cancel_job(job_id: int, reason: str | None, as_json: bool) -> None:
     """Stop the job JOB_ID, and undo what it has done."""
     from recordledger.api.client import Client

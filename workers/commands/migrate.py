@@ -11,13 +11,13 @@ from .databases import (
     DATABASE_URL,
     given_url,
 )
-from .terminal import says_what_is_wrong
+from .terminal import exits_on_ledger_errors
 
 
 @click.command()
 @DATABASE_URL
 @DATABASE_SCHEMA
-@says_what_is_wrong
+@exits_on_ledger_errors
 def migrate(database_url: str | None, database_schema: str) -> None:
     """Bring the database's schema up to date. Forward only; run it before `serve`."""
     from recordledger.projections.tables.schema import migrate as migrate_schema

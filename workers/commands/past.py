@@ -18,7 +18,7 @@ from .databases import (
     open_ledger,
     running_database,
 )
-from .terminal import JSON, print_json, print_table, says_what_is_wrong
+from .terminal import JSON, exits_on_ledger_errors, print_json, print_table
 
 _POSITION: Final = re.compile(r"@?(\d{1,18})", re.ASCII)
 _AGO: Final = re.compile(
@@ -78,7 +78,7 @@ AS_OF: Final = click.option(
     "--limit", type=click.IntRange(1), default=100, show_default=True, help="Most to print."
 )
 @JSON
-@says_what_is_wrong
+@exits_on_ledger_errors
 def diff(a: int | datetime, b: int | datetime, limit: int, as_json: bool, **which: Any) -> None:
     """Print which records changed after the moment A and up to B, how, and by whom.
 
@@ -128,7 +128,7 @@ def diff(a: int | datetime, b: int | datetime, limit: int, as_json: bool, **whic
 @DATABASE_URL
 @DATABASE_SCHEMA
 @click.option("--rebuild", is_flag=True, help="Empty the tables of the past first.")
-@says_what_is_wrong
+@exits_on_ledger_errors
 def past(home: Path | None, database_url: str | None, database_schema: str, rebuild: bool) -> None:
     """Bring the tables of the past to the end of the log, and print how far they go.
 

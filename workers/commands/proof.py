@@ -19,7 +19,7 @@ from .databases import (
     running_database,
 )
 from .selection import RECORD_ID
-from .terminal import JSON, print_json, says_what_is_wrong
+from .terminal import JSON, exits_on_ledger_errors, print_json
 
 if TYPE_CHECKING:
     from recordledger.domain.proof.notes import VerifierKey
@@ -37,7 +37,7 @@ _RECEIPT_BYTES_MAX: Final = 256 * 1024 * 1024
 @CHECKPOINT_DIR
 @click.option("--public-key", is_flag=True, help="Print the public key instead.")
 @click.option("--new-key", is_flag=True, help="Make a new key, and seal with it from now on.")
-@says_what_is_wrong
+@exits_on_ledger_errors
 def seal(
     home: Path | None,
     database_url: str | None,
@@ -84,7 +84,7 @@ def seal(
     type=click.Path(dir_okay=False, path_type=Path),
     help="File to write. [receipt-RECORD_ID.json]",
 )
-@says_what_is_wrong
+@exits_on_ledger_errors
 def receipt(record_id: int, output: Path | None) -> None:
     """Write the receipt of the record RECORD_ID: all that has happened to it, with the proof.
 
@@ -125,7 +125,7 @@ def receipt(record_id: int, output: Path | None) -> None:
 )
 @click.option("--log-only", is_flag=True, help="Do not compute the digests of payloads again.")
 @JSON
-@says_what_is_wrong
+@exits_on_ledger_errors
 def verify(
     receipt: Path | None,
     home: Path | None,

@@ -10,7 +10,7 @@ import click
 
 from .past import AS_OF
 from .selection import RECORD_ID, conditions_of, with_conditions
-from .terminal import JSON, console, print_json, print_table, says_what_is_wrong
+from .terminal import JSON, console, exits_on_ledger_errors, print_json, print_table
 
 _LIMIT = click.option(
     "--limit", type=click.IntRange(1), default=100, show_default=True, help="Most to print."
@@ -21,7 +21,7 @@ _LIMIT = click.option(
 @click.argument("record_id", type=RECORD_ID)
 @AS_OF
 @JSON
-@says_what_is_wrong
+@exits_on_ledger_errors
 def show(record_id: int, as_of: int | datetime | None, as_json: bool) -> None:
     """Print the record RECORD_ID: what it is, where it stands, and what was written about it.
 
@@ -59,7 +59,7 @@ def show(record_id: int, as_of: int | datetime | None, as_json: bool) -> None:
 @AS_OF
 @_LIMIT
 @JSON
-@says_what_is_wrong
+@exits_on_ledger_errors
 def list_records(limit: int, as_of: int | datetime | None, as_json: bool, **given: Any) -> None:
     """Print records, newest first; all, or those that meet every condition, or met it then."""
     from recordledger.api.client import Client
@@ -76,7 +76,7 @@ def list_records(limit: int, as_of: int | datetime | None, as_json: bool, **give
 @click.command()
 @_LIMIT
 @JSON
-@says_what_is_wrong
+@exits_on_ledger_errors
 def errors(limit: int, as_json: bool) -> None:
     """Print what the newest 100,000 records in error say, by type and message."""
     from recordledger.api.client import Client
@@ -96,7 +96,7 @@ def errors(limit: int, as_json: bool) -> None:
 @click.command()
 @click.argument("record_id", type=RECORD_ID)
 @JSON
-@says_what_is_wrong
+@exits_on_ledger_errors
 def comments(record_id: int, as_json: bool) -> None:
     """Print what was written about the record RECORD_ID, oldest first."""
     from recordledger.api.client import Client
@@ -115,7 +115,7 @@ def comments(record_id: int, as_json: bool) -> None:
 @click.option("--action", help="Only these, like cancel.")
 @_LIMIT
 @JSON
-@says_what_is_wrong
+@exits_on_ledger_errors
 def operations(actor: str | None, action: str | None, limit: int, as_json: bool) -> None:
     """Print what people and policies have done to records, newest first."""
     from recordledger.api.client import Client
@@ -132,7 +132,7 @@ def operations(actor: str | None, action: str | None, limit: int, as_json: bool)
 @click.command()
 @_LIMIT
 @JSON
-@says_what_is_wrong
+@exits_on_ledger_errors
 def jobs(limit: int, as_json: bool) -> None:
     """Print the operations on many records, newest first, and how far they have come."""
     from recordledger.api.client import Client
@@ -150,7 +150,7 @@ def jobs(limit: int, as_json: bool) -> None:
 @click.argument("job_id", type=RECORD_ID)
 @click.option("--wait", is_flag=True, help="Wait until it has ended.")
 @JSON
-@says_what_is_wrong
+@exits_on_ledger_errors
 def job(job_id: int, wait: bool, as_json: bool) -> None:
     """Print how far the job JOB_ID has come."""
     from recordledger.api.client import Client
@@ -165,7 +165,7 @@ def job(job_id: int, wait: bool, as_json: bool) -> None:
 
 @click.command()
 @AS_OF
-@says_what_is_wrong
+@exits_on_ledger_errors
 def status(as_of: int | datetime | None) -> None:
     """Print how many records are in each status, and which managers are active.
 

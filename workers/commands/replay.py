@@ -21,7 +21,7 @@ from .databases import (
 )
 from .past import moment
 from .signals import exit_on_sigterm
-from .terminal import print_table, says_what_is_wrong
+from .terminal import exits_on_ledger_errors, print_table
 
 if TYPE_CHECKING:
     from rich.progress import Task
@@ -35,7 +35,7 @@ def _check(ledger: Ledger, jobs: int | None, differences: int, *, past: bool) ->
     """Compare the tables with the log, print what differs, and exit with 1 if anything does."""
     from recordledger.projections.replay.replay import check_replay
 
-    with _shown() as (progress, rate):
+    with _progress_bar() as (progress, rate):
         report = check_replay(
             ledger, differences_max=differences, progress=progress, jobs=jobs, past=past
         )
@@ -58,14 +58,14 @@ def _rebuild(ledger: Ledger, jobs: int | None, only: tuple[str, ...]) -> None:
     """Put new tables into the places of the live ones."""
     from recordledger.projections.replay.rebuild import rebuild as rebuild_tables
 
-    with _shown() as (progress, rate):
+    with _progress_bar() as (progress, rate):
         done = rebuild_tables(ledger, only=only or None, progress=progress, jobs=jobs)
     click.echo(f"{done.n_events} events up to position {done.position}{rate(done.n_events)}")
     click.echo(f"Rebuilt: {', '.join(done.tables)}.")
     click.echo(f"Others had to wait for {1000 * done.waited_s:.0f} ms.")
 
 
-def _go_back(ledger: Ledger, jobs: int | None, as_of: int | datetime, into: str | None) -> None:
+def _reconstruct(ledger: Ledger, jobs: int | None, as_of: int | datetime, into: str | None) -> None:
     """Keep the tables as they were in a schema, or print how many records there were."""
     from recordledger.projections.replay.reconstruction import keep, position_of, replay_to
     from recordledger.projections.store.database import cursor_of
@@ -73,13 +73,13 @@ def _go_back(ledger: Ledger, jobs: int | None, as_of: int | datetime, into: str 
 
     position = position_of(ledger, as_of)
     if into is not None:
-        with _shown() as (progress, _):
+        with _progress_bar() as (progress, _):
             keep(ledger, position, into, progress=progress, jobs=jobs)
         click.echo(f"The tables as they were at position {position} are in the schema {into}.")
         click.echo(f'Remove them with: DROP SCHEMA "{into}" CASCADE')
         return
     with (
-        _shown() as (progress, _),
+        _progress_bar() as (progress, _),
         replay_to(ledger, position, progress=progress, jobs=jobs) as connection,
     ):
         counts = by_status(cursor_of(connection))
@@ -88,7 +88,7 @@ def _go_back(ledger: Ledger, jobs: int | None, as_of: int | datetime, into: str 
 
 
 @contextmanager
-def _shown() -> Generator[tuple[Progress, Callable[[int], str]]]:
+def _progress_bar() -> Generator[tuple[Progress, Callable[[int], str]]]:
     """Give a bar with rate and remaining time, and what says in the end how fast it was."""
     from rich.console import Console
     from rich.progress import (
@@ -140,7 +140,7 @@ def _shown() -> Generator[tuple[Progress, Callable[[int], str]]]:
     type=click.IntRange(1),
     help="Processes that fold. [as many as there are processors, if the log is long]",
 )
-@says_what_is_wrong
+@exits_on_ledger_errors
 def replay(
     home: Path | None,
     database_url: str | None,
@@ -180,7 +180,7 @@ def replay(
     exit_on_sigterm()
     try:
         if as_of is not None:
-            _go_back(ledger, jobs, as_of, into)
+            _reconstruct(ledger, jobs, as_of, into)
         elif rebuild:
             _rebuild(ledger, jobs, only)
         else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from .selection import RECORD_ID
-from .terminal import JSON, print_json, print_table, says_what_is_wrong
+from .terminal import JSON, exits_on_ledger_errors, print_json, print_table
 
 if TYPE_CHECKING:
     from recordledger.api.client import Client, Manager
@@ -19,7 +19,7 @@ _RUNNING_MAX: Final = 20
 @click.command()
 @click.argument("record_id", type=RECORD_ID)
 @JSON
-@says_what_is_wrong
+@exits_on_ledger_errors
 def why(record_id: int, as_json: bool) -> None:
     """Say why the record RECORD_ID waits, runs or is gone, and what would change it.
 
@@ -41,7 +41,7 @@ def why(record_id: int, as_json: bool) -> None:
     "--limit", type=click.IntRange(1), default=100, show_default=True, help="Most to print."
 )
 @JSON
-@says_what_is_wrong
+@exits_on_ledger_errors
 def queue(tag: tuple[str, ...], limit: int, as_json: bool) -> None:
     """Print what waits, by tag and required programs, and who could take it.
 
@@ -89,7 +89,7 @@ def queue(tag: tuple[str, ...], limit: int, as_json: bool) -> None:
 @click.option("--all", "everything", is_flag=True, help="Those that have ended too.")
 @JSON
 @click.pass_context
-@says_what_is_wrong
+@exits_on_ledger_errors
 def managers(context: click.Context, everything: bool, as_json: bool) -> None:
     """Print the managers that are alive, and what late results were rescued.
 
@@ -130,7 +130,7 @@ def managers(context: click.Context, everything: bool, as_json: bool) -> None:
 @managers.command("show")
 @click.argument("manager")
 @JSON
-@says_what_is_wrong
+@exits_on_ledger_errors
 def show_manager(manager: str, as_json: bool) -> None:
     """Print the manager MANAGER: what it has, what it runs, and what has happened to it.
 
@@ -189,7 +189,7 @@ def show_manager(manager: str, as_json: bool) -> None:
 @click.argument("manager")
 @click.option("--reason", help="Why; kept with the event.")
 @JSON
-@says_what_is_wrong
+@exits_on_ledger_errors
 def drain(manager: str, reason: str | None, as_json: bool) -> None:
     """Give the manager MANAGER nothing more to do: it ends when it has finished what it runs.
 
@@ -212,7 +212,7 @@ def drain(manager: str, reason: str | None, as_json: bool) -> None:
 @click.option("--reason", help="Why; kept with every event.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @JSON
-@says_what_is_wrong
+@exits_on_ledger_errors
 def deactivate(manager: str, reason: str | None, yes: bool, as_json: bool) -> None:
     """End the manager MANAGER now: what it runs waits again, and its results will be late.
 

@@ -7,11 +7,11 @@ from typing import Any, Final
 import click
 
 from .options import SettingsCommand, settings_of
-from .terminal import says_what_is_wrong
+from .terminal import exits_on_ledger_errors
 
 
 @click.command(cls=SettingsCommand, settings="api.settings:Settings")
-@says_what_is_wrong
+@exits_on_ledger_errors
 def serve(**given: Any) -> None:
     """Serve the HTTP API. docs/reference/settings.md has all settings of its environment."""
     from recordledger.api.server import serve as serve_api

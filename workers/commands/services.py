@@ -13,7 +13,7 @@ import click
 from recordledger.domain.records.status import Status
 
 from .selection import RECORD_ID
-from .terminal import JSON, json_object, print_json, says_what_is_wrong
+from .terminal import JSON, exits_on_ledger_errors, json_object, print_json
 
 if TYPE_CHECKING:
     from recordledger.api.client import Client, Record
@@ -52,7 +52,7 @@ def follow(client: Client, record_id: int, write: Callable[[str], object]) -> Re
 @click.option("--reason", help="Why; kept with the event.")
 @click.option("--follow", "follows", is_flag=True, help="Print what it says until it has ended.")
 @JSON
-@says_what_is_wrong
+@exits_on_ledger_errors
 def add_service(
     name: str,
     spec: str,
@@ -105,7 +105,7 @@ def add_service(
 @click.argument("record_id", type=RECORD_ID)
 @click.option("--iteration", type=click.IntRange(1), help="Where it stood after this one.")
 @JSON
-@says_what_is_wrong
+@exits_on_ledger_errors
 def service(record_id: int, iteration: int | None, as_json: bool) -> None:
     """Print where the service RECORD_ID stands: what it waits for, its state, what it has said.
 
@@ -136,7 +136,7 @@ def service(record_id: int, iteration: int | None, as_json: bool) -> None:
     help="Children of one service.",
 )
 @JSON
-@says_what_is_wrong
+@exits_on_ledger_errors
 def tree(record_id: int, limit: int, children_limit: int, as_json: bool) -> None:
     """Print the record RECORD_ID and what is below it, with statuses.
 

@@ -24,7 +24,7 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for pro
 _CELL_CHARACTERS_MAX = 200
 
 
-def says_what_is_wrong(command: Callable[P, T]) -> Callable[P, T]:
+def exits_on_ledger_errors(command: Callable[P, T]) -> Callable[P, T]:
     """Print the ledger's own errors as one sentence, and exit with 1."""
 
     @wraps(command)

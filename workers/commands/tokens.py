@@ -7,7 +7,7 @@ from typing import Final
 
 import click
 
-from .terminal import console, says_what_is_wrong
+from .terminal import console, exits_on_ledger_errors
 
 
 @click.group()
@@ -25,7 +25,7 @@ def token() -> None:
     help="What the token is for; `compute` is for managers.",
 )
 @click.option("--days", type=click.FloatRange(min=0), help="Days until it expires. [never]")
-@says_what_is_wrong
+@exits_on_ledger_errors
 def issue_token(user: str, role: str, days: float | None) -> None:
     """Issue a token with which its bearer acts as USER. It is printed once and kept nowhere."""
     from recordledger.api.client import Client
@@ -36,7 +36,7 @@ def issue_token(user: str, role: str, days: float | None) -> None:
 
 
 @token.command("list")
-@says_what_is_wrong
+@exits_on_ledger_errors
 def list_tokens() -> None:
     """Print all tokens, without their secrets."""
     from rich.table import Table
@@ -55,7 +55,7 @@ def list_tokens() -> None:
 
 @token.command("revoke")
 @click.argument("token_id", type=click.IntRange(1, 2**63 - 1))
-@says_what_is_wrong
+@exits_on_ledger_errors
 def revoke_token(token_id: int) -> None:
     """Revoke the token TOKEN_ID: it opens nothing any more, a few seconds from now."""
     from recordledger.api.client import Client

@@ -14,7 +14,7 @@ from .databases import (
 )
 from .options import SettingsCommand
 from .signals import stop_on_signals
-from .terminal import says_what_is_wrong
+from .terminal import exits_on_ledger_errors
 
 
 @click.command(cls=SettingsCommand, settings="api.settings:Settings")
@@ -30,7 +30,7 @@ from .terminal import says_what_is_wrong
     multiple=True,
     help="Functions that the local manager may run, 'module:function' with wildcards. Repeatable.",
 )
-@says_what_is_wrong
+@exits_on_ledger_errors
 def up(
     home: Path | None,
     database_url: str | None,

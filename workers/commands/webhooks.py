@@ -7,7 +7,7 @@ from typing import Any, Final
 import click
 
 from .selection import RECORD_ID
-from .terminal import JSON, print_json, print_table, says_what_is_wrong
+from .terminal import JSON, exits_on_ledger_errors, print_json, print_table
 
 _REASON = click.option("--reason", help="Why; kept with the event.")
 
@@ -33,7 +33,7 @@ def webhook() -> None:
 )
 @_REASON
 @JSON
-@says_what_is_wrong
+@exits_on_ledger_errors
 def add(url: str, as_json: bool, **given: Any) -> None:
     """Let the address URL be told what happens, and print the secret of its messages, once.
 
@@ -54,7 +54,7 @@ def add(url: str, as_json: bool, **given: Any) -> None:
 
 @webhook.command("list")
 @JSON
-@says_what_is_wrong
+@exits_on_ledger_errors
 def list_webhooks(as_json: bool) -> None:
     """Print all webhooks, and how far each was told."""
     from recordledger.api.client import Client
@@ -71,7 +71,7 @@ def list_webhooks(as_json: bool) -> None:
 @webhook.command()
 @click.argument("webhook_id", type=RECORD_ID)
 @JSON
-@says_what_is_wrong
+@exits_on_ledger_errors
 def show(webhook_id: int, as_json: bool) -> None:
     """Print the webhook WEBHOOK_ID, what has happened to it, and the newest attempts.
 
@@ -97,7 +97,7 @@ def show(webhook_id: int, as_json: bool) -> None:
 @webhook.command()
 @click.argument("webhook_id", type=RECORD_ID)
 @_REASON
-@says_what_is_wrong
+@exits_on_ledger_errors
 def remove(webhook_id: int, reason: str | None) -> None:
     """Remove the webhook WEBHOOK_ID: nothing is sent to it any more."""
     from recordledger.api.client import Client
@@ -110,7 +110,7 @@ def remove(webhook_id: int, reason: str | None) -> None:
 @webhook.command()
 @click.argument("webhook_id", type=RECORD_ID)
 @_REASON
-@says_what_is_wrong
+@exits_on_ledger_errors
 def enable(webhook_id: int, reason: str | None) -> None:
     """Let the webhook WEBHOOK_ID be told again what happens, from where it was."""
     _switch(webhook_id, reason, enabled=True)
@@ -119,7 +119,7 @@ def enable(webhook_id: int, reason: str | None) -> None:
 @webhook.command()
 @click.argument("webhook_id", type=RECORD_ID)
 @_REASON
-@says_what_is_wrong
+@exits_on_ledger_errors
 def disable(webhook_id: int, reason: str | None) -> None:
     """Tell the webhook WEBHOOK_ID nothing until it is enabled; what happens waits for it."""
     _switch(webhook_id, reason, enabled=False)
@@ -128,7 +128,7 @@ def disable(webhook_id: int, reason: str | None) -> None:
 @webhook.command("test")
 @click.argument("webhook_id", type=RECORD_ID)
 @JSON
-@says_what_is_wrong
+@exits_on_ledger_errors
 def try_out(webhook_id: int, as_json: bool) -> None:
     """Send the webhook WEBHOOK_ID a message of type ledger.test, now.
 

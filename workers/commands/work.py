@@ -11,12 +11,12 @@ import click
 from .databases import HOME, open_ledger
 from .options import SettingsCommand, settings_of
 from .signals import stop_on_signals
-from .terminal import says_what_is_wrong
+from .terminal import exits_on_ledger_errors
 
 
 @click.command(cls=SettingsCommand, settings="api.settings:Settings")
 @HOME
-@says_what_is_wrong
+@exits_on_ledger_errors
 def work(home: Path | None, **given: Any) -> None:
     """Do the server's own jobs, seal the log, advance services, and tell webhooks what happens.
 

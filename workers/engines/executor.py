@@ -220,11 +220,11 @@ class ExecutorEngine:
         finally:
             self._has_started.set()
         self._heard_at = time.monotonic()
-        self._get_acquainted(FALSE_STARTS_MAX)
+        self._wait_for_worker(FALSE_STARTS_MAX)
         while (item := self._next()) is not None:
             self._hand(item)
 
-    def _get_acquainted(self, attempts: int, error: BaseException | None = None) -> None:
+    def _wait_for_worker(self, attempts: int, error: BaseException | None = None) -> None:
         """Let a worker introduce itself: nothing is handed out before one can do that."""
         if attempts == 0:
             self._fail(f"no worker of {self._cluster.name} can run tasks: {error!r}")
@@ -233,7 +233,7 @@ class ExecutorEngine:
         try:
             future = self._cluster.submit(introduce, json.dumps(folder).encode())
         except Exception as failure:  # noqa: BLE001, RUF100 - each executor has errors of its own
-            self._get_acquainted(attempts - 1, failure)
+            self._wait_for_worker(attempts - 1, failure)
         else:
             future.add_done_callback(partial(self._introduced, attempts))
 
@@ -243,7 +243,7 @@ class ExecutorEngine:
         except BaseException as error:  # noqa: BLE001, RUF100 - as above
             if not self._closing.is_set():
                 again = threading.Thread(
-                    target=self._get_acquainted, args=(attempts - 1, error), daemon=True
+                    target=self._wait_for_worker, args=(attempts - 1, error), daemon=True
                 )
                 again.start()
             return
@@ -363,13 +363,13 @@ class ExecutorEngine:
             _settle(item.future, error=CancelledError("the engine was shut down"))
         elif item.is_killed:
             _settle(item.future, error=CancelledError("the task was killed"))
-        elif begun is not None and self._is_innocent(item, begun):
+        elif begun is not None and self._is_lost_with_another(item, begun):
             log.warning("a task is begun again, for another took the whole pool down")
             item.n_restarts += 1
             self._again(item, cause, is_false_start=False)
         else:
             # If it is the engine that died, the task is not to blame: the next sign of life tells.
-            report = self._obituary(item, begun, cause)
+            report = self._death_report(item, begun, cause)
             with self._lock:
                 if is_alive := self.failure is None and not self._closing.is_set():
                     self._dead[item.future] = report
@@ -380,7 +380,7 @@ class ExecutorEngine:
         if self._tickets is not None and begun is not None:
             self._tickets.discard(ticket, begun)
 
-    def _is_innocent(self, item: _Item, begun: Begun) -> bool:
+    def _is_lost_with_another(self, item: _Item, begun: Begun) -> bool:
         """Return whether a task is lost only because its executor ends all workers if one dies.
 
         It tells of that before it ends them, so those that live are innocent. One that is dying may
@@ -391,7 +391,7 @@ class ExecutorEngine:
         if item.generation != self._judged:
             self._judged = item.generation
             self._judge_at = time.monotonic() + DYING_S_MAX
-        while begun.lives():
+        while begun.is_alive():
             if time.monotonic() >= self._judge_at:
                 return True
             time.sleep(0.005)
@@ -411,7 +411,7 @@ class ExecutorEngine:
         elif item.n_false_starts > FALSE_STARTS_MAX:
             self._fail(f"{self._cluster.name} loses tasks before they begin: {cause}")
 
-    def _obituary(self, item: _Item, begun: Begun | None, cause: str) -> Report:
+    def _death_report(self, item: _Item, begun: Begun | None, cause: str) -> Report:
         where = f": process {begun.pid} on {begun.hostname}" if begun is not None else ""
         log.warning("a task lost its worker%s; %s", where, cause)
         report = Report(
@@ -483,7 +483,7 @@ class ExecutorEngine:
         taken = self._tickets.begun()
         for item in handed:
             begun = taken.get(item.ticket)
-            if begun is None or begun.lives():
+            if begun is None or begun.is_alive():
                 continue
             if item.seen_dead_at is None:
                 item.seen_dead_at = now

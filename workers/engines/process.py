@@ -289,13 +289,13 @@ class _Slot:
                 if self._killed:
                     return None
             if begun:
-                return self._obituary(worker)
+                return self._death_report(worker)
             # It died between two tasks, so this one had no part in it.
             log.warning("a worker died before it began a task: %s", worker.cause_of_death())
             self._replace_worker()
         return None
 
-    def _obituary(self, worker: _Worker) -> Report:
+    def _death_report(self, worker: _Worker) -> Report:
         cause = worker.cause_of_death()
         log.warning("a task took its worker down: %s", cause)
         report = Report(
@@ -317,7 +317,7 @@ class _Slot:
             used_up = self._tasks_per_worker_max is not None and (
                 worker.n_tasks >= self._tasks_per_worker_max
             )
-            if worker.lives() and not used_up:
+            if worker.is_alive() and not used_up:
                 return True
             worker.close()
             self._set_worker(None)
@@ -379,10 +379,10 @@ class _Worker:
         hello = {"path": sys.path, "lifeline": lifeline, "settings": settings.as_dict()}
         self._send(json.dumps(hello).encode())
         # Children of a dead worker may hold the channel open; whoever reads it would wait for them.
-        self._undertaker = threading.Thread(target=self._bury, name="undertaker", daemon=True)
-        self._undertaker.start()
+        self._reaper = threading.Thread(target=self._reap, name="reaper", daemon=True)
+        self._reaper.start()
 
-    def _bury(self) -> None:
+    def _reap(self) -> None:
         self._process.wait()
         _kill_group(self._process.pid)
 
@@ -396,7 +396,7 @@ class _Worker:
         finally:
             deadline.cancel()
 
-    def lives(self) -> bool:
+    def is_alive(self) -> bool:
         """Return whether the process has not ended, as far as anybody knows."""
         return self._process.returncode is None
 
@@ -433,7 +433,7 @@ class _Worker:
     def close(self) -> None:
         """End the process and free what is held for it."""
         self.kill()
-        self._undertaker.join()
+        self._reaper.join()
         for close in (self._requests.close, self._answers.close, self._close_lifeline):
             with contextlib.suppress(OSError):
                 close()

@@ -44,7 +44,7 @@ class Begun:
         """Return what a worker writes about itself."""
         return cls(os.getpid(), birth(os.getpid()) or 0, platform.node())
 
-    def lives(self) -> bool:
+    def is_alive(self) -> bool:
         """Return whether that process runs; of this host's only."""
         return birth(self.pid) == self.born
 
@@ -59,7 +59,7 @@ class Begun:
             return False
         try:
             # Looked at when the handle is open: it stays that process, whatever its id becomes.
-            if not self.lives():
+            if not self.is_alive():
                 return False
             signal.pidfd_send_signal(handle, signal.SIGKILL)
         finally:

@@ -64,15 +64,15 @@ class ServiceRegistry:
                 f"the service {name!r} ({point.value}) cannot be imported: "
                 f"{type(error).__name__}: {error}",
             ) from error
-        if (complaint := complaint_about(name, found)) is not None:
+        if (complaint := why_not_a_service(name, found)) is not None:
             raise ServiceFault(NOT_INSTALLED, f"the service {name!r} ({point.value}) {complaint}")
-        return found  # type: ignore[return-value]  # complaint_about has looked
+        return found  # type: ignore[return-value]  # why_not_a_service has looked
 
 
-def complaint_about(name: str, found: object) -> str | None:
+def why_not_a_service(name: str, found: object) -> str | None:
     """Return what is wrong with something that should be the class of a service; None if nothing.
 
-    >>> complaint_about("scan", dict)
+    >>> why_not_a_service("scan", dict)
     'is no subclass of Service'
     """
     if not (isinstance(found, type) and issubclass(found, Service)):

@@ -203,17 +203,17 @@ class ServiceRunner:
             log.debug("services: %s", refusal)
         except LedgerError as error:
             log.warning("service %d: %s; it is tried again", service_id, error)
-            self._hold_back(service_id)
+            self._pause_service(service_id)
             return
         except Exception:
             log.exception("service %d: a step failed; it is tried again", service_id)
-            self._hold_back(service_id)
+            self._pause_service(service_id)
             return
         with self._lock:
             self._done.append(service_id)
         self._changed.set()
 
-    def _hold_back(self, service_id: int) -> None:
+    def _pause_service(self, service_id: int) -> None:
         with self._lock:
             self._held_back[service_id] = monotonic() + _PAUSE_S
 

@@ -137,7 +137,7 @@ class Deliverer:
         """Tell a webhook everything that there is, until something goes wrong."""
         settings, worker = self._settings, self._worker
         while not self._stop.is_set():
-            task = deliveries.take(ledger, webhook_id, worker, settings.lease_s)
+            task = deliveries.lease_delivery(ledger, webhook_id, worker, settings.lease_s)
             if task is None:
                 return
             if not self._step(ledger, task):
@@ -150,11 +150,11 @@ class Deliverer:
         found = next_message(ledger, task)
         if not found.n_events:
             if found.upto > task.position:
-                return deliveries.pass_over(ledger, task, worker, found.upto)
+                return deliveries.skip_events(ledger, task, worker, found.upto)
             deliveries.release(ledger, task.webhook_id, worker)
             return False
         message_id = task.message_id or new_message_id()
-        if not deliveries.set_out(ledger, task, worker, message_id, found.upto):
+        if not deliveries.note_message(ledger, task, worker, message_id, found.upto):
             return False
         result = self._settings.sender.send(task.url, task.secret, message_id, found.body)
         deliveries.note_attempt(
@@ -184,7 +184,7 @@ class Deliverer:
         if not result.is_gone and failing.seconds < settings.failing_s:
             return
         try:
-            if webhooks.give_up(
+            if webhooks.disable_failing(
                 ledger, task.webhook_id, failing_since=failing.since, error=str(result.error)
             ):
                 log.warning("webhook %d is disabled: %s", task.webhook_id, result.error)

@@ -251,7 +251,7 @@ class ManagerAgent:
         # A heartbeat that gets no answer must leave time for others before the lease is over.
         pulse_timeout_s = min(SHORT_TIMEOUT_S, max(PULSE_TIMEOUT_S_MIN, registered.lease_s / 4))
         pulse_client = self._client(SHORT_RETRIES_S, pulse_timeout_s)
-        self._pulse = Pulse(pulse_client, self._heard_of, self._inbox.put)
+        self._pulse = Pulse(pulse_client, self._heartbeat_facts, self._inbox.put)
         stack.callback(self._pulse.end)
         surveyor = Surveyor(
             self._survey,
@@ -353,23 +353,23 @@ class ManagerAgent:
     # One step: hear what happened, and do what follows from it
 
     def _step(self) -> None:
-        self._hear()
+        self._handle_messages()
         now = time.monotonic()
         if self._flush_at is not None and now >= self._flush_at:
             self._flush()
         if self._engine.failure is not None:
-            self._give_up(self._engine.failure)
+            self._fail(self._engine.failure)
         if self._stop_by is None:
             if self.manager_id is None and not self._is_registering and now >= self._register_at:
                 self._is_registering = True
                 self._desk.register()
-            self._give_back_if_stuck(now)
-            self._claim_if_room(now)
+            self._relinquish_if_stuck(now)
+            self._claim_if_free(now)
             self._stop_if_idle(now)
         if now >= self._summary_at:
             self._summarize(now)
 
-    def _hear(self) -> None:
+    def _handle_messages(self) -> None:
         with contextlib.suppress(queue.Empty):
             message = self._inbox.get(timeout=self._patience_s())
             # A few more at once, but not without end: there are other things to do.
@@ -386,7 +386,7 @@ class ManagerAgent:
             times.append(self._flush_at)
         if self._stop_by is not None:
             times.append(self._stop_by)
-        elif self.manager_id is not None and not self._is_claiming and self._room() > 0:
+        elif self.manager_id is not None and not self._is_claiming and self._n_to_claim() > 0:
             times.append(self._pace.claim_at)
         return max(0.0, min(times) - now)
 
@@ -418,7 +418,7 @@ class ManagerAgent:
             case StopRequested(reason=reason):
                 self._stop_requested(reason)
 
-    def _heard_of(self) -> tuple[int | None, float, list[AttemptRef]]:
+    def _heartbeat_facts(self) -> tuple[int | None, float, list[AttemptRef]]:
         """Return what a heartbeat says: who, how often, and what is held."""
         manager_id = self.manager_id
         with self._held_lock:
@@ -431,15 +431,15 @@ class ManagerAgent:
 
     # Claiming
 
-    def _room(self) -> int:
-        return self._pace.room(len(self._in_engine), self._engine.n_slots, time.monotonic())
+    def _n_to_claim(self) -> int:
+        return self._pace.n_to_claim(len(self._in_engine), self._engine.n_slots, time.monotonic())
 
-    def _claim_if_room(self, now: float) -> None:
+    def _claim_if_free(self, now: float) -> None:
         if self.manager_id is None or self._is_claiming or now < self._pace.claim_at:
             return
         if self._has_too_much():
             self._pace.claim_at = now + self._config.poll_max_s
-        elif (room := self._room()) > 0:
+        elif (room := self._n_to_claim()) > 0:
             self._is_claiming = True
             self._desk.claim(self.manager_id, min(room, self._claim_max))
 
@@ -476,24 +476,24 @@ class ManagerAgent:
                 self._held[held.ref] = held
             self._in_engine[held.ref] = held
             held.future = self._engine.submit(Task(task.function, task.kwargs))
-            held.future.add_done_callback(partial(self._tell_finished, held))
+            held.future.add_done_callback(partial(self._post_finished, held))
 
-    def _tell_finished(self, held: HeldAttempt, _: Future[Report]) -> None:
+    def _post_finished(self, held: HeldAttempt, _: Future[Report]) -> None:
         self._inbox.put(Finished(held))
 
-    def _give_back_if_stuck(self, now: float) -> None:
+    def _relinquish_if_stuck(self, now: float) -> None:
         """Give back what did not begin, when what runs takes long: others may have room for it."""
         is_full = len(self._in_engine) > self._engine.n_slots
-        if is_full and self._pace.still_s(now) > self._config.hold_s:
-            self._give_back_waiting("this manager is busy with longer tasks")
+        if is_full and self._pace.idle_s(now) > self._config.hold_s:
+            self._relinquish_waiting("this manager is busy with longer tasks")
 
-    def _give_back_waiting(self, reason: str) -> None:
+    def _relinquish_waiting(self, reason: str) -> None:
         waiting = [
             held
             for held in self._in_engine.values()
             if held.future is not None and self._engine.cancel(held.future)
         ]
-        self._let_go(waiting)
+        self._forget(waiting)
         by_manager: dict[int, list[tuple[int, int]]] = {}
         for held in waiting:
             by_manager.setdefault(held.manager_id, []).append(held.ref)
@@ -501,7 +501,7 @@ class ManagerAgent:
             log.info("giving %d tasks back: %s", len(refs), reason)
             self._desk.relinquish(manager_id, refs, reason)
 
-    def _let_go(self, gone: Iterable[HeldAttempt]) -> None:
+    def _forget(self, gone: Iterable[HeldAttempt]) -> None:
         with self._held_lock:
             for held in gone:
                 self._held.pop(held.ref, None)
@@ -516,7 +516,7 @@ class ManagerAgent:
         for held in dropped:
             self._end_task(held)
         # A task that cannot be killed goes on, and its result goes back as a late one.
-        self._let_go(held for held in dropped if held.future and held.future.cancelled())
+        self._forget(held for held in dropped if held.future and held.future.cancelled())
 
     def _end_task(self, held: HeldAttempt) -> None:
         if held.future is not None and not self._engine.cancel(held.future):
@@ -528,7 +528,7 @@ class ManagerAgent:
             return
         log.warning("the server has given up manager %d; registering anew", manager_id)
         self.manager_id = None
-        self._let_go(
+        self._forget(
             [
                 held
                 for held in self._in_engine.values()
@@ -547,12 +547,12 @@ class ManagerAgent:
         try:
             report = held.future.result()
         except CancelledError:
-            self._let_go([held])
+            self._forget([held])
             return
         except EngineFailed as error:
-            self._let_go([held])
+            self._forget([held])
             self._desk.relinquish(held.manager_id, [held.ref], str(error))
-            self._give_up(str(error))
+            self._fail(str(error))
             return
         self._n_done += 1
         self._n_errors += "error_type" in report
@@ -600,7 +600,7 @@ class ManagerAgent:
         if self._stop_by is None:
             self._stop_by = stop_by
             self._stop_reason = reason
-            self._give_back_waiting(reason)
+            self._relinquish_waiting(reason)
         # One that is drained may be told to hurry.
         self._stop_by = min(self._stop_by, stop_by)
 
@@ -619,7 +619,7 @@ class ManagerAgent:
         if self.manager_id is not None:
             self._desk.report_programs(self.manager_id, programs)
 
-    def _give_up(self, reason: str) -> None:
+    def _fail(self, reason: str) -> None:
         if self._stop_by is None:
             log.error("the manager ends: %s", reason)
             self._exit_status = 1

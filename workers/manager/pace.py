@@ -34,18 +34,18 @@ class Pace:
         self._task_s: float | None = None
         self._moved_at = 0.0
 
-    def room(self, n_here: int, n_slots: int, now: float) -> int:
+    def n_to_claim(self, n_here: int, n_slots: int, now: float) -> int:
         """Return how many tasks to claim, with `n_here` here that run or wait to."""
         prefetch = 0
         if self._task_s is not None:
             # While nothing moves, what runs takes at least as long as that.
-            task_s = max(self._task_s, self.still_s(now) if n_here >= n_slots else 0.0)
+            task_s = max(self._task_s, self.idle_s(now) if n_here >= n_slots else 0.0)
             prefetch = min(int(n_slots * self._prefetch_s / task_s), self._prefetch_max)
         if n_here > n_slots + prefetch // 2:
             return 0
         return n_slots + prefetch - n_here
 
-    def still_s(self, now: float) -> float:
+    def idle_s(self, now: float) -> float:
         """Return for how long nothing has begun or ended."""
         return now - self._moved_at
 

@@ -93,11 +93,11 @@ class Spool:
             except (BlockingIOError, FileNotFoundError) as error:
                 # Another manager looks whether the folder is in use, and may have removed it.
                 if time.monotonic() >= deadline:
-                    self._say_full(error)
+                    self._log_full(error)
                     return
                 time.sleep(0.01)
             except OSError as error:
-                self._say_full(error)
+                self._log_full(error)
                 return
             else:
                 return
@@ -111,7 +111,7 @@ class Spool:
         try:
             _write(path, results)
         except OSError as error:
-            self._say_full(error)
+            self._log_full(error)
         else:
             batch.path = path
         return batch
@@ -161,7 +161,7 @@ class Spool:
         with contextlib.suppress(OSError):
             self._folder.rmdir()
 
-    def _say_full(self, error: OSError) -> None:
+    def _log_full(self, error: OSError) -> None:
         now = time.monotonic()
         if now - self._full_logged_at >= _FULL_LOG_S:
             self._full_logged_at = now

@@ -199,7 +199,7 @@ class NudgedElasticBand(Service[BandSpec, BandState]):
         if begins:
             band = nudge(spec, state.images, computed, is_climbing=True)
             state = state.model_copy(update={"is_climbing": True})
-        output = _told(state, band, climbs="; the highest image climbs" if begins else "")
+        output = _log_text(state, band, climbs="; the highest image climbs" if begins else "")
         if band.force_max <= spec.force_max and state.is_climbing == spec.climb:
             return Done(_result(spec, state, band), output)
         if state.iteration >= spec.iterations_max:
@@ -230,7 +230,7 @@ class NudgedElasticBand(Service[BandSpec, BandState]):
         )
 
 
-def _told(state: BandState, band: Band, *, climbs: str) -> str:
+def _log_text(state: BandState, band: Band, *, climbs: str) -> str:
     above = " ".join(f"{energy - band.energies[0]:.6f}" for energy in band.energies)
     return (
         f"iteration {state.iteration}: barrier {band.barrier:.6f}, "

@@ -78,12 +78,12 @@ class Evaluation(StatePart):
 class OptimizationState(StatePart):
     """The evaluations, in the order they were asked for, and the one that is under way.
 
-    `n_told`: of how many iterates, of which the first is the start, the output tells.
+    `n_logged`: of how many iterates, of which the first is the start, the output tells.
     """
 
     evaluations: list[Evaluation]
     asked: list[float]
-    n_told: int
+    n_logged: int
 
 
 class Optimization(Service[OptimizationSpec, OptimizationState]):
@@ -111,7 +111,7 @@ class Optimization(Service[OptimizationSpec, OptimizationState]):
             run = replay(spec, evaluations)
         except ImportError as error:
             return Broken("ProgramMissing", f"{error}: pip install 'recordledger[services]'")
-        output = run.told_after(state.n_told)
+        output = run.output_after(state.n_logged)
         if run.converged is not None:
             return Done(_result(spec, evaluations, run, run.converged), output)
         reached = f"the largest component of the gradient is {largest(run.best.gradient):.3g} at "
@@ -155,13 +155,13 @@ class Run:
         """The last iterate."""
         return self.iterates[-1]
 
-    def told_after(self, n_told: int) -> str:
-        """Return a line for each iterate but the first `n_told`."""
+    def output_after(self, n_logged: int) -> str:
+        """Return a line for each iterate but the first `n_logged`."""
         lines = [
             f"iteration {number}: energy {iterate.energy:.8f}, "
             f"largest gradient {largest(iterate.gradient):.2e}\n"
             for number, iterate in enumerate(self.iterates)
-            if number >= n_told
+            if number >= n_logged
         ]
         return "".join(lines)
 
@@ -245,12 +245,12 @@ def _ask(
     spec: OptimizationSpec,
     evaluations: Sequence[Evaluation],
     x: list[float],
-    n_told: int,
+    n_logged: int,
     output: str = "",
 ) -> Wait[OptimizationState]:
     forces = [largest(evaluation.gradient) for evaluation in evaluations]
     return Wait(
-        OptimizationState(evaluations=list(evaluations), asked=x, n_told=n_told),
+        OptimizationState(evaluations=list(evaluations), asked=x, n_logged=n_logged),
         {_key(len(evaluations)): spec.gradient.at(like(x, spec.start))},
         output=output,
         progress=closeness(forces[0], min(forces), spec.gradient_max) if forces else 0.0,

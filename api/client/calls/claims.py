@@ -15,7 +15,7 @@ from ...schemas.returns import ResultIn, ReturnAnswer
 from .. import exchange, wire
 from ..errors import ClientError, InvalidArgument
 from ..exchange import Operation, Session
-from ..parts import moved, tell_what_was_done
+from ..parts import add_progress, moved
 from ..progress import bar
 from ..results.bulk import ReturnMetadata
 from .managers import path_of
@@ -59,7 +59,7 @@ def return_results(
             try:
                 answer = yield from exchange.post(session, path, ReturnAnswer, body)
             except ClientError as error:
-                tell_what_was_done(error, _returned(done) if done else None, part.start)
+                add_progress(error, _returned(done) if done else None, part.start)
                 raise
             done.append((part.start, answer))
             progress.update(len(part))

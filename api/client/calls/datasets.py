@@ -39,7 +39,7 @@ from .. import exchange, wire
 from ..arguments import conditions, listed
 from ..errors import ClientError, InvalidArgument, NotFound, WaitTimeout
 from ..exchange import AnswerT, Operation, Session, Sleep
-from ..parts import moved, tell_what_was_done
+from ..parts import add_progress, moved
 from ..progress import bar
 from ..results.datasets import (
     DatasetDetails,
@@ -196,7 +196,7 @@ def add_entries(
                     within.session, within.path("entries"), AddEntriesAnswer, body
                 )
             except ClientError as error:
-                tell_what_was_done(error, _added(done) if done else None, part.start)
+                add_progress(error, _added(done) if done else None, part.start)
                 raise
             done.append((part.start, answer))
             version = None if version is None else answer.version

@@ -22,7 +22,7 @@ from .. import exchange, wire
 from ..arguments import AsOf, conditions, is_one, listed
 from ..errors import ClientError, InvalidArgument, RecordsNotFound, Refused, WaitTimeout
 from ..exchange import Operation, Session, Sleep
-from ..parts import moved, tell_what_was_done
+from ..parts import add_progress, moved
 from ..progress import bar
 from ..results.attempts import Attempts
 from ..results.bulk import InsertMetadata
@@ -173,7 +173,7 @@ def add_specs(
             try:
                 answer = yield from exchange.post(session, "/v1/records", CreateAnswer, body)
             except ClientError as error:
-                tell_what_was_done(error, _inserted(done) if done else None, part.start)
+                add_progress(error, _inserted(done) if done else None, part.start)
                 raise
             done.append((part.start, answer))
             progress.update(len(part))
@@ -330,7 +330,7 @@ class Pages:
         answer = yield from exchange.post(
             self._session, "/v1/records/query", _PageAnswer, wire.body(request)
         )
-        self._pace.took(time.monotonic() - asked_at)
+        self._pace.adjust(time.monotonic() - asked_at)
         self._request.cursor = answer.next_cursor
         if answer.as_of is not None:
             # All pages are of the moment of the first.
@@ -438,14 +438,14 @@ class _Pace:
         self._size = max(1, min(self._size, most, self._ceiling or most))
         return self._size
 
-    def took(self, seconds: float) -> None:
+    def adjust(self, seconds: float) -> None:
         """Ask for more or for less the next time, by how long the answer took."""
         if seconds < _PAGE_S / 2:
             self._size *= 2
         elif seconds > _PAGE_S * 2:
             self._size = max(_PAGE_MIN, self._size // 2)
 
-    def were_too_many(self, count: int) -> None:
+    def halve(self, count: int) -> None:
         """Ask for half of that at the most from now on: the server refused so many."""
         self._size = self._ceiling = max(1, count // 2)
 
@@ -480,9 +480,9 @@ def _get(
             except Refused as refusal:
                 if refusal.code != TooLarge.code or len(part) == 1:
                     raise
-                pace.were_too_many(len(part))
+                pace.halve(len(part))
                 continue
-            pace.took(time.monotonic() - asked_at)
+            pace.adjust(time.monotonic() - asked_at)
             if answer.as_of is not None:
                 # All parts are of the moment of the first.
                 found.as_of = answer.as_of

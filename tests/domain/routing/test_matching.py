@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from recordledger.domain.routing.lanes import Lane, lanes_by_tag
 from recordledger.domain.routing.manager import ManagerAggregate, Suspension
 from recordledger.domain.routing.manager_state import ManagerState
-from recordledger.domain.routing.matching import Cause, Crew, Fit, Lack, fit, lacks, obstacle
+from recordledger.domain.routing.matching import (
+    Cause,
+    Crew,
+    Fit,
+    Lack,
+    fit,
+    missing_requirements,
+    obstacle,
+)
 from tests.examples import at
 
 PSI4 = ("psi4>=1.9",)
@@ -80,7 +88,9 @@ def test_the_best_manager_decides_what_stands_in_the_way(
 
 
 def test_what_a_manager_lacks_is_absent_or_of_another_or_of_unknown_version() -> None:
-    found = lacks(manager(programs={"psi4": "1.8", "xtb": None}), ("dftd3", "psi4>=1.9", "xtb>6"))
+    found = missing_requirements(
+        manager(programs={"psi4": "1.8", "xtb": None}), ("dftd3", "psi4>=1.9", "xtb>6")
+    )
     assert found == (
         Lack("dftd3", is_absent=True),
         Lack("psi4>=1.9", is_absent=False, version="1.8"),
@@ -91,7 +101,7 @@ def test_what_a_manager_lacks_is_absent_or_of_another_or_of_unknown_version() ->
         "psi4>=1.9 (it has 1.8)",
         "xtb>6 (it has an unknown version)",
     ]
-    assert lacks(manager(), PSI4) == ()
+    assert missing_requirements(manager(), PSI4) == ()
 
 
 CREWS = st.lists(

@@ -258,7 +258,7 @@ def test_a_claim_with_a_trial_is_dated_when_all_its_tasks_are_locked(
     manager_id = broken(stage, n_waiting=1, breaker=IMPATIENT)
     stage.wait_until(stage.state_of(manager_id).suspended["psi4"].until)
     stage.intern("gpu", ("xtb",))
-    take = claim_queue.take
+    take = claim_queue.lock_next
     newest: list[int] = []
 
     def take_after_others(*arguments: Any) -> list[RecordAggregate]:
@@ -269,7 +269,7 @@ def test_a_claim_with_a_trial_is_dated_when_all_its_tasks_are_locked(
         return take(*arguments)
 
     taken_before: list[bool] = []
-    monkeypatch.setattr(claim_queue, "take", take_after_others)
+    monkeypatch.setattr(claim_queue, "lock_next", take_after_others)
     held = claim(stage, manager_id, breaker=IMPATIENT)
     assert len(held) == 2
     assert set(newest) < held.keys()

@@ -421,7 +421,7 @@ def claim_or_fail(stage: Stage, manager: ManagerAggregate, *, fails: bool) -> in
     with stage.ledger.datastore.writing() as db:
         operation = Operation(stage.ledger, db, ALICE, None)
         lanes = stage.ledger.lanes.open_to(manager)
-        taken = claim_queue.take(db, lanes, 7, stage.ledger.lanes)
+        taken = claim_queue.lock_next(db, lanes, 7, stage.ledger.lanes)
         for record in taken:
             event = e.Claimed(
                 attempt=record.attempt + 1,

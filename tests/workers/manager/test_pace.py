@@ -15,35 +15,35 @@ def pace(task_s: float | None = None) -> Pace:
 
 
 def test_without_experience_it_claims_for_idle_slots_only() -> None:
-    assert pace().room(0, 4, now=0.0) == 4
-    assert pace().room(3, 4, now=0.0) == 1
-    assert pace().room(4, 4, now=0.0) == 0
+    assert pace().n_to_claim(0, 4, now=0.0) == 4
+    assert pace().n_to_claim(3, 4, now=0.0) == 1
+    assert pace().n_to_claim(4, 4, now=0.0) == 0
 
 
 @pytest.mark.parametrize(("task_s", "prefetch"), [(0.0, 500), (0.01, 194), (0.5, 3), (10.0, 0)])
 def test_it_prefetches_by_how_long_tasks_take(task_s: float, prefetch: int) -> None:
-    assert pace(task_s).room(0, 4, now=0.0) == 4 + prefetch
+    assert pace(task_s).n_to_claim(0, 4, now=0.0) == 4 + prefetch
 
 
 def test_it_does_not_claim_one_by_one() -> None:
-    assert pace(0.0).room(503, 4, now=0.0) == 0
-    assert pace(0.0).room(255, 4, now=0.0) == 0
-    assert pace(0.0).room(254, 4, now=0.0) == 250
+    assert pace(0.0).n_to_claim(503, 4, now=0.0) == 0
+    assert pace(0.0).n_to_claim(255, 4, now=0.0) == 0
+    assert pace(0.0).n_to_claim(254, 4, now=0.0) == 250
 
 
 def test_it_learns_that_tasks_have_become_longer() -> None:
     changing = pace(0.0)
     for _ in range(50):
         changing.computed(5.0)
-    assert changing.room(4, 4, now=0.0) == 0
+    assert changing.n_to_claim(4, 4, now=0.0) == 0
 
 
 def test_while_all_slots_are_busy_and_nothing_moves_it_claims_nothing() -> None:
     busy = pace(0.0)
     busy.finished(now=100.0)
-    assert busy.room(4, 4, now=100.0) == 500
-    assert busy.room(4, 4, now=103.0) == 0
-    assert busy.room(2, 4, now=103.0) > 2
+    assert busy.n_to_claim(4, 4, now=100.0) == 500
+    assert busy.n_to_claim(4, 4, now=103.0) == 0
+    assert busy.n_to_claim(2, 4, now=103.0) > 2
 
 
 def test_pauses_double_while_there_is_nothing_and_end_when_there_is() -> None:
