@@ -66,3 +66,14 @@ def test_opposites_are_each_others(action: Action) -> None:
 
 def test_priorities_are_those_of_the_events() -> None:
     assert NEW_PRIORITY.choices == tuple(priority.name for priority in Priority)
+
+
+def test_the_actions_that_concern_relatives_are_those_of_the_propagation_rules() -> None:
+    assert {action.name for action in Action if action.row.is_familial} == {
+        *("reset", "modify", "cancel", "uncancel", "delete", "undelete", "erase"),
+        *("invalidate", "uninvalidate"),
+    }
+
+
+def test_a_reset_and_a_change_of_tag_reach_children_only() -> None:
+    assert {action.name for action in Action if action.row.is_downward} == {"reset", "modify"}
