@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, T
 
 from recordledger.domain.records.actions import Action, Option
 
+from .conditions import Conditions, Ids, RecordConditions
 from .on_demand import management
 from .signatures import put
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from ..schemas.fields import PriorityName
-    from .calls.management import Conditions, Ids
     from .exchange import Operation, Session
     from .results.management import UpdateMetadata
 
@@ -42,6 +42,10 @@ _SHARED: Final = {
 _OF_DATASET: Final = (
     "Of this dataset: all its records, or those that meet conditions, like "
     '`specification="hf", entry=[...], status="error"`.'
+)
+# Which of its records; the dataset is not asked for.
+_OF_ITS_RECORDS: Final = Parameter(
+    "which", Parameter.VAR_KEYWORD, annotation=f"Unpack[{RecordConditions.__name__}]"
 )
 
 
@@ -87,12 +91,8 @@ class ActionMethod(Generic[P]):
         """Give the operations their name, signatures and docstrings."""
         signature = inspect.signature(self._function)
         session, _, ids, *others = signature.parameters.values()
-        keywords = [
-            each.replace(kind=Parameter.KEYWORD_ONLY)
-            if each.kind is Parameter.POSITIONAL_OR_KEYWORD
-            else each
-            for each in others
-        ]
+        *keywords, _ = (each.replace(kind=Parameter.KEYWORD_ONLY) for each in others)
+        keywords.append(_OF_ITS_RECORDS)
         self._describe(self.operation, name, signature, [session, ids, *others], "client")
         self._describe(self.of_dataset, name, signature, [session, *keywords], "dataset")
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from inspect import Parameter
 from typing import Any, Final, ParamSpec, TypeVar, cast
 
 from .on_demand import CallOnDemand
@@ -49,17 +50,7 @@ def presented(method: Callable[P, T], call: Callable[..., Any], wrapped: str) ->
 
     def describe() -> None:
         operation = _operation(call)
-        signature = inspect.signature(operation)
-        _, *parameters = signature.parameters.values()
-        result = str(signature.return_annotation)
-        result = result.removeprefix("Operation[").removesuffix("]")
-        method.__signature__ = signature.replace(  # type: ignore[attr-defined]
-            parameters=[
-                inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD),
-                *parameters,
-            ],
-            return_annotation=wrapped.format(result),
-        )
+        method.__signature__ = _signature(operation, wrapped)  # type: ignore[attr-defined]
         method.__name__ = operation.__name__
         method.__doc__ = _documented(operation)
         method.__wrapped__ = operation  # type: ignore[attr-defined]
@@ -88,6 +79,29 @@ def put(owner: type, name: str, method: Any) -> None:
 
 def _operation(call: Callable[..., Any]) -> Callable[..., Any]:
     return call.operation if isinstance(call, CallOnDemand) else call
+
+
+def _signature(operation: Callable[..., Any], wrapped: str) -> inspect.Signature:
+    """Return the signature of a method: `self` in the place of the operation's first parameter."""
+    signature = inspect.signature(operation)
+    _, *given = signature.parameters.values()
+    result = str(signature.return_annotation).removeprefix("Operation[").removesuffix("]")
+    parameters = [Parameter("self", Parameter.POSITIONAL_OR_KEYWORD)]
+    for parameter in given:
+        if parameter.kind is Parameter.VAR_KEYWORD:
+            parameters += _unpacked(operation, str(parameter.annotation))
+        else:
+            parameters.append(parameter)
+    return signature.replace(parameters=parameters, return_annotation=wrapped.format(result))
+
+
+def _unpacked(operation: Callable[..., Any], annotation: str) -> Iterator[Parameter]:
+    """Yield each keyword of an operation that has them as `**which: Unpack[...]`."""
+    named = operation.__globals__[annotation.removeprefix("Unpack[").removesuffix("]")]
+    for name, hint in named.__annotations__.items():
+        text = getattr(hint, "__forward_arg__", hint)
+        default = False if text == "bool" else None
+        yield Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=text)
 
 
 def _documented(operation: Callable[..., Any]) -> str:

@@ -25,14 +25,12 @@ from recordledger.projections.actions.dataset_edits import CellSelection, NewEnt
 from recordledger.projections.ledger import Ledger
 from recordledger.projections.reading import as_of
 from recordledger.projections.reading.as_of import Moment
-from recordledger.projections.reading.queries import DatasetCells
 from recordledger.projections.store.database import Db
 from recordledger.projections.tables import datasets, payloads
 from recordledger.projections.tables.datasets import Content, Entry
 
 from ..http.errors import refusal_of
 from ..schemas.dataset_edits import EntryIn, SpecificationIn, WhichCells
-from ..schemas.records import RecordQuery
 
 # A cell's arguments are made from these anew for every entry.
 KWARGS_BYTES_MAX: Final = 1 << 20
@@ -40,9 +38,9 @@ ATTRIBUTES_BYTES_MAX: Final = 1 << 16
 
 
 def cells_of(
-    ledger: Ledger, query: RecordQuery, moment: Moment | None = None
-) -> DatasetCells | None:
-    """Return which cells of a dataset a query is about; None if it is about no dataset.
+    ledger: Ledger, query: Mapping[str, Any], moment: Moment | None = None
+) -> dict[str, Any]:
+    """Return which cells of a dataset a query is about, as `RecordFilter` has them; all by number.
 
     With a moment, names are those that there were then.
 
@@ -52,29 +50,29 @@ def cells_of(
         SpecificationNotFound: it has no such specification.
         EntryNotFound: it has no such entry.
     """
-    if query.dataset is None:
-        if query.specification is not None or query.entry is not None:
+    specifications, entries = query.get("specification"), query.get("entry")
+    if "dataset" not in query:
+        if specifications is not None or entries is not None:
             raise InvalidInput("specification and entry are those of a dataset: say which dataset")
-        return None
+        return {}
     with ledger.datastore.reading() as db:
         if moment is None:
-            dataset = datasets.get(db, query.dataset)
+            dataset = datasets.get(db, query["dataset"])
         else:
-            dataset = as_of.dataset_at(ledger, db, query.dataset, moment)
-        numbers: tuple[int, ...] | None = None
-        if query.specification is not None:
-            found = specifications_named(dataset, query.specification)
-            numbers = tuple(each.number for each in found)
-        entries: tuple[int, ...] | None = None
-        if query.entry is not None:
+            dataset = as_of.dataset_at(ledger, db, query["dataset"], moment)
+        found: dict[str, Any] = {"dataset": dataset.id}
+        if specifications is not None:
+            named = specifications_named(dataset, specifications)
+            found["specification"] = tuple(each.number for each in named)
+        if entries is not None:
             if moment is None:
-                found_now = datasets.entries_named(db, dataset.id, query.entry)
-                named = {name: number for name, (number, _) in found_now.items()}
+                found_now = datasets.entries_named(db, dataset.id, entries)
+                numbers = {name: number for name, (number, _) in found_now.items()}
             else:
-                named = as_of.entries_named(db, dataset, query.entry)
-            wanted = require_entries(dataset, query.entry, named)
-            entries = tuple(named[name] for name in wanted)
-    return DatasetCells(dataset.id, numbers, entries)
+                numbers = as_of.entries_named(db, dataset, entries)
+            wanted = require_entries(dataset, entries, numbers)
+            found["entry"] = tuple(numbers[name] for name in wanted)
+    return found
 
 
 def selection_of(asked: WhichCells) -> CellSelection:

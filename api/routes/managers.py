@@ -272,7 +272,7 @@ def get_manager(call: Call, manager_id: ManagerIdInPath) -> Reply:
 def get_manager_history(call: Call, manager_id: ManagerIdInPath, wanted: Wanted) -> Reply:
     """Get the events of a manager, oldest first; all or some. Signs of life are not among them."""
     ledger = call.desk.ledger
-    placed = queries.manager_history(ledger, manager_id)
+    placed = queries.history(ledger, manager_id, Stream.manager)
     events = wanted.through(events_out(ledger, placed))
     return {"manager_id": manager_id, "events": events}
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated, Any, Final, cast
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Query
 
 from recordledger.domain.admin.access import Permission
 from recordledger.domain.errors import RecordNotFound
+from recordledger.domain.records.filters import CONDITIONS, RecordFilter
 from recordledger.domain.records.record import RecordAggregate
 from recordledger.domain.records.timeline import periods
 from recordledger.domain.streams import ID_MAX, Stream
@@ -18,7 +19,6 @@ from recordledger.projections.ledger import Ledger
 from recordledger.projections.reading import as_of as past
 from recordledger.projections.reading import queries
 from recordledger.projections.reading.as_of import Moment
-from recordledger.projections.reading.queries import RecordFilter
 
 from ..http.auth import Visitor, allowed
 from ..http.cursors import cursor_of, last_id_of, last_past_id_of, past_cursor_of
@@ -52,9 +52,6 @@ Reader = Annotated[Visitor, allowed(Permission.read)]
 AsOfInQuery = Annotated[AsOf | None, Query()]
 Submitter = Annotated[Visitor, allowed(Permission.submit)]
 
-_FILTERS: Final = tuple(
-    field.name for field in fields(RecordFilter) if field.name in RecordQuery.model_fields
-)
 _CREATE: Final[dict[str, Any]] = {
     "records": [
         {
@@ -256,14 +253,11 @@ def filter_of(ledger: Ledger, query: RecordQuery, moment: Moment | None = None) 
         SpecificationNotFound: it has no such specification.
         EntryNotFound: it has no such entry.
     """
-    conditions = {name: _condition(name, getattr(query, name)) for name in _FILTERS}
-    return RecordFilter(**conditions, cells=cells_of(ledger, query, moment))
-
-
-def _condition(name: str, value: object) -> Any:
-    if isinstance(value, list):
-        values = cast("list[str]", value)
-        return tuple(tag.lower() for tag in values) if name == "tag" else tuple(values)
-    if isinstance(value, datetime):
-        return in_utc(value, f"query.{name}")
-    return value
+    given = query.model_dump(exclude_none=True)
+    found: dict[str, Any] = {
+        name: in_utc(value, f"query.{name}")
+        if isinstance(value, datetime)
+        else CONDITIONS[name].kept(value)
+        for name, value in given.items()
+    }
+    return RecordFilter(**found | cells_of(ledger, given, moment))

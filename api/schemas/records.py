@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from datetime import datetime
+from types import GenericAlias
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, create_model
 
+from recordledger.domain.records.filters import CONDITIONS, RecordCondition
 from recordledger.domain.records.status import Status
 
 from .base import Answer, Message
@@ -73,27 +77,35 @@ class GetAnswer(Answer):
     as_of: MomentOut | None = None
 
 
-class RecordQuery(Message):
-    """Which records: those that meet every condition that is given. Newest first."""
+# What a condition's value is in a request; an enumeration is itself.
+_VALUES: Final[Mapping[Any, Any]] = {
+    int: RecordId,
+    str: Text,
+    datetime: AwareDatetime,
+    int | str: RecordId | ShortText,
+}
 
-    ids: list[RecordId] | None = Field(default=None, max_length=IDS_MAX)
-    status: list[Status] | None = Field(default=None, max_length=9)
-    tag: list[Text] | None = Field(default=None, max_length=100)
-    owner: list[Text] | None = Field(default=None, max_length=100)
-    manager_id: list[RecordId] | None = Field(default=None, max_length=100)
-    function: list[Text] | None = Field(default=None, max_length=100)
-    created_after: AwareDatetime | None = None
-    created_before: AwareDatetime | None = None
-    modified_after: AwareDatetime | None = None
-    modified_before: AwareDatetime | None = None
-    dataset: RecordId | ShortText | None = Field(
-        default=None, description="Records of this dataset, by id or name."
+
+def _field_of(condition: RecordCondition) -> tuple[Any, Any]:
+    value = _VALUES.get(condition.value, condition.value)
+    kind = GenericAlias(list, value) if condition.is_list else value
+    return kind | None, Field(
+        default=None, max_length=condition.values_max, description=condition.text
     )
-    specification: list[Text] | None = Field(
-        default=None, max_length=1_000, description="Of the dataset: only these, by name."
-    )
-    entry: list[Text] | None = Field(
-        default=None, max_length=IDS_MAX, description="Of the dataset: only these, by name."
+
+
+if TYPE_CHECKING:
+
+    class RecordQuery(Message):
+        """What type checkers see: none of the fields, which are made of the conditions."""
+
+else:
+    RecordQuery = create_model(
+        "RecordQuery",
+        __base__=Message,
+        __module__=__name__,
+        __doc__="Which records: those that meet every condition that is given. Newest first.",
+        **{name: _field_of(condition) for name, condition in CONDITIONS.items()},
     )
 
 

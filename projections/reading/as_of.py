@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, LiteralString, NamedTuple
 
 from recordledger.domain.dataset import DatasetAggregate, DatasetDeleted
 from recordledger.domain.errors import BeforeTheBeginning, DatasetNotFound, FutureMoment
 from recordledger.domain.records.events import Event
+from recordledger.domain.records.filters import CONDITIONS, RecordFilter
 from recordledger.domain.records.record import RecordAggregate, fold
 from recordledger.domain.records.status import Status
 from recordledger.domain.streams import Stream, stream_number, stream_uuid
@@ -25,8 +26,8 @@ from ..log.mapper import timestamp_of
 from ..store.database import Db, one
 from ..store.statements import shipped, statements
 from ..tables import datasets
-from . import timeline
-from .queries import RecordFilter, conditions_of
+from . import queries, timeline
+from .queries import Source, cells_of
 
 _SQL: Final = statements("reading.as_of")
 
@@ -152,8 +153,8 @@ def query_records(
     timeline.reach(ledger, moment.position)
     with ledger.datastore.reading() as db:
         version = None
-        if which.cells is not None:
-            version = dataset_version(db, which.cells.dataset_id, moment)
+        if which.dataset is not None:
+            version = dataset_version(db, which.dataset, moment)
         row = db.execute(_SQL["newest_id"], {"position": moment.position}, prepare=True).fetchone()
         below = None if row is None else int(row[0]) + 1
         if before_id is not None:
@@ -199,83 +200,65 @@ def page_sql(
 ) -> tuple[LiteralString, dict[str, Any]]:
     """Return the statement of one page of a query about then, and its parameters.
 
-    With several statuses the pages of each are merged, as in a query about today. `before_id` is
-    also what keeps the page from walking over records that are newer than the moment.
+    `before_id` is also what keeps the page from walking over records that are newer than the
+    moment.
     """
-    statuses = list(dict.fromkeys(which.status or ()))
-    if len(statuses) > 1:
-        which = replace(which, status=None)
-    else:
-        statuses = []
-    conditions, parameters = conditions_of(which)
-    parameters |= {"limit": limit, "position": moment.position, "version": dataset_version}
-    if before_id is not None:
-        parameters["before_id"] = before_id
-        conditions.append("r.id < %(before_id)s")
+    sql, parameters = queries.page_of(which, limit, before_id, "r.id", _past)
+    return sql, parameters | {"position": moment.position, "version": dataset_version}
+
+
+def _past(which: RecordFilter, parameters: dict[str, Any]) -> Source:
+    """Return every state that a record was in at the position, and what of it never changes."""
     states: LiteralString = _SQL["states"]
-    if any(getattr(which, name) is not None for name in _ORIGINS):
-        states = shipped(_SQL["with_origins"].format(states=states))
-    candidates = _candidates(which, parameters, chosen=bool(statuses))
-    key: LiteralString = "r.id" if candidates is None else "d.record_id"
     then: LiteralString = _SQL["then"]
-    source: LiteralString = states + " AS r"
-    if candidates is not None:
-        source = shipped(_SQL["looked_up"].format(candidates=candidates, states=states, then=then))
-    else:
-        conditions.append(shipped(then.replace("s.", "r.")))
-
-    def page(*more: LiteralString) -> LiteralString:
-        where: LiteralString = " AND ".join([*conditions, *more]) or "true"
-        return shipped(_SQL["page"].format(source=source, where=where, key=key))
-
-    if not statuses:
-        return page(), parameters
-    pages: list[LiteralString] = []
-    for number, status in enumerate(statuses):
-        parameter = shipped(f"status_{number}")
-        parameters[parameter] = status
-        pages.append("(" + page("r.status = %(" + parameter + ")s") + ")")
-    return shipped(_SQL["merged"].format(pages=" UNION ALL ".join(pages))), parameters
+    wanted: list[LiteralString] = [
+        condition.attribute
+        for name, condition in CONDITIONS.items()
+        if condition.attribute is not None and getattr(which, name) is not None
+    ]
+    origins: list[LiteralString] = [
+        "o." + each for each in dict.fromkeys(wanted) if each not in _CHANGING
+    ]
+    if origins:
+        columns: LiteralString = ", ".join(origins)
+        states = shipped(_SQL["with_origins"].format(states=states, columns=columns))
+    candidates = _candidates(which, parameters)
+    if candidates is None:
+        return Source(states + " AS r", conditions=(shipped(then.replace("s.", "r.")),))
+    sql = _SQL["looked_up"].format(candidates=candidates, states=states, then=then)
+    return Source(shipped(sql), "d.record_id")
 
 
-# What does not change, and is kept once for each record.
-_ORIGINS: Final = ("owner", "function", "created_after", "created_before")
+# The columns of `states`. What else there is of a record never changes: `record_states` has it
+# once for each record.
+_CHANGING: Final = frozenset({"id", "status", "tag", "manager_id", "modified_at"})
 
 
-def _candidates(
-    which: RecordFilter, parameters: dict[str, Any], *, chosen: bool
-) -> LiteralString | None:
+def _candidates(which: RecordFilter, parameters: dict[str, Any]) -> LiteralString | None:
     """Return among whom to look, newest first, each once; None to let the planner decide.
 
-    Somebody who ran on a manager at a moment had been claimed by it before; and so on.
+    Somebody who ran on a manager at a moment had been claimed by it before; and so on. A status
+    has an index of its own, and a few of all records may be in it, or nearly all of them.
 
     Args:
         which: the conditions.
         parameters: those of the statement; what is needed here is added.
-        chosen: whether there is a status, which has an index of its own: a few of all may be in
-            it, or nearly all of them.
     """
-    found: LiteralString | None = None
-    if which.cells is not None:
-        found = _SQL["in_cells"]
-        parameters["dataset_id"] = which.cells.dataset_id
-        if which.cells.specifications is not None:
-            parameters["specifications"] = list(which.cells.specifications)
-            found += " AND specification = ANY(%(specifications)s::integer[])"
-        if which.cells.entries is not None:
-            parameters["entries"] = list(which.cells.entries)
-            found += " AND entry = ANY(%(entries)s::integer[])"
-    elif which.ids is not None or which.status is not None or chosen:
+    found: LiteralString
+    if which.dataset is not None:
+        conditions: LiteralString = " AND ".join(cells_of(which, parameters))
+        return _SQL["in_cells"] + " AND " + conditions
+    if which.ids is not None or which.status is not None:
         return None
-    elif which.manager_id is not None:
+    if which.manager_id is not None:
         found = _given("ever_run", which.manager_id, parameters)
     elif which.owner is not None:
         found = _given("owned", which.owner, parameters)
     elif which.tag is not None:
         found = _given("ever_tagged", which.tag, parameters)
-    if found is not None and "before_id" in parameters:
-        found += " AND record_id < %(before_id)s"
-    return found
+    else:
+        return None
+    return found + " AND record_id < %(before_id)s" if "before_id" in parameters else found
 
 
 def _given(

@@ -58,8 +58,8 @@ SELECT originator_id, topic,
    FROM record_states)
 
 -- name: with_origins
--- The same, with what never changes.
-(SELECT s.*, o.owner, o.function, o.created_at
+-- The same, with some of what never changes.
+(SELECT s.*, {columns}
    FROM {states} AS s
    JOIN record_states AS o ON o.record_id = s.id)
 
@@ -72,17 +72,9 @@ SELECT originator_id, topic,
 -- name: then
 s.since <= %(position)s AND s.until > %(position)s AND s.status IS NOT NULL
 
--- name: page
-SELECT r.id FROM {source} WHERE {where} ORDER BY {key} DESC LIMIT %(limit)s
-
--- name: merged
--- One page out of several, which have nothing in common.
-SELECT r.id FROM ({pages}) AS r ORDER BY r.id DESC LIMIT %(limit)s
-
 -- name: in_cells
 dataset_records
- WHERE dataset_id = %(dataset_id)s
-   AND added_in <= %(version)s
+ WHERE added_in <= %(version)s
    AND (removed_in IS NULL OR removed_in > %(version)s)
 
 -- name: ever_run

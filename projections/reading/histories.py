@@ -44,18 +44,8 @@ def operation_page(
     return _placed(ledger, db.execute(_OPERATIONS_SQL["events"], parameters, prepare=True))
 
 
-def of_records_in(ledger: Ledger, dataset_id: int, after: Place, limit: int) -> list[Placed]:
-    """Return the events of the records that a dataset has, record by record; a page of them.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
-    """
-    with ledger.datastore.reading() as db:
-        return dataset_page(ledger, db, dataset_id, after, limit)
-
-
 def dataset_page(ledger: Ledger, db: Db, dataset_id: int, after: Place, limit: int) -> list[Placed]:
-    """Return a page of the events of a dataset's records, as `of_records_in` does."""
+    """Return a page of the events of the records that a dataset has, record by record."""
     parameters = {
         "dataset_id": dataset_id,
         "limit": limit,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final, Literal, LiteralString, NamedTuple
 from uuid import UUID
 
 from recordledger.domain.errors import ManagerNotFound, RecordNotFound
+from recordledger.domain.records.filters import CONDITIONS, RecordFilter
 from recordledger.domain.records.record import RecordAggregate
 from recordledger.domain.records.status import Status
 from recordledger.domain.streams import Stream
@@ -21,50 +22,6 @@ from ..tables.late_results import Rescued, totals
 
 _SQL = statements("reading.queries")
 _LOG_SQL = statements("log.ledger_events")
-
-
-@dataclass(frozen=True, slots=True)
-class DatasetCells:
-    """Some cells of a dataset, all by number; None for all of them."""
-
-    dataset_id: int
-    specifications: tuple[int, ...] | None = None
-    entries: tuple[int, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RecordFilter:
-    """Which records: those that meet every condition that is not None."""
-
-    ids: tuple[int, ...] | None = None
-    status: tuple[Status, ...] | None = None
-    tag: tuple[str, ...] | None = None
-    owner: tuple[str, ...] | None = None
-    manager_id: tuple[int, ...] | None = None
-    function: tuple[str, ...] | None = None
-    created_after: datetime | None = None
-    created_before: datetime | None = None
-    modified_after: datetime | None = None
-    modified_before: datetime | None = None
-    cells: DatasetCells | None = None
-
-
-# How each condition reads in SQL. A list of one becomes an equality, which an index on
-# (column, id) answers in the order of ids without sorting.
-_IN: Final[dict[str, LiteralString]] = {
-    "ids": "r.id",
-    "status": "r.status",
-    "tag": "r.tag",
-    "owner": "r.owner",
-    "manager_id": "r.manager_id",
-    "function": "r.function",
-}
-_COMPARE: Final[dict[str, LiteralString]] = {
-    "created_after": "r.created_at >= %(created_after)s",
-    "created_before": "r.created_at < %(created_before)s",
-    "modified_after": "r.modified_at >= %(modified_after)s",
-    "modified_before": "r.modified_at < %(modified_before)s",
-}
 
 
 def get_records(ledger: Ledger, ids: Iterable[int]) -> dict[int, RecordAggregate]:
@@ -101,8 +58,8 @@ def select_ids(ledger: Ledger, which: RecordFilter, limit: int) -> list[int]:
     """
     conditions, parameters = conditions_of(which)
     where: LiteralString = " AND ".join(conditions) or "true"
-    source = _source(which.cells, parameters, "ASC")
-    sql = shipped(_SQL["ids"].format(source=source, where=where, key=_key(which.cells)))
+    source = _present(which, parameters, "ASC")
+    sql = shipped(_SQL["ids"].format(source=source.text, where=where, key=source.key))
     with ledger.datastore.reading() as db:
         # Planned for these values, as the pages.
         rows = db.execute(sql, parameters | {"limit": limit}, prepare=False)
@@ -130,34 +87,66 @@ def error_groups(ledger: Ledger, limit: int, *, among: int = 100_000) -> list[Er
         return [ErrorGroupRow(*row) for row in db.execute(_SQL["error_groups"], parameters)]
 
 
+class Source(NamedTuple):
+    """What a page is read from.
+
+    Attributes:
+        text: tables and joins; the rows are called `r`.
+        key: the column with the ids by which the rows are ordered.
+        conditions: that the rows must meet besides those of the query.
+    """
+
+    text: LiteralString
+    key: LiteralString = "r.id"
+    conditions: tuple[LiteralString, ...] = ()
+
+
 def page_sql(
     which: RecordFilter, limit: int, before_id: int | None
 ) -> tuple[LiteralString, dict[str, Any]]:
-    """Return the statement of one page of a query, and its parameters.
+    """Return the statement of one page of a query, and its parameters."""
+    columns: LiteralString = ", ".join("r." + name for name in records.COLUMNS)
+    return page_of(which, limit, before_id, columns, _present)
+
+
+def page_of(
+    which: RecordFilter,
+    limit: int,
+    before_id: int | None,
+    columns: LiteralString,
+    source_of: Callable[[RecordFilter, dict[str, Any]], Source],
+) -> tuple[LiteralString, dict[str, Any]]:
+    """Return the statement of one page of records, newest first, and its parameters.
 
     With several statuses, one page of each is read through the index and the pages are merged:
     `status = ANY (...) ORDER BY id` would read and sort everything in these statuses. Each is a
     query of its own, so that PostgreSQL sees the status and knows how many records are in it.
+
+    Args:
+        which: the conditions.
+        limit: the most rows.
+        before_id: only ids below this one.
+        columns: what to select of each row.
+        source_of: returns what to read for these conditions; it may look at the parameters that
+            there are, which have `before_id` then, and add its own.
     """
     # A status that is named twice has one page.
     statuses = list(dict.fromkeys(which.status or ()))
-    if len(statuses) > 1:
-        which = replace(which, status=None)
-    else:
-        statuses = []
-    conditions, parameters = conditions_of(which)
+    merges = len(statuses) > 1
+    conditions, parameters = conditions_of(replace(which, status=None) if merges else which)
     parameters["limit"] = limit
     if before_id is not None:
         parameters["before_id"] = before_id
         conditions.append("r.id < %(before_id)s")
-    columns: LiteralString = ", ".join("r." + name for name in records.COLUMNS)
-    source, key = _source(which.cells, parameters, "DESC"), _key(which.cells)
+    source = source_of(which, parameters)
+    conditions += source.conditions
 
     def page(*more: LiteralString) -> LiteralString:
         where: LiteralString = " AND ".join([*conditions, *more]) or "true"
-        return shipped(_SQL["page"].format(columns=columns, source=source, where=where, key=key))
+        sql = _SQL["page"].format(columns=columns, source=source.text, where=where, key=source.key)
+        return shipped(sql)
 
-    if not statuses:
+    if not merges:
         return page(), parameters
     pages: list[LiteralString] = []
     for number, status in enumerate(statuses):
@@ -167,83 +156,78 @@ def page_sql(
     return shipped(_SQL["merged"].format(pages=" UNION ALL ".join(pages))), parameters
 
 
-def _source(
-    cells: DatasetCells | None, parameters: dict[str, Any], direction: Literal["ASC", "DESC"]
-) -> LiteralString:
-    """Return what is read: all records, or those of a dataset in the order of their ids.
+def _present(
+    which: RecordFilter, parameters: dict[str, Any], direction: Literal["ASC", "DESC"] = "DESC"
+) -> Source:
+    """Return all records, or those of a dataset in the order of their ids.
 
     A record that is in several cells is there once. What the page before has left is told to the
     inner query too, which reads an index from there.
     """
-    if cells is None:
-        return "records r"
-    parameters["dataset_id"] = cells.dataset_id
-    conditions: list[LiteralString] = [
-        "dataset_id = %(dataset_id)s",
-        "removed_in IS NULL",
-    ]
+    if which.dataset is None:
+        return Source("records r")
+    conditions: list[LiteralString] = ["removed_in IS NULL", *cells_of(which, parameters)]
+    where: LiteralString = " AND ".join(conditions)
+    return Source(
+        shipped(_SQL["of_dataset"].format(where=where, direction=direction)), "d.record_id"
+    )
+
+
+def cells_of(which: RecordFilter, parameters: dict[str, Any]) -> list[LiteralString]:
+    """Return the conditions on cells of the dataset in SQL; their parameters are added."""
+    conditions: list[LiteralString] = ["dataset_id = %(dataset_id)s"]
+    parameters["dataset_id"] = which.dataset
     if "before_id" in parameters:
         conditions.append("record_id < %(before_id)s")
-    if cells.specifications is not None:
-        parameters["specifications"] = list(cells.specifications)
+    if which.specification is not None:
+        parameters["specifications"] = list(which.specification)
         conditions.append("specification = ANY(%(specifications)s::integer[])")
-    if cells.entries is not None:
-        parameters["entries"] = list(cells.entries)
+    if which.entry is not None:
+        parameters["entries"] = list(which.entry)
         conditions.append("entry = ANY(%(entries)s::integer[])")
-    where: LiteralString = " AND ".join(conditions)
-    return shipped(_SQL["of_dataset"].format(where=where, direction=direction))
-
-
-def _key(cells: DatasetCells | None) -> LiteralString:
-    """Return by what the rows of `_source` are ordered."""
-    return "r.id" if cells is None else "d.record_id"
+    return conditions
 
 
 def conditions_of(which: RecordFilter) -> tuple[list[LiteralString], dict[str, Any]]:
-    """Return a filter's conditions in SQL, and their parameters."""
+    """Return a filter's conditions on records in SQL, and their parameters.
+
+    A list of one becomes an equality, which an index on (column, id) answers in the order of ids
+    without sorting.
+    """
     conditions: list[LiteralString] = []
     parameters: dict[str, Any] = {}
-    for name, column in _IN.items():
+    for name, condition in CONDITIONS.items():
         given = getattr(which, name)
-        if given is None:
+        if given is None or condition.attribute is None:
+            continue
+        column: LiteralString = "r." + condition.attribute
+        place: LiteralString = "%(" + shipped(name) + ")s"
+        if not condition.is_list:
+            parameters[name] = given
+            conditions.append(column + " " + condition.comparison + " " + place)
             continue
         values = list(dict.fromkeys(given))
         parameters[name] = values[0] if len(values) == 1 else values
-        place: LiteralString = "%(" + shipped(name) + ")s"
         conditions.append(column + (" = " + place if len(values) == 1 else f" = ANY({place})"))
-    for name, comparison in _COMPARE.items():
-        if getattr(which, name) is not None:
-            parameters[name] = getattr(which, name)
-            conditions.append(comparison)
     return conditions, parameters
 
 
-def history(ledger: Ledger, record_id: int) -> list[Placed]:
-    """Return every event of a record with its position, oldest first.
+def history(ledger: Ledger, number: int, stream: Stream = Stream.record) -> list[Placed]:
+    """Return every event of a record, or of a manager, with its position, oldest first.
 
     Raises:
-        RecordNotFound: it has none.
+        RecordNotFound: there is no such record.
+        ManagerNotFound: there is no such manager.
         StoreUnavailable: the database does not answer.
     """
     with ledger.datastore.reading() as db:
-        placed = ledger.history(db, Stream.record, record_id)
+        placed = ledger.history(db, stream, number)
     if not placed:
-        raise RecordNotFound(record_id)
+        raise _NOT_FOUND[stream](number)
     return placed
 
 
-def manager_history(ledger: Ledger, manager_id: int) -> list[Placed]:
-    """Return every event of a manager with its position, oldest first.
-
-    Raises:
-        ManagerNotFound: it has none.
-        StoreUnavailable: the database does not answer.
-    """
-    with ledger.datastore.reading() as db:
-        placed = ledger.history(db, Stream.manager, manager_id)
-    if not placed:
-        raise ManagerNotFound(manager_id)
-    return placed
+_NOT_FOUND: Final = {Stream.record: RecordNotFound, Stream.manager: ManagerNotFound}
 
 
 def payload_contents(ledger: Ledger, digests: Iterable[bytes]) -> dict[bytes, bytes]:

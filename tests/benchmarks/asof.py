@@ -21,6 +21,7 @@ from uuid import UUID
 
 from recordledger.domain.records import events as e
 from recordledger.domain.records.events import Event, Kind, Outcome, Payload, Priority
+from recordledger.domain.records.filters import RecordFilter
 from recordledger.domain.records.record import RecordAggregate, evolve
 from recordledger.domain.records.status import Status
 from recordledger.projections.ledger import Ledger
@@ -28,7 +29,6 @@ from recordledger.projections.log.mapper import EventMapper, MsgpackTranscoder
 from recordledger.projections.reading import as_of, diff, timeline
 from recordledger.projections.reading.as_of import Moment, moment_of
 from recordledger.projections.reading.diff import Between
-from recordledger.projections.reading.queries import RecordFilter
 from recordledger.projections.replay.replay import check_replay
 from recordledger.projections.store.database import Db
 from recordledger.projections.store.embedded import EmbeddedPostgres

@@ -14,6 +14,7 @@ from psycopg import Rollback
 from psycopg.sql import SQL, Identifier, Literal
 
 from recordledger.domain.records.events import Kind, Payload, Priority, ServiceIterated
+from recordledger.domain.records.filters import RecordFilter
 from recordledger.domain.records.record import RecordAggregate
 from recordledger.domain.records.status import Status
 from recordledger.domain.routing.why import BEFORE_MAX
@@ -22,7 +23,7 @@ from recordledger.projections.log import user_blocks
 from recordledger.projections.log.mapper import Recorded
 from recordledger.projections.reading import event_log, histories, waiting
 from recordledger.projections.reading.event_log import EventFilter
-from recordledger.projections.reading.queries import DatasetCells, RecordFilter, page_sql
+from recordledger.projections.reading.queries import page_sql
 from recordledger.projections.store.database import Db
 from recordledger.projections.store.statements import statements
 from recordledger.projections.tables import (
@@ -590,17 +591,17 @@ HOT: Final[dict[str, tuple[Work, set[str], int]]] = {
         2_500,
     ),
     "page of a dataset": (
-        page_of(cells=DatasetCells(1)),
+        page_of(dataset=1),
         {"dataset_records_page", "records_pkey"},
         1_200,
     ),
     "next page of a dataset": (
-        page_of(70_000, cells=DatasetCells(2)),
+        page_of(70_000, dataset=2),
         {"dataset_records_page", "records_pkey"},
         1_200,
     ),
     "records of some entries of a dataset": (
-        page_of(cells=DatasetCells(1, entries=tuple(range(3, 3_000, 30)))),
+        page_of(dataset=1, entry=tuple(range(3, 3_000, 30))),
         {"dataset_records_cell", "records_pkey"},
         1_500,
     ),

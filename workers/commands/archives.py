@@ -11,10 +11,8 @@ from uuid import UUID
 
 import click
 
-from recordledger.domain.records.status import Status
-
 from .databases import DATABASE_SCHEMA, DATABASE_URL, HOME, open_ledger, running_database
-from .selection import RECORD_ID
+from .selection import RECORD_ID, filter_of, with_record_conditions
 from .terminal import JSON, exits_on_ledger_errors, print_json, print_table
 
 if TYPE_CHECKING:
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
     from recordledger.projections.ledger import Ledger
 
 _PATH = click.Path(path_type=Path)
-_FILTERS: Final = ("status", "tag", "owner", "function")
 
 
 @click.command("export")
@@ -36,15 +33,7 @@ _FILTERS: Final = ("status", "tag", "owner", "function")
 @click.option("--ro-crate", type=_PATH, help="Write a dataset as an RO-Crate: a new folder.")
 @click.option("--table", "tables", multiple=True, help="Of --parquet: only this. Repeatable.")
 @click.option("--record", "records", multiple=True, type=RECORD_ID, help="Only this. Repeatable.")
-@click.option(
-    "--status",
-    multiple=True,
-    type=click.Choice([str(status) for status in Status]),
-    help="Only records in this status. Repeatable.",
-)
-@click.option("--tag", multiple=True, help="Only records with this tag. Repeatable.")
-@click.option("--owner", multiple=True, help="Only this user's, like user:ann. Repeatable.")
-@click.option("--function", multiple=True, help="Only of this function. Repeatable.")
+@with_record_conditions
 @click.option("--dataset", help="Only this dataset and its records, by name.")
 @click.option("--version", type=click.IntRange(1), help="Of --ro-crate: a locked version. [newest]")
 @click.option("--license", "license_url", help="Of --ro-crate: the licence, as a URL.")
@@ -137,21 +126,17 @@ def _write_archive(ledger: Ledger, path: Path, selection: ArchiveSelection) -> N
 
 def _selection(ledger: Ledger, which: dict[str, Any]) -> ArchiveSelection:
     from recordledger.projections.archives.export import EVERYTHING, ArchiveSelection
-    from recordledger.projections.reading.queries import RecordFilter, select_ids
+    from recordledger.projections.reading.queries import select_ids
 
-    filters: dict[str, Any] = {name: which[name] for name in _FILTERS if which[name]}
-    if sum(map(bool, (which["records"], which["dataset"], filters))) > 1:
+    filters = filter_of(which)
+    if sum(map(bool, (which["records"], which["dataset"], filters is not None))) > 1:
         raise click.UsageError("give --record, --dataset, or conditions, and not several of these")
     if which["records"]:
         return ArchiveSelection(record_ids=which["records"])
     if which["dataset"]:
         return ArchiveSelection(dataset=which["dataset"])
-    if filters:
-        if "status" in filters:
-            filters["status"] = tuple(map(Status, filters["status"]))
-        return ArchiveSelection(
-            record_ids=tuple(select_ids(ledger, RecordFilter(**filters), 2**31 - 1))
-        )
+    if filters is not None:
+        return ArchiveSelection(record_ids=tuple(select_ids(ledger, filters, 2**31 - 1)))
     return EVERYTHING
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from .moments import time_given
 from .selection import RECORD_ID
 from .terminal import JSON, console, exits_on_ledger_errors, print_json, print_table
 
@@ -16,19 +17,6 @@ if TYPE_CHECKING:
 
 _KIND = click.option("--kind", multiple=True, help="Only these, like errored. Repeatable.")
 _ACTOR = click.option("--actor", multiple=True, help="Only by these, like user:ann. Repeatable.")
-
-
-def _moment(_ctx: click.Context, param: click.Parameter, given: str | None) -> datetime | None:
-    """Return a date or a time as ISO 8601 has it, in UTC if it does not say."""
-    if given is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(given)
-    except ValueError:
-        raise click.BadParameter(
-            f"{given!r} is no time like 2026-11-21T16:30", param=param
-        ) from None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
 @click.command()
@@ -41,8 +29,8 @@ def _moment(_ctx: click.Context, param: click.Parameter, given: str | None) -> d
 @click.option("--oldest-first", is_flag=True, help="With --user: oldest first.")
 @_KIND
 @_ACTOR
-@click.option("--since", callback=_moment, help="Only from then on, like 2026-11-21T16:30. UTC.")
-@click.option("--until", callback=_moment, help="Only before then. UTC.")
+@click.option("--since", callback=time_given, help="Only from then on, like 2026-11-21T16:30. UTC.")
+@click.option("--until", callback=time_given, help="Only before then. UTC.")
 @click.option(
     "--limit",
     type=click.IntRange(1),

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import click
 
-from .past import AS_OF
+from .moments import AS_OF
 from .selection import RECORD_ID, conditions_of, with_conditions
 from .terminal import JSON, console, exits_on_ledger_errors, print_json, print_table
 
@@ -55,17 +55,29 @@ def show(record_id: int, as_of: int | datetime | None, as_json: bool) -> None:
 
 
 @click.command("list")
+@click.argument("ids", nargs=-1, type=RECORD_ID)
 @with_conditions
 @AS_OF
 @_LIMIT
 @JSON
 @exits_on_ledger_errors
-def list_records(limit: int, as_of: int | datetime | None, as_json: bool, **given: Any) -> None:
-    """Print records, newest first; all, or those that meet every condition, or met it then."""
+def list_records(
+    ids: tuple[int, ...],
+    limit: int,
+    as_of: int | datetime | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Print records, newest first; all, or those that meet every condition, or met it then.
+
+    With IDS, only those of them.
+    """
     from recordledger.api.client import Client
 
     with Client() as client:
-        found = client.query_records(**conditions_of(given), limit=limit, as_of=as_of).all()
+        found = client.query_records(
+            ids=ids or None, **conditions_of(given), limit=limit, as_of=as_of
+        ).all()
     if as_json:
         print_json(found)
         return

@@ -19,7 +19,7 @@ from .databases import (
     open_ledger,
     running_database,
 )
-from .past import moment
+from .moments import moment
 from .signals import exit_on_sigterm
 from .terminal import exits_on_ledger_errors, print_table
 

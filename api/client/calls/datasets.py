@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, cast
+from typing import Any, Final, Unpack, cast
 from urllib.parse import urlencode
 
 from pydantic import BaseModel
@@ -36,7 +36,8 @@ from ...schemas.datasets import DatasetsAnswer, EntriesAnswer, TableAnswer
 from ...schemas.fields import PriorityName
 from ...schemas.records import Include
 from .. import exchange, wire
-from ..arguments import conditions, listed
+from ..arguments import AsOf, conditions, listed
+from ..conditions import RecordConditions, describes_conditions
 from ..errors import ClientError, InvalidArgument, NotFound, WaitTimeout
 from ..exchange import AnswerT, Operation, Session, Sleep
 from ..parts import add_progress, moved
@@ -580,33 +581,31 @@ def results(
                 return found
 
 
+@describes_conditions
 def records(
     within: Within,
     *,
-    specification: str | Iterable[str] | None = None,
-    entry: str | Iterable[str] | None = None,
-    status: Status | str | Iterable[Status | str] | None = None,
     include: Include | Iterable[Include] = (),
     limit: int | None = None,
+    as_of: AsOf = None,
+    **which: Unpack[RecordConditions],
 ) -> Pages:
     """Find records of the dataset, newest first; a record that is in several cells comes once.
 
     Args:
         within: the dataset's.
-        specification: one or several.
-        entry: one or several.
-        status: one or several.
         include: which payloads to bring.
         limit: no more than so many records.
+        as_of: as it was then: a position of the log, or a time; in UTC if it does not say.
+        {which}
     """
     return query_records(
         within.session,
         dataset=within.dataset_id,
-        specification=specification,
-        entry=entry,
-        status=status,
         include=include,
         limit=limit,
+        as_of=as_of,
+        **which,
     )
 
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 from types import MappingProxyType
-from typing import Any, Final, TypedDict, cast
+from typing import Any, Final, cast
 
 from recordledger.domain.admin.job import JobState
 from recordledger.domain.records.actions import Action
-from recordledger.domain.records.status import Status
 
 from ...schemas.jobs import JobRefusalOut, JobRefusalsAnswer
 from ...schemas.management import ManageAnswer, ManageRequest
 from .. import exchange, wire
+from ..conditions import Conditions, Ids
 from ..errors import InvalidArgument, Refused
 from ..exchange import Operation, Session, Sleep
 from ..progress import bar
@@ -28,30 +27,6 @@ _REFUSALS: Final = 10_000
 _SILENCE_S: Final = 20.0
 
 _log = logging.getLogger(__name__)
-
-Ids = int | Iterable[int | None]
-
-
-class Conditions(TypedDict, total=False):
-    """Which records, instead of ids: those that meet every condition, as in `query_records`.
-
-    `query` is the same as a mapping. `all=True` must be said if there is no condition at all.
-    """
-
-    query: Mapping[str, Any] | None
-    all: bool
-    status: Status | str | Iterable[Status | str] | None
-    tag: str | Iterable[str] | None
-    owner: str | Iterable[str] | None
-    manager_id: int | Iterable[int] | None
-    function: str | Iterable[str] | None
-    created_after: datetime | None
-    created_before: datetime | None
-    modified_after: datetime | None
-    modified_before: datetime | None
-    dataset: int | str | None
-    specification: str | Iterable[str] | None
-    entry: str | Iterable[str] | None
 
 
 def manage(

@@ -6,11 +6,11 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal, Unpack, cast
 from urllib.parse import urlencode
 
 from recordledger.domain.errors import TooLarge
-from recordledger.domain.records.status import Status
+from recordledger.domain.records.filters import CONDITIONS
 
 from ...schemas.attempts import AttemptInclude, AttemptOut
 from ...schemas.base import Answer
@@ -20,6 +20,7 @@ from ...schemas.records import GetRequest, Include, QueryRequest
 from ...schemas.submissions import CreateAnswer, CreateRequest
 from .. import exchange, wire
 from ..arguments import AsOf, conditions, is_one, listed
+from ..conditions import RecordConditions, describes_conditions
 from ..errors import ClientError, InvalidArgument, RecordsNotFound, Refused, WaitTimeout
 from ..exchange import Operation, Session, Sleep
 from ..parts import add_progress, moved
@@ -39,9 +40,6 @@ _COMMON: Final[Mapping[str, Any]] = {
     "retry_on": (),
 }
 Kind = Literal["task", "service"]
-_SINGLE: Final = frozenset(
-    {"created_after", "created_before", "modified_after", "modified_before", "dataset"}
-)
 _PAGE: Final = 250
 _PAGE_MIN: Final = 10
 _PAGE_S: Final = 0.5
@@ -341,25 +339,16 @@ class Pages:
         return Records(answer.records, answer.as_of)
 
 
+@describes_conditions
 def query_records(
     session: Session,
     *,
     ids: Iterable[int | None] | None = None,
-    status: Status | str | Iterable[Status | str] | None = None,
-    tag: str | Iterable[str] | None = None,
-    owner: str | Iterable[str] | None = None,
-    manager_id: int | Iterable[int] | None = None,
-    function: str | Iterable[str] | None = None,
-    created_after: datetime | None = None,
-    created_before: datetime | None = None,
-    modified_after: datetime | None = None,
-    modified_before: datetime | None = None,
     dataset: int | str | None = None,
-    specification: str | Iterable[str] | None = None,
-    entry: str | Iterable[str] | None = None,
     include: Include | Iterable[Include] = (),
     limit: int | None = None,
     as_of: AsOf = None,
+    **which: Unpack[RecordConditions],
 ) -> Pages:
     """Find the records that meet every condition that is given, newest first.
 
@@ -369,21 +358,11 @@ def query_records(
     Args:
         session: the client's.
         ids: only these.
-        status: one or several, like `"error"`.
-        tag: one or several.
-        owner: user who added the record; one or several.
-        manager_id: manager that has the running attempt or had the accepted one; one or several.
-        function: one or several.
-        created_after: with a time zone, as all the times here.
-        created_before: see above.
-        modified_after: when the record's last event was; see above.
-        modified_before: see above.
-        dataset: of this dataset, by id or name.
-        specification: of the dataset: one or several, by name.
-        entry: of the dataset: one or several, by name.
+        dataset: only of this dataset, by id or name.
         include: which payloads to bring.
         limit: no more than so many records in all; None for no limit.
         as_of: as it was then: a position of the log, or a time; in UTC if it does not say.
+        {which}
 
     Raises:
         InvalidArgument: a condition cannot be one, like a status that does not exist.
@@ -391,25 +370,11 @@ def query_records(
     """
     if limit is not None and limit < 0:
         raise InvalidArgument(f"limit is {limit}; it cannot be negative")
-    conditions = conditions_of(
-        {
-            "ids": ids,
-            "status": status,
-            "tag": tag,
-            "owner": owner,
-            "manager_id": manager_id,
-            "function": function,
-            "created_after": created_after,
-            "created_before": created_before,
-            "modified_after": modified_after,
-            "modified_before": modified_before,
-            "dataset": dataset,
-            "specification": specification,
-            "entry": entry,
-        }
-    )
     request = wire.message(
-        QueryRequest, query=conditions, include=listed(include), as_of=wire.as_of(as_of)
+        QueryRequest,
+        query=conditions_of({"ids": ids, "dataset": dataset, **which}),
+        include=listed(include),
+        as_of=wire.as_of(as_of),
     )
     return Pages(session, request, limit)
 
@@ -417,7 +382,7 @@ def query_records(
 def conditions_of(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return conditions on records as the server takes them: lists where several are possible."""
     conditions = {
-        name: value if name in _SINGLE else listed(value)
+        name: listed(value) if name in CONDITIONS and CONDITIONS[name].is_list else value
         for name, value in given.items()
         if value is not None
     }

@@ -25,6 +25,7 @@ from recordledger.domain.errors import (
 )
 from recordledger.domain.records.actions import Action
 from recordledger.domain.records.events import Priority
+from recordledger.domain.records.filters import RecordFilter
 from recordledger.domain.records.status import Status
 from recordledger.projections.actions import bulk, dataset_edits, dataset_filling
 from recordledger.projections.actions.bulk import advance_jobs, cancel_job, refusals_of
@@ -33,8 +34,6 @@ from recordledger.projections.actions.dataset_filling import SubmissionTerms
 from recordledger.projections.actions.operations import OperationRequest
 from recordledger.projections.ledger import Ledger
 from recordledger.projections.reading.queries import (
-    DatasetCells,
-    RecordFilter,
     payload_contents,
     query_records,
     select_ids,
@@ -681,8 +680,7 @@ def test_records_are_found_by_dataset_each_once_and_newest_first(stage: Stage) -
     assert len(ids) == 6
 
     def found(before: int | None = None, limit: int = 100, **which: Any) -> list[int]:
-        cells = DatasetCells(water.id, which.pop("specifications", None), which.pop("of", None))
-        which_ones = RecordFilter(cells=cells, **which)
+        which_ones = RecordFilter(dataset=water.id, **which)
         page = [each.id for each in query_records(stage.ledger, which_ones, limit, before)]
         if before is None and limit == 100:
             assert select_ids(stage.ledger, which_ones, 100) == sorted(page)
@@ -691,18 +689,20 @@ def test_records_are_found_by_dataset_each_once_and_newest_first(stage: Stage) -
     assert found() == ids[::-1]
     assert found(limit=2) == ids[:3:-1]
     assert found(before=ids[4], limit=3) == ids[3:0:-1]
-    assert found(specifications=(1,)) == ids[2::-1]
-    assert found(of=(1,)) == [ids[3], ids[0]]
+    assert found(specification=(1,)) == ids[2::-1]
+    assert found(entry=(1,)) == [ids[3], ids[0]]
     assert found(status=(Status.held,)) == [ids[4], ids[0]]
-    assert found(status=(Status.held, Status.waiting), of=(1, 2)) == [ids[n] for n in (4, 3, 1, 0)]
-    assert found(specifications=(2,), of=(3,), status=(Status.waiting,)) == [ids[5]]
-    assert found(specifications=()) == []
+    assert found(status=(Status.held, Status.waiting), entry=(1, 2)) == [
+        ids[n] for n in (4, 3, 1, 0)
+    ]
+    assert found(specification=(2,), entry=(3,), status=(Status.waiting,)) == [ids[5]]
+    assert found(specification=()) == []
 
 
 def test_a_dry_run_over_a_dataset_links_nothing(stage: Stage) -> None:
     water = Collection.made(stage, 2)
     water.submit()
-    ids = select_ids(stage.ledger, RecordFilter(cells=DatasetCells(water.id)), 10)
+    ids = select_ids(stage.ledger, RecordFilter(dataset=water.id), 10)
     ordered = bulk.order(
         stage.ledger, OperationRequest(Action.cancel), ids, actor=BOB, dry_run=True, tell_ids=True
     )

@@ -21,13 +21,13 @@ from recordledger.domain.errors import (
 from recordledger.domain.records import events as e
 from recordledger.domain.records.actions import Action
 from recordledger.domain.records.events import Event
+from recordledger.domain.records.filters import RecordFilter
 from recordledger.domain.records.record import RecordAggregate
 from recordledger.domain.records.status import Status
 from recordledger.domain.streams import Stream
 from recordledger.projections.reading import as_of, diff, timeline
 from recordledger.projections.reading.as_of import Moment, moment_of
 from recordledger.projections.reading.diff import Between, ChangeFilter
-from recordledger.projections.reading.queries import DatasetCells, RecordFilter
 from recordledger.projections.reading.queries import counts as counts_now
 from recordledger.projections.reading.queries import get_records as get_records_now
 from recordledger.projections.replay.replay import check_replay
@@ -97,8 +97,7 @@ def by_hand(past: Past, which: RecordFilter) -> list[int]:
     return [
         record.id
         for record in sorted(past.records.values(), key=lambda record: -record.id)
-        if _meets(record, which)
-        and (which.cells is None or record.id in _in_cells(past, which.cells))
+        if _meets(record, which) and (which.dataset is None or record.id in _in_cells(past, which))
     ]
 
 
@@ -119,12 +118,13 @@ def _meets(record: RecordAggregate, which: RecordFilter) -> bool:
     )
 
 
-def _in_cells(past: Past, cells: DatasetCells) -> set[int]:
+def _in_cells(past: Past, which: RecordFilter) -> set[int]:
+    assert which.dataset is not None
     return {
         record_id
-        for (specification, entry), record_id in past.cells.get(cells.dataset_id, {}).items()
-        if cells.specifications is None or specification in cells.specifications
-        if cells.entries is None or entry in cells.entries
+        for (specification, entry), record_id in past.cells.get(which.dataset, {}).items()
+        if which.specification is None or specification in which.specification
+        if which.entry is None or entry in which.entry
     }
 
 
@@ -146,13 +146,14 @@ def some_filter(log: Log, past: Past, pick: random.Random) -> RecordFilter:
         "modified_before": pick.choice(times),
     }
     if past.cells:
-        possible["cells"] = DatasetCells(
-            pick.choice(sorted(past.cells)),
-            pick.choice([None, (1,)]),
-            pick.choice([None, tuple(range(1, 4))]),
-        )
+        possible["cells"] = {
+            "dataset": pick.choice(sorted(past.cells)),
+            "specification": pick.choice([None, (1,)]),
+            "entry": pick.choice([None, tuple(range(1, 4))]),
+        }
     names = pick.sample(sorted(possible), pick.randint(1, 3))
-    return RecordFilter(**{name: possible[name] for name in names})
+    found = {name: possible[name] for name in names}
+    return RecordFilter(**found.pop("cells", {}), **found)
 
 
 def test_any_moment_is_answered_as_the_log_says_row_by_row(
@@ -187,7 +188,7 @@ def test_any_moment_is_answered_as_the_log_says_row_by_row(
             which = some_filter(log, past, pick)
             conditions = {field.name: getattr(which, field.name) for field in fields(which)}
             expected = by_hand(past, which)
-            if which.cells is None or which.cells.dataset_id in past.cells:
+            if which.dataset is None or which.dataset in past.cells:
                 found = query(eventful, moment, pick.choice([1, 3, 50]), **conditions)
                 assert [record.id for record in found] == expected
                 n_found["some" if expected else "none"] += 1
@@ -336,10 +337,9 @@ def test_a_dataset_is_found_by_what_it_was_called_then(stage: Stage) -> None:
                 as_of.dataset_at(stage.ledger, db, wanted, third)
         with pytest.raises(DatasetNotFound):
             as_of.dataset_version(db, 10**6, first)
-    cells = DatasetCells(dataset.id)
-    assert len(query(stage, first, cells=cells)) == 4
-    assert len(query(stage, second, cells=cells)) == 2
-    assert query(stage, third, cells=cells) == []
+    assert len(query(stage, first, dataset=dataset.id)) == 4
+    assert len(query(stage, second, dataset=dataset.id)) == 2
+    assert query(stage, third, dataset=dataset.id) == []
 
 
 # The tables --------------------------------------------------------------------------------------

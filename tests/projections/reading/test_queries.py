@@ -11,11 +11,11 @@ import zstandard
 
 from recordledger.domain.errors import InvalidInput, RecordNotFound, TooLarge
 from recordledger.domain.records import events as e
+from recordledger.domain.records.filters import RecordFilter
 from recordledger.domain.records.record import RecordAggregate
 from recordledger.domain.records.status import Status
 from recordledger.projections.actions.submission import create_records
 from recordledger.projections.reading.queries import (
-    RecordFilter,
     counts,
     get_records,
     head,

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from recordledger.workers.cli import main
-from recordledger.workers.commands.past import moment_of
+from recordledger.workers.commands.moments import moment_of
 from tests.api.routes.test_management import own_tag
 from tests.api.service import Visit, task
 from tests.projections.stage import staged
