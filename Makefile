@@ -7,6 +7,7 @@
 #   make format  let ruff rewrite what it can
 #   make bench   measure the whole stack                           SIZE=10000 JSON=bench.json
 #   make soak    many managers on one ledger, checked at the end    ARGS="--managers 200 --tasks 1000000"
+#   make mutate  which changes of the rules does no test notice?    ARGS="write-path" for the database
 #   make docs    regenerate the reference pages from the code
 #   make up      database, API, the server's jobs and a manager    ARGS="--help" shows its options
 #
@@ -28,13 +29,14 @@ INSTALL := $(PIP_INSTALL) --no-build-isolation
 
 FOR_DEMO := $(VENV)/installed-for-demo
 FOR_TEST := $(VENV)/installed-for-test
+FOR_MUTATE := $(VENV)/installed-for-mutate
 PINS := pyproject.toml constraints.txt
 
 # Settings of the caller's own Python that would reach into .venv.
 unexport PYTHONHOME PYTHONPATH PIP_USER PIP_TARGET PIP_PREFIX PIP_REQUIRE_VIRTUALENV
 
 .NOTPARALLEL:
-.PHONY: help demo test lint format bench soak docs up
+.PHONY: help demo test lint format bench soak mutate docs up
 .DEFAULT_GOAL := help
 
 help:
@@ -64,6 +66,9 @@ bench: $(FOR_TEST)
 
 soak: $(FOR_TEST)
 	$(BIN)/python -m tests.benchmarks.soak $(if $(SIZE),--tasks "$(SIZE)") $(ARGS)
+
+mutate: $(FOR_MUTATE)
+	nice $(BIN)/python -m tests.mutation --jobs $(JOBS) $(ARGS)
 
 docs: $(FOR_TEST)
 	$(BIN)/python docs/generate.py
@@ -98,6 +103,11 @@ $(FOR_TEST): $(PINS) | $(BIN)/pip
 	@$(INSTALL) --editable '.[dev,demo]'
 	@$(call with_pyscf,$(INSTALL))
 	@touch $(FOR_DEMO) $@
+
+$(FOR_MUTATE): $(FOR_TEST)
+	@echo "installing what makes mutants"
+	@$(INSTALL) --editable '.[mutation]'
+	@touch $@
 
 # Only as a ready-made wheel: compiling PySCF takes longer than everything else together.
 with_pyscf = $(1) --only-binary pyscf,h5py --editable '.[chemistry]' \

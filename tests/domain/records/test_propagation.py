@@ -76,6 +76,10 @@ def test_cancelling_a_service_cancels_its_unfinished_children() -> None:
     assert after(Action.cancel, 1, TWO_CHILDREN, {1: R, 10: W, 11: C}) == {10: "cancelled"}
 
 
+def test_the_unfinished_are_those_that_may_still_be_computed() -> None:
+    assert {W, R, X, HELD} == UNFINISHED
+
+
 @pytest.mark.parametrize("status", Status)
 def test_the_unfinished_are_cancelled_and_the_others_stay(status: Status) -> None:
     found = after(Action.cancel, 1, TWO_CHILDREN, {1: R, 10: status, 11: status})
@@ -129,6 +133,10 @@ def test_deleting_a_child_deletes_its_parents_whatever_they_are() -> None:
         assert found == dict.fromkeys((1, 11), "soft_deleted")
         found = after(Action.delete, 10, TWO_CHILDREN, {1: status, 10: W, 11: C}, down=False)
         assert found == {1: "soft_deleted"}
+
+
+def test_deleting_a_child_leaves_a_parent_that_is_deleted_and_its_other_children() -> None:
+    assert after(Action.delete, 10, TWO_CHILDREN, {1: DELETED, 10: W, 11: C}) == {}
 
 
 def test_a_child_that_another_live_record_needs_is_not_deleted() -> None:
@@ -186,6 +194,16 @@ def test_invalidating_cancels_unfinished_parents_with_their_children() -> None:
     assert after(Action.invalidate, 10, grandparents, statuses) == {
         0: "cancelled",
         1: "invalidated",
+    }
+
+
+def test_invalidating_leaves_a_child_that_another_live_service_needs() -> None:
+    shared = [(1, 10), (1, 12), (2, 12)]
+    statuses = {1: R, 2: R, 10: C, 12: W}
+    assert after(Action.invalidate, 10, shared, statuses) == {1: "cancelled"}
+    assert after(Action.invalidate, 10, shared, statuses | {2: C}) == {
+        1: "cancelled",
+        12: "cancelled",
     }
 
 

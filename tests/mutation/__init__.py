@@ -1,0 +1,1 @@
+"""Mutation testing: are the rules tested so well that no small change of them goes unnoticed?"""
