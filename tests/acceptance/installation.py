@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import re
 import signal
 import socket
@@ -33,12 +34,29 @@ HEARTBEAT_S: Final = 0.3
 TIMEOUT_S: Final = 30.0
 
 
+def family(pid: int) -> list[psutil.Process]:
+    """Return a process and all that it has started, as far as they are there."""
+    try:
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def kill_family(processes: Iterable[psutil.Process]) -> None:
+    """Kill processes, those that stand still too; some may have ended."""
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
 class Program:
     """A command that runs, and what it says."""
 
     def __init__(self, name: str, arguments: Iterable[str], environment: Mapping[str, str]) -> None:
         self.name = name
         self.lines: list[str] = []
+        self._suspended: list[psutil.Process] = []
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("RECORDLEDGER_")}
         paths = [environment["PYTHONPATH"]] if "PYTHONPATH" in environment else []
         self._process = subprocess.Popen(  # noqa: S603
@@ -71,22 +89,26 @@ class Program:
 
     def suspend(self) -> None:
         """Stop it and its workers, as SIGSTOP does: nothing in them notices."""
-        for process in self._family():
+        self._suspended = family(self.pid)
+        for process in self._suspended:
             process.send_signal(signal.SIGSTOP)
-        for process in self._family():
+        for process in self._suspended:
             _until(lambda process=process: process.status() == psutil.STATUS_STOPPED)  # type: ignore[misc]
 
     def resume(self) -> None:
-        for process in self._family():
+        for process in self._suspended:
             process.send_signal(signal.SIGCONT)
-
-    def _family(self) -> list[psutil.Process]:
-        manager = psutil.Process(self.pid)
-        return [manager, *manager.children(recursive=True)]
 
     def kill(self) -> None:
         """End it as `kill -9` does."""
         self.end(signal.SIGKILL)
+
+    def discard(self) -> None:
+        """Kill it with all that it has started: what stands still would not end by itself."""
+        kill_family(self._suspended)
+        if self.exit_status is None:
+            kill_family(family(self.pid))
+        self.kill()
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal that ends it; return its exit status."""
@@ -109,6 +131,19 @@ def _until(is_so: Callable[[], object]) -> bool:
     return True
 
 
+def _free_port() -> int:
+    """Return a port that stays free while nobody listens there.
+
+    Not one of those that the system gives to connections: it would give it away as soon as the
+    server is killed.
+    """
+    while True:
+        port = random.randrange(10_000, 32_000)  # noqa: S311 - not for secrets
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((LOOPBACK, port))
+            return port
+
+
 class Installation:
     """A server and its jobs over a database, which tests share, kill and start again."""
 
@@ -116,9 +151,7 @@ class Installation:
         self.programs: list[Program] = []
         self._database_url = database_url
         stack.callback(self._end)
-        with socket.socket() as probe:
-            probe.bind((LOOPBACK, 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = _free_port()
         self.url = f"http://{LOOPBACK}:{self.port}"
         self.ledger = Ledger(database_url, pool_size=2)
         stack.callback(self.ledger.close)
@@ -126,8 +159,7 @@ class Installation:
         self.client = Client(self.url, token, retries_s=TIMEOUT_S, progress=False)
         stack.callback(self.client.close)
         self.start_server()
-        work = ("work", f"--database-url={database_url}", f"--sweep-s={SWEEP_S}", "--no-seal")
-        self.jobs = self.start(*work)
+        self.start_jobs()
 
     def start(self, *arguments: str, environment: Mapping[str, str] | None = None) -> Program:
         """Start one of the commands."""
@@ -140,6 +172,22 @@ class Installation:
         arguments = ("serve", f"--database-url={self._database_url}", f"--port={self.port}")
         self.server = self.start(*arguments)
         self.client.counts()
+
+    def start_jobs(self) -> None:
+        """Start the server's jobs."""
+        url = f"--database-url={self._database_url}"
+        self.jobs = self.start("work", url, f"--sweep-s={SWEEP_S}", "--no-seal")
+
+    def restore(self) -> None:
+        """End all but the server and its jobs, and start of these what has ended."""
+        keep = (self.server, self.jobs)
+        self._discard([each for each in self.programs if each not in keep])
+        if self.server.exit_status is not None:
+            self._discard([self.server])
+            self.start_server()
+        if self.jobs.exit_status is not None:
+            self._discard([self.jobs])
+            self.start_jobs()
 
     def eventually(self, is_so: Callable[[], object], what: str) -> None:
         """Wait until it is so; fail if it does not become so in time, and show what was said."""
@@ -154,14 +202,15 @@ class Installation:
         ]
         return "\n".join(parts)
 
-    def forget(self, programs: Iterable[Program]) -> None:
-        """Kill these programs, and speak of them no more."""
-        for program in programs:
-            program.kill()
-            self.programs.remove(program)
+    def _discard(self, programs: Iterable[Program]) -> None:
+        """End these programs with all that they have started, and speak of them no more."""
+        with contextlib.ExitStack() as stack:
+            for program in programs:
+                self.programs.remove(program)
+                stack.callback(program.discard)
 
     def _end(self) -> None:
-        self.forget(list(self.programs))
+        self._discard(list(self.programs))
 
 
 class Site:
@@ -173,7 +222,12 @@ class Site:
         self.folder = folder
         self.tag = tag
         self.ids: list[int] = []
-        self._n_before = len(installation.programs)
+        self._stack = contextlib.ExitStack()
+        self._stack.callback(installation.restore)
+
+    def at_end(self, callback: Callable[[], object]) -> None:
+        """Call this at the end of the test, however it ends."""
+        self._stack.callback(callback)
 
     def add(self, function: str, /, **kwargs: object) -> int:
         """Add a record of one of the tests' functions, for this test's managers."""
@@ -280,12 +334,8 @@ class Site:
         assert report.n_events > len(self.ids)
 
     def end(self) -> None:
-        """Kill this test's managers, and see to it that the next test finds a server."""
-        installation = self.installation
-        if installation.server.exit_status is not None:
-            installation.start_server()
-        keep = (installation.server, installation.jobs)
-        installation.forget([each for each in installation.programs if each not in keep])
+        """Kill what this test has started, and see to it that the next test finds a server."""
+        self._stack.close()
 
 
 def ids_of(manager: Program) -> list[int]:

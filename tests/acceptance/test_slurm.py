@@ -15,7 +15,7 @@ from recordledger.domain.admin.access import Role
 from recordledger.projections.actions.tokens import issue_token
 from tests.postgres import new_database
 
-from .installation import CLI, ROOT, TASKS, Installation, Site
+from .installation import CLI, ROOT, TASKS, Installation, Site, family, kill_family
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Slurm runs on Linux")
 
@@ -70,6 +70,7 @@ class Job:
             cwd=ROOT,
         )
         self._log = (self.folder / "log").open("w+")
+        site.at_end(self._log.close)
         self._sbatch = subprocess.Popen(
             ["sbatch"],  # noqa: S607
             stdin=subprocess.PIPE,
@@ -83,6 +84,7 @@ class Job:
                 "FAKE_SLURM": str(self.folder),
             },
         )
+        site.at_end(self._kill)
         assert self._sbatch.stdin is not None
         self._sbatch.stdin.write(written.stdout)
         self._sbatch.stdin.close()
@@ -100,8 +102,13 @@ class Job:
         self._sbatch.wait(timeout=60)
         self._log.seek(0)
         print(self._log.read())
-        self._log.close()
         return int((self.folder / "status").read_text())
+
+    def _kill(self) -> None:
+        """End it with its manager, if the test did not come to its end."""
+        if self._sbatch.poll() is None:
+            kill_family(family(self._sbatch.pid))
+        self._sbatch.wait()
 
     def was_killed(self) -> bool:
         """Whether the job did not end by itself in its grace."""

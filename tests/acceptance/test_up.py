@@ -20,6 +20,8 @@ from recordledger import Client
 from recordledger.projections.store.embedded import EmbeddedPostgres
 from recordledger.workers.supervisor import Plan, Supervisor
 
+from .installation import family, kill_family
+
 README = Path(__file__).parents[2] / "README.md"
 CLI = [sys.executable, "-m", "recordledger.workers.cli"]
 TIMEOUT_S = 60
@@ -41,8 +43,12 @@ def up(home: Path, *options: str) -> Generator[subprocess.Popen[str]]:
                 break
         yield process
     finally:
+        started = family(process.pid)
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=TIMEOUT_S)
+        try:
+            process.communicate(timeout=TIMEOUT_S)
+        finally:
+            kill_family(started)
     assert process.returncode == 0
 
 
