@@ -17,6 +17,7 @@ from recordledger.domain.streams import Stream, stream_number, stream_uuid
 
 from ..ledger import Ledger
 from ..replay.replay import Difference, Progress, check_replay
+from ..replay.shadow import Shadow
 from ..store.database import Db, as_ledger_errors, connect, cursor_of
 from ..store.statements import statements
 from ..tables import payloads
@@ -91,6 +92,7 @@ def audit(
     stop_at_first: bool = False,
     log_only: bool = False,
     breaches_max: int = 20,
+    shadow: Shadow | None = None,
 ) -> AuditReport:
     """Check every named invariant that the log, or the log and the tables, can show.
 
@@ -104,6 +106,7 @@ def audit(
         stop_at_first: read no further than to the first breach.
         log_only: do not compare the tables with the log, which takes several times as long.
         breaches_max: how many breaches of each invariant are kept; all are counted.
+        shadow: an empty one for `check_replay`, which otherwise makes its own.
 
     Raises:
         StoreUnavailable: the database does not answer.
@@ -120,7 +123,7 @@ def audit(
                 report.findings.append(_chain(ledger, connection, breaches_max))
     report.stopped = stop_at_first and not report.holds
     if not report.stopped:
-        report.findings += _skipped() if log_only else _compare(ledger, breaches_max)
+        report.findings += _skipped() if log_only else _compare(ledger, breaches_max, shadow)
         report.findings += [
             Finding(name, "", unchecked=reason) for name, reason in ELSEWHERE.items()
         ]
@@ -241,13 +244,13 @@ def _skipped() -> list[Finding]:
     return [Finding(name, "", unchecked="only the log was to be read") for name in names]
 
 
-def _compare(ledger: Ledger, breaches_max: int) -> list[Finding]:
+def _compare(ledger: Ledger, breaches_max: int, shadow: Shadow | None) -> list[Finding]:
     """Compare the tables with the log, by folding it again."""
     atomic = Finding("atomic", "a row and its last event agree", breaches_max=breaches_max)
     counters = Finding("counters", "kept counts equal recounted ones", breaches_max=breaches_max)
     replay = Finding("replay", "rebuilt tables equal the live ones", breaches_max=breaches_max)
     try:
-        found = check_replay(ledger, differences_max=breaches_max)
+        found = check_replay(ledger, differences_max=breaches_max, shadow=shadow)
     except (ImpossibleHistory, UnknownEvent, UnreadableEvent) as error:
         replay.report(f"the log cannot be folded: {error}")
         atomic.unchecked = counters.unchecked = "the log cannot be folded"

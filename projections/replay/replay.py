@@ -104,6 +104,7 @@ def check_replay(
     progress: Progress | None = None,
     jobs: int | None = None,
     past: bool = False,
+    shadow: Shadow | None = None,
 ) -> ReplayReport:
     """Fold the log into a shadow schema and compare it with the live tables, row by row.
 
@@ -117,6 +118,8 @@ def check_replay(
         progress: called with the number of events folded so far, and of all.
         jobs: processes that fold; as many as there are processors if the log is long enough.
         past: whether to compare the tables of the past too, as far as they go.
+        shadow: one that exists already, is empty and has its keys; it is empty again afterwards.
+            Without it a new one is made, which takes longer than folding a short log.
 
     Raises:
         ImpossibleHistory: the log itself is broken.
@@ -125,12 +128,13 @@ def check_replay(
         StoreUnavailable: the database does not answer.
     """
     report = ReplayReport()
-    shadow = Shadow(ledger.schema, PROJECTIONS)
+    reused, shadow = shadow is not None, shadow or Shadow(ledger.schema, PROJECTIONS)
     with as_ledger_errors(), connect(ledger.url, ledger.schema) as connection:
-        jobs = jobs_for(cursor_of(connection), jobs)
+        jobs = 1 if reused else jobs_for(cursor_of(connection), jobs)
         if jobs == 1:
             with _snapshot(connection, shadow):
-                shadow.create(connection, logged=False)
+                if not reused:
+                    shadow.create(connection, logged=False)
                 shadow.use(connection)
                 report.position = head(cursor_of(connection))
                 report.n_events = fill(

@@ -41,7 +41,8 @@ from recordledger.projections.actions.submission import NewRecord, create_record
 from recordledger.projections.ledger import Ledger, Operation
 from recordledger.projections.proof.audit import audit
 from recordledger.projections.reading.queries import get_records, history
-from recordledger.projections.replay.replay import check_replay
+from recordledger.projections.replay.replay import ReplayReport, check_replay
+from recordledger.projections.replay.shadow import Shadow
 from recordledger.projections.store.database import DEFAULT_SCHEMA, connect
 from recordledger.projections.tables import managers
 from recordledger.projections.tables.idempotency import RequestKey
@@ -323,9 +324,13 @@ class Stage:
         question = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
         return int(self.ask(question)[0][0]) - self.n_deadlocks_before
 
+    def replay(self, **how: Any) -> ReplayReport:
+        """Compare the tables with what the log says, in a shadow that is made once."""
+        return check_replay(self.ledger, shadow=shadow_of(self.url, self.schema), **how)
+
     def require_equal(self) -> None:
         """Fail, with the differences, unless the tables are what the log says."""
-        report = check_replay(self.ledger)
+        report = self.replay()
         assert list(map(str, report.differences)) == []
         assert report.missing_payloads == []
 
@@ -334,7 +339,8 @@ class Stage:
 
         Leases that were over too soon are let pass: `silence` lets them be over at will.
         """
-        report = audit(self.ledger, breaches_max=1_000)
+        shadow = shadow_of(self.url, self.schema)
+        report = audit(self.ledger, breaches_max=1_000, shadow=shadow)
         wrong = [
             f"{finding.name}: {breach}"
             for finding in report.findings
@@ -410,6 +416,40 @@ _EMPTY: Final = """
       FROM pg_sequences
      WHERE schemaname = current_schema();
 """
+
+
+# Shadows by the URL and the schema of the ledger; None where a replay has made one of its own.
+_SHADOWS: Final[dict[tuple[str, str], Shadow | None]] = {}
+
+
+def shadow_of(url: str, schema: str) -> Shadow | None:
+    """Return the shadow that all replays of a ledger share, from the second one on.
+
+    A replay that makes its own takes ten times as long, most of it for files of tables. Many
+    ledgers are replayed only once.
+    """
+    place = url, schema
+    if place not in _SHADOWS:
+        _SHADOWS[place] = None
+        return None
+    # Not by a name of those that are removed when they are left over.
+    name = f"{schema}_replayed"
+    made = _SHADOWS[place] or Shadow(schema, PROJECTIONS, name)
+    with contextlib.closing(connect(url, schema)) as connection, connection.transaction():
+        # Whoever replaces the schema of the ledger takes the views of it away.
+        there = connection.execute("SELECT to_regclass(%s)", [f'"{name}".ledger_events']).fetchone()
+        if there == (None,):
+            made.drop(connection)
+            made.create(connection, logged=False)
+            made.add_keys(connection)
+    _SHADOWS[place] = made
+    return made
+
+
+def drop_shadow(url: str, schema: str) -> None:
+    """Drop the shadow that all replays share: its views keep the live tables as they are."""
+    with contextlib.closing(connect(url, schema)) as connection:
+        Shadow(schema, PROJECTIONS, f"{schema}_replayed").drop(connection)
 
 
 def empty(url: str) -> None:

@@ -17,7 +17,7 @@ from recordledger.projections.store.database import cursor_of
 from recordledger.projections.tables.inline import PROJECTIONS
 from recordledger.projections.tables.status_counts import by_status
 
-from ..stage import Stage, good
+from ..stage import Stage, drop_shadow, good
 from .test_replay import collected, furnish, schemas
 
 
@@ -141,6 +141,7 @@ def test_an_empty_log_has_no_moments(stage: Stage) -> None:
 
 def test_the_tables_as_they_were_are_kept_in_a_schema(stage: Stage) -> None:
     furnish(stage)
+    drop_shadow(stage.url, stage.schema)
     position = stage.newest()
     with stage.connected() as connection:
         before = rows_of(connection)
