@@ -10,10 +10,12 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Final
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import psycopg
@@ -25,7 +27,18 @@ from recordledger.projections.store.embedded import EmbeddedPostgres
 DROP_TIMEOUT_S = 30.0
 URL_VARIABLE = "RECORDLEDGER_TEST_DATABASE_URL"
 
-_FAST_AND_UNSAFE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+_ROOM_BYTES: Final = 6 * 1024**3
+
+_FAST_AND_UNSAFE: Final = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "wal_compression": "off",
+    "max_wal_size": "512MB",
+    "checkpoint_timeout": "1h",
+}
 
 
 @contextlib.contextmanager
@@ -34,11 +47,25 @@ def running_server() -> Generator[str]:
     if given := os.environ.get(URL_VARIABLE):
         yield given
         return
-    with tempfile.TemporaryDirectory(prefix="recordledger-tests-") as home:
+    with (
+        temporary_home("recordledger-tests-") as home,
+        EmbeddedPostgres(home, settings=_FAST_AND_UNSAFE, create_databases=True) as postgres,
+    ):
+        yield postgres.url
+
+
+@contextlib.contextmanager
+def temporary_home(prefix: str = "rl-") -> Generator[Path]:
+    """Yield a folder for a server, with a short path, in memory where there is room for it.
+
+    A database is some thousand files: on a disk, making and removing them takes most of the time.
+    """
+    memory = Path("/dev/shm")  # noqa: S108
+    roomy = memory.is_dir() and shutil.disk_usage(memory).free >= _ROOM_BYTES
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=memory if roomy else None) as folder:
         # Where root has no user namespaces, the server runs as somebody else, who must get in.
-        Path(home).chmod(0o755)
-        with EmbeddedPostgres(home, settings=_FAST_AND_UNSAFE, create_databases=True) as postgres:
-            yield postgres.url
+        Path(folder).chmod(0o755)
+        yield Path(folder)
 
 
 @contextlib.contextmanager

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from recordledger.projections.store.embedded import EmbeddedPostgres
-from tests.postgres import new_database
+from tests.postgres import new_database, temporary_home
 
 from .stage import Stage, empty, staged
 
@@ -33,7 +31,8 @@ def stage(reused_database_url: str) -> Iterator[Stage]:
 @pytest.fixture(scope="session")
 def own_server() -> Iterator[EmbeddedPostgres]:
     """A server that a test may stop and start, and whose superuser is known."""
-    with tempfile.TemporaryDirectory(prefix="rl-") as home:
-        Path(home).chmod(0o755)
-        with EmbeddedPostgres(home, settings={"fsync": "off"}, create_databases=True) as postgres:
-            yield postgres
+    with (
+        temporary_home() as home,
+        EmbeddedPostgres(home, settings={"fsync": "off"}, create_databases=True) as postgres,
+    ):
+        yield postgres

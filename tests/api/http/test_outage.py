@@ -25,6 +25,7 @@ from psycopg.sql import SQL, Identifier
 
 from recordledger.projections.store.embedded import EmbeddedPostgres
 from recordledger.projections.tables.schema import migrate
+from tests.postgres import temporary_home
 
 from ..service import Service, Visit, eventually, is_problem, serving, task
 
@@ -34,11 +35,12 @@ MIB: Final = 1024 * 1024
 @pytest.fixture
 def postgres() -> Iterator[EmbeddedPostgres]:
     """A server of this test's own, with an up-to-date schema."""
-    with tempfile.TemporaryDirectory(prefix="rl-") as home:
-        Path(home).chmod(0o755)
-        with EmbeddedPostgres(home, settings={"fsync": "off"}) as server:
-            migrate(server.url)
-            yield server
+    with (
+        temporary_home() as home,
+        EmbeddedPostgres(home, settings={"fsync": "off"}) as server,
+    ):
+        migrate(server.url)
+        yield server
 
 
 def restarted(postgres: EmbeddedPostgres, visit: Visit) -> None:

@@ -25,6 +25,7 @@ from recordledger.projections.store.embedded import (
     NotRunning,
     StartFailed,
 )
+from tests.postgres import temporary_home
 
 # A parent that starts the server, says so, and waits to be killed.
 PARENT = """
@@ -39,18 +40,18 @@ sys.stdin.read()
 @pytest.fixture(scope="module")
 def pristine_home() -> Iterator[Path]:
     """A home whose data directory was made, and whose server was stopped in order."""
-    with tempfile.TemporaryDirectory(prefix="rl-") as folder:
+    with temporary_home() as folder:
         with EmbeddedPostgres(folder):
             pass
-        yield Path(folder)
+        yield folder
 
 
 @pytest.fixture
 def home(pristine_home: Path) -> Iterator[Path]:
     """A copy of the pristine home, with a path that is short enough for a socket."""
-    with tempfile.TemporaryDirectory(prefix="rl-") as folder:
+    with temporary_home() as folder:
         shutil.copytree(pristine_home, folder, dirs_exist_ok=True)
-        yield Path(folder)
+        yield folder
 
 
 def ask(url: str, question: str) -> str:
@@ -301,8 +302,7 @@ class TestRootWithoutUserNamespaces:
         monkeypatch.setenv("PATH", "/nowhere")
 
     def test_the_server_runs_as_an_unprivileged_user(self) -> None:
-        with tempfile.TemporaryDirectory(prefix="rl-") as home:
-            Path(home).chmod(0o755)
+        with temporary_home() as home:
             with EmbeddedPostgres(home) as postgres:
                 write_row(postgres.url)
                 assert postgres.data.stat().st_uid != 0

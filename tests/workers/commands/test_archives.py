@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from click.testing import CliRunner, Result
 from recordledger.domain.records.actions import Action
 from recordledger.projections.store.embedded import EmbeddedPostgres
 from recordledger.workers.cli import main
+from tests.postgres import temporary_home
 from tests.projections.collection import Collection
 from tests.projections.stage import Stage, good, staged
 
@@ -135,8 +135,7 @@ def test_a_backup_is_restored_into_a_new_home_and_verified(stage: Stage, tmp_pat
     assert "10 events up to position 10" in saved.stdout
     looked = run("restore", tmp_path / "b", "--verify-only")
     assert looked.stdout.startswith("The backup is whole")
-    with tempfile.TemporaryDirectory(prefix="rl-") as home:
-        Path(home).chmod(0o755)
+    with temporary_home() as home:
         done = run("restore", tmp_path / "b", "--home", home)
         assert done.exit_code == 0, done.output
         assert "Restored and verified" in done.stdout
