@@ -3,11 +3,45 @@
 from __future__ import annotations
 
 import gc
+import json
+from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
 
 import pytest
+from hypothesis import settings
 
-from tests.postgres import new_database, new_template, running_server
+from . import domain_coverage
+from .sizes import PROFILE
+
+DURATIONS: Final = ".test-durations.json"
+
+settings.load_profile(PROFILE)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Watch the rules from their first import on; so nothing above may import them."""
+    domain_coverage.pytest_configure(config)
+    if not hasattr(config, "workerinput") and not config.getoption("collectonly"):
+        config.pluginmanager.register(Durations(config.rootpath / DURATIONS), "durations")
+
+
+class Durations:
+    """How long each test took, in seconds, kept as JSON: by test, then by phase."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._of_tests: defaultdict[str, dict[str, float]] = defaultdict(dict)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note one phase of a test."""
+        self._of_tests[report.nodeid][report.when] = round(report.duration, 3)
+
+    def pytest_sessionfinish(self) -> None:
+        """Write what was noted, the slowest test first."""
+        slowest = sorted(self._of_tests.items(), key=lambda item: -sum(item[1].values()))
+        self._path.write_text(json.dumps(dict(slowest), indent=1) + "\n", "utf-8")
 
 
 def pytest_collection_finish() -> None:
@@ -19,6 +53,8 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(scope="session")
 def postgres_server_url() -> Iterator[str]:
     """The URL of a server on which databases may be created."""
+    from .postgres import running_server
+
     with running_server() as url:
         yield url
 
@@ -26,8 +62,9 @@ def postgres_server_url() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def migrated_template(postgres_server_url: str) -> Iterator[str]:
     """The name of a database with the ledger's schema and no rows, to copy from."""
-    # Imported late, so that tests that need no schema do not need this module either.
     from recordledger.projections.tables.schema import migrate
+
+    from .postgres import new_template
 
     with new_template(postgres_server_url, migrate) as name:
         yield name
@@ -36,6 +73,8 @@ def migrated_template(postgres_server_url: str) -> Iterator[str]:
 @pytest.fixture
 def database_url(postgres_server_url: str, migrated_template: str) -> Iterator[str]:
     """The URL of a database of this test's own, with the ledger's schema and no rows."""
+    from .postgres import new_database
+
     with new_database(postgres_server_url, template=migrated_template) as url:
         yield url
 
@@ -43,5 +82,7 @@ def database_url(postgres_server_url: str, migrated_template: str) -> Iterator[s
 @pytest.fixture
 def empty_database_url(postgres_server_url: str) -> Iterator[str]:
     """The URL of a database of this test's own, without the ledger's schema."""
+    from .postgres import new_database
+
     with new_database(postgres_server_url) as url:
         yield url

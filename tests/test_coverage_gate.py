@@ -1,39 +1,55 @@
-"""The rules are tested whole: every line and every branch of `domain` runs in `tests/domain`."""
+"""The watch over the rules notices what is not tested."""
 
 from __future__ import annotations
 
-import os
-import re
+import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Final
 
-ROOT: Final = Path(__file__).resolve().parent.parent
+import pytest
 
-# A process of its own: coverage has to begin before the first import of what it watches. It sees
-# no fixture from above its folder, so it also proves that the rules are tested without a database.
-COMMAND: Final = (
-    *(sys.executable, "-m", "pytest", "tests/domain", "-q", "-p", "no:cacheprovider"),
-    *("--confcutdir=tests/domain", "--hypothesis-profile=quick"),
-    # It shows nothing here that others do not, and takes as long as all of them.
-    "--deselect=tests/domain/records/test_propagation.py::test_a_hundred_thousand_children_take_a_moment",
-    *("--cov=recordledger.domain", "--cov-branch", "--cov-fail-under=100"),
-    "--cov-report=term-missing",
+from .domain_coverage import DOMAIN, ROOT, wanted
+
+# A process of its own: coverage has to begin before the first import of what it watches.
+PROGRAM: Final = """
+import json, sys
+from pathlib import Path
+from tests.domain_coverage import Watch, missing
+
+watch = Watch(Path(sys.argv[1]), "alone")
+with watch.watching():
+    from recordledger.domain.streams import Stream
+watch.pytest_sessionfinish()
+print(json.dumps(missing(Path(sys.argv[1]))))
+"""
+
+
+def test_what_no_test_executes_is_named(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S603
+    lines = json.loads(ran.stdout)
+    named = {line.partition(":")[0] for line in lines}
+    assert not [line for line in lines if line.endswith("not imported")]
+    assert {"domain/records/record.py", "domain/records/propagation.py"} <= named
+    assert named <= {path.relative_to(ROOT).as_posix() for path in DOMAIN.rglob("*.py")}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "whole"),
+    [
+        ("tests", True),
+        ("tests/domain", True),
+        ("tests/domain/records", False),
+        ("tests/projections", False),
+        ("tests -k claim", False),
+        ("tests --deselect=tests/domain/test_errors.py", False),
+        ("tests --maxfail=1", False),
+    ],
 )
-
-
-def test_every_branch_of_the_domain_is_tested_by_its_own_tests(tmp_path: Path) -> None:
-    # Neither a coverage run around this one nor xdist may reach into it.
-    ours = ("COV_", "COVERAGE_", "PYTEST_")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    environment["COVERAGE_FILE"] = str(tmp_path / "coverage")
-    ran = subprocess.run(  # noqa: S603
-        COMMAND, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300
-    )
-    assert ran.returncode == 0, ran.stdout[-5000:] + ran.stderr[-2000:]
-    assert "Total coverage: 100.00%" in ran.stdout
-    measured = set(re.findall(r"^(\S+\.py) .* 100%$", ran.stdout, flags=re.MULTILINE))
-    assert measured == {
-        path.relative_to(ROOT).as_posix() for path in (ROOT / "domain").rglob("*.py")
-    }
+def test_only_a_run_of_the_whole_folder_is_judged(
+    arguments: str, whole: bool, pytestconfig: pytest.Config
+) -> None:
+    config = type(pytestconfig).fromdictargs({}, arguments.split())
+    assert wanted(config) is whole

@@ -1,9 +1,17 @@
-"""How Hypothesis runs in this folder; `--hypothesis-profile=quick` is for a first impression."""
+"""How Hypothesis runs in this folder, and that nothing in it needs a database."""
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
 
-settings.register_profile("domain", deadline=None, max_examples=300, print_blob=True)
-settings.register_profile("quick", deadline=None, max_examples=10)
-settings.load_profile("domain")
+from tests.sizes import PROFILE
+
+# Here too, for runs that begin in this folder (`--confcutdir=tests/domain`).
+settings.load_profile(PROFILE)
+
+
+@pytest.fixture(scope="session")
+def postgres_server_url() -> str:
+    """There is none in this folder."""
+    pytest.fail("the rules are tested without a database")

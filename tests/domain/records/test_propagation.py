@@ -334,6 +334,7 @@ def test_a_thousand_levels_are_no_limit(meant: int) -> None:
     assert len(after(Action.erase, 1, edges, done)) == 999
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("n_services", [1, 5])
 def test_a_hundred_thousand_children_take_a_moment(n_services: int) -> None:
     n_children = 100_000
