@@ -1,26 +1,39 @@
-"""Cursors: where a page ended, opaque to those who carry them, and good for one ledger only."""
+"""Pages of lists, and cursors: where a page ended, opaque, and good for one list of one ledger."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
-from typing import Any, Final
+from typing import Annotated, Final, TypeVar
 from uuid import UUID
+
+from fastapi import Query
 
 from recordledger.domain.errors import InvalidInput
 from recordledger.domain.streams import ID_MAX, Stream
 
-_SHAPE: Final = struct.Struct(">B8sQ")
-_OPERATION_SHAPE: Final = struct.Struct(">B8sq16s")
-# Two numbers: a pair, or the last id and the position of the moment that the pages are of.
-_PAIR_SHAPE: Final = struct.Struct(">B8sQQ")
-_DIFF_SHAPE: Final = struct.Struct(">B8sQQQ")
-_SIZES: Final = (_SHAPE.size, _OPERATION_SHAPE.size, _PAIR_SHAPE.size, _DIFF_SHAPE.size)
-VERSION_MAX: Final = 2**31 - 1
+from ..schemas.fields import PAGE_MAX
+
+Limit = Annotated[int, Query(ge=1, le=PAGE_MAX)]
+Cursor = Annotated[str | None, Query(max_length=200)]
+Row = TypeVar("Row")
+# Where a page ended: the number by which its list is ordered, or several.
+Key = int | tuple[int, ...]
+
+# Which list, and of which ledger; the numbers of the key follow, and the positions of a moment.
+_HEAD: Final = struct.Struct(">B8s")
+_NUMBERS_MAX: Final = 3
+_NUMBER_MAX: Final = 2**64 - 1
+_HALF: Final = 64  # bits of a UUID
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+VERSION_MAX: Final = 2**31 - 1
+TIME_MAX: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 
 
 class Listing(IntEnum):
@@ -41,126 +54,116 @@ class Listing(IntEnum):
     origins = 113
 
 
-def cursor_of(ledger_id: UUID, listed: Stream | Listing, last_id: int) -> str:
-    """Return the cursor after `last_id` in a list of records, managers, tokens and so on."""
-    return _text_of(_SHAPE.pack(listed, ledger_id.bytes[:8], last_id))
+# The highest numbers of the keys of lists that are not ordered by one id.
+_KEYS: Final[Mapping[Stream | Listing, tuple[int, ...]]] = {
+    Listing.operations: (TIME_MAX, _NUMBER_MAX, _NUMBER_MAX),
+    Listing.dataset_events: (ID_MAX, VERSION_MAX),
+    Listing.operation_events: (ID_MAX, VERSION_MAX),
+    Listing.origins: (ID_MAX, VERSION_MAX),
+}
 
 
-def last_id_of(cursor: str, ledger_id: UUID, listed: Stream | Listing) -> int:
-    """Return where the page before has ended.
+@dataclass(frozen=True, slots=True)
+class ListPages:
+    """The pages of a list.
 
-    Raises:
-        InvalidInput: the cursor is of another list or another ledger, or none at all.
+    Attributes:
+        ledger_id: whose list it is.
+        listed: what it is a list of.
+        positions: of the log, if the list is of one or two moments.
     """
-    last_id, _ = _unpacked(cursor, ledger_id, listed, _SHAPE)
-    return _id_in(last_id)
+
+    ledger_id: UUID
+    listed: Stream | Listing
+    positions: tuple[int, ...] = ()
+
+    def cut(
+        self, found: Sequence[Row], limit: int, key_of: Callable[[Row], Key]
+    ) -> tuple[Sequence[Row], str | None]:
+        """Return a page of at most `limit` rows, and the cursor to the next one; None after all.
+
+        Args:
+            found: the rows of the page; more than `limit` if there is another page.
+            limit: the most to show, 1 or more.
+            key_of: returns the key of a row.
+        """
+        shown = found[:limit]
+        return shown, self.cursor(key_of(shown[-1])) if len(found) > limit else None
+
+    def cursor(self, key: Key) -> str:
+        """Return the cursor to what comes after a key."""
+        key = (key,) if isinstance(key, int) else key
+        packed = _HEAD.pack(self.listed, self.ledger_id.bytes[:8])
+        packed += struct.pack(f">{len(key) + len(self.positions)}Q", *key, *self.positions)
+        return base64.urlsafe_b64encode(packed).rstrip(b"=").decode()
+
+    def last_id(self, cursor: str | None, first: int) -> int:
+        """Return the id at which the page before has ended; `first` if there was none.
+
+        Raises:
+            InvalidInput: the cursor is of another moment, list or ledger, or none at all.
+        """
+        [last] = self.last_key(cursor, (first,))
+        return last
+
+    def last_pair(self, cursor: str | None) -> tuple[int, int]:
+        """Return the pair at which the page before has ended; two zeros if there was none.
+
+        Raises:
+            InvalidInput: the cursor is of another list or ledger, or none at all.
+        """
+        first, second = self.last_key(cursor, (0, 0))
+        return first, second
+
+    def last_key(self, cursor: str | None, first: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the key at which the page before has ended; `first` if there was none.
+
+        Raises:
+            InvalidInput: the cursor is of another moment, list or ledger, or none at all.
+        """
+        if cursor is None:
+            return first
+        listed, ledger, numbers = _unpacked(cursor)
+        if ledger != self.ledger_id.bytes[:8]:
+            raise InvalidInput("the cursor is of another ledger; begin with the first page")
+        highest = _KEYS.get(self.listed, (ID_MAX,))
+        key, positions = numbers[: len(highest)], numbers[len(highest) :]
+        if listed != self.listed or len(numbers) != len(highest) + len(self.positions):
+            raise _of_another_list()
+        if positions != self.positions:
+            raise InvalidInput(
+                f"the cursor is of position {' to '.join(map(str, positions))}, and what is asked "
+                f"for is of {' to '.join(map(str, self.positions))}; name that position, or begin "
+                "with the first page"
+            )
+        if any(number > most for number, most in zip(key, highest, strict=True)):
+            raise _of_another_list()
+        return key
 
 
-def _id_in(number: int) -> int:
-    if number > ID_MAX:
-        raise _of_another_list()
-    return number
+def key_of_operation(started_at: datetime, operation_id: UUID) -> tuple[int, int, int]:
+    """Return the key of an operation in the list of operations."""
+    high, low = divmod(operation_id.int, 1 << _HALF)
+    return (started_at - _EPOCH) // _MICROSECOND, high, low
 
 
-def pair_cursor_of(ledger_id: UUID, listed: Listing, last: tuple[int, int]) -> str:
-    """Return the cursor after a pair of numbers in a list that is ordered by pairs."""
-    return _text_of(_PAIR_SHAPE.pack(listed, ledger_id.bytes[:8], *last))
+def operation_of_key(key: tuple[int, ...]) -> tuple[datetime, UUID]:
+    """Return when the operation with this key was started, and its id."""
+    started_us, high, low = key
+    return _EPOCH + started_us * _MICROSECOND, UUID(int=high << _HALF | low)
 
 
-def last_pair_of(cursor: str, ledger_id: UUID, listed: Listing) -> tuple[int, int]:
-    """Return where the page before has ended.
-
-    Raises:
-        InvalidInput: the cursor is of another list or another ledger, or none at all.
-    """
-    first, (second,) = _unpacked(cursor, ledger_id, listed, _PAIR_SHAPE)
-    if first > ID_MAX or second > VERSION_MAX:
-        raise _of_another_list()
-    return first, int(second)
-
-
-def operation_cursor_of(ledger_id: UUID, started_at: datetime, operation_id: UUID) -> str:
-    """Return the cursor after this operation in the list of operations, newest first."""
-    started_us = (started_at - _EPOCH) // timedelta(microseconds=1)
-    packed = _OPERATION_SHAPE.pack(
-        Listing.operations, ledger_id.bytes[:8], started_us, operation_id.bytes
-    )
-    return _text_of(packed)
-
-
-def last_operation_of(cursor: str, ledger_id: UUID) -> tuple[datetime, UUID]:
-    """Return where the page of operations before has ended.
-
-    Raises:
-        InvalidInput: the cursor is of another list or another ledger, or none at all.
-    """
-    started_us, (id_,) = _unpacked(cursor, ledger_id, Listing.operations, _OPERATION_SHAPE)
-    try:
-        return _EPOCH + timedelta(microseconds=started_us), UUID(bytes=id_)
-    except OverflowError:
-        raise _of_another_list() from None
-
-
-def past_cursor_of(ledger_id: UUID, position: int, last_id: int) -> str:
-    """Return the cursor after `last_id` in a list of records as they were at a position."""
-    packed = _PAIR_SHAPE.pack(Listing.past_records, ledger_id.bytes[:8], last_id, position)
-    return _text_of(packed)
-
-
-def last_past_id_of(cursor: str, ledger_id: UUID, position: int) -> int:
-    """Return where the page before has ended, of records as they were at this position.
-
-    Raises:
-        InvalidInput: the cursor is of another moment, list or ledger, or none at all.
-    """
-    last_id, (of,) = _unpacked(cursor, ledger_id, Listing.past_records, _PAIR_SHAPE)
-    _require_moment([of], [position])
-    return _id_in(last_id)
-
-
-def diff_cursor_of(ledger_id: UUID, a: int, b: int, last_id: int) -> str:
-    """Return the cursor after `last_id` in a list of changes between two positions."""
-    return _text_of(_DIFF_SHAPE.pack(Listing.changes, ledger_id.bytes[:8], last_id, a, b))
-
-
-def last_changed_id_of(cursor: str, ledger_id: UUID, a: int, b: int) -> int:
-    """Return where the page of changes before has ended.
-
-    Raises:
-        InvalidInput: the cursor is of other moments, of another list or ledger, or none at all.
-    """
-    last_id, of = _unpacked(cursor, ledger_id, Listing.changes, _DIFF_SHAPE)
-    _require_moment(of, [a, b])
-    return _id_in(last_id)
-
-
-def _require_moment(of: list[Any], wanted: list[int]) -> None:
-    if of != wanted:
-        raise InvalidInput(
-            f"the cursor is of position {' to '.join(map(str, of))}, and what is asked for is of "
-            f"{' to '.join(map(str, wanted))}; name that position, or begin with the first page"
-        )
-
-
-def _text_of(packed: bytes) -> str:
-    return base64.urlsafe_b64encode(packed).rstrip(b"=").decode()
-
-
-def _unpacked(
-    cursor: str, ledger_id: UUID, listed: Stream | Listing, shape: struct.Struct
-) -> tuple[int, list[Any]]:
+def _unpacked(cursor: str) -> tuple[int, bytes, tuple[int, ...]]:
+    """Return the list, the ledger and the numbers of a cursor."""
     try:
         packed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
     except (ValueError, binascii.Error):
         packed = b""
-    if len(packed) not in _SIZES:
+    n_numbers, rest = divmod(len(packed) - _HEAD.size, 8)
+    if rest or not 1 <= n_numbers <= _NUMBERS_MAX:
         raise InvalidInput("this is no cursor; send the next_cursor of a page as it came")
-    if packed[1:9] != ledger_id.bytes[:8]:
-        raise InvalidInput("the cursor is of another ledger; begin with the first page")
-    if packed[0] != listed or len(packed) != shape.size:
-        raise _of_another_list()
-    _, _, number, *rest = shape.unpack(packed)
-    return int(number), rest
+    listed, ledger = _HEAD.unpack_from(packed)
+    return listed, ledger, struct.unpack_from(f">{n_numbers}Q", packed, _HEAD.size)
 
 
 def _of_another_list() -> InvalidInput:

@@ -22,6 +22,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from recordledger.domain.errors import InvalidInput, SchemaMismatch, StoreUnavailable
+from recordledger.domain.streams import Stream
 from recordledger.projections.ledger import Ledger
 from recordledger.projections.reading import queries
 from recordledger.projections.tables import schema
@@ -29,6 +30,7 @@ from recordledger.projections.tables.idempotency import RequestKey
 
 from ..settings import Settings
 from .auth import Doorkeeper, Visitor
+from .cursors import Listing, ListPages
 from .errors import refusal_of
 from .followers import Followers
 from .metrics import Metrics
@@ -59,6 +61,10 @@ class Call:
     body: Any
     key: RequestKey | None
     wanted: Format
+
+    def pages(self, listed: Stream | Listing, *positions: int) -> ListPages:
+        """Return the pages of a list; of one that there was at these positions of the log."""
+        return ListPages(self.desk.ledger_id, listed, positions)
 
     def parse(self, model: type[Model]) -> Model:
         """Return the body as the request that it must be.

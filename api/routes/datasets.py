@@ -12,7 +12,7 @@ from recordledger.projections.ledger import Placed
 from recordledger.projections.reading import histories
 from recordledger.projections.tables import datasets
 
-from ..http.cursors import Listing, cursor_of, last_id_of, last_pair_of, pair_cursor_of
+from ..http.cursors import Cursor, Limit, Listing
 from ..http.rendering import log_out
 from ..http.request_context import Call, endpoint
 from ..http.wire import Reply
@@ -24,7 +24,6 @@ from ..schemas.datasets import (
     EntriesAnswer,
     TableAnswer,
 )
-from ..schemas.fields import PAGE_MAX
 from .dataset_requests import (
     dataset_answer,
     dataset_out,
@@ -38,8 +37,6 @@ from .records import Reader
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 
 DatasetId = Annotated[int, Path(ge=1, le=ID_MAX)]
-Limit = Annotated[int, Query(ge=1, le=PAGE_MAX)]
-Cursor = Annotated[str | None, Query(max_length=200)]
 LockedVersion = Annotated[
     int | None, Query(ge=1, le=2**31 - 1, description="A locked version; what it is now if none.")
 ]
@@ -54,18 +51,16 @@ def list_datasets(
     cursor: Cursor = None,
 ) -> Reply:
     """Get one page of the datasets, newest first, or the one of this name."""
-    desk = call.desk
-    before = ID_MAX if cursor is None else last_id_of(cursor, desk.ledger_id, Stream.dataset)
-    with desk.ledger.datastore.reading() as db:
+    pages = call.pages(Stream.dataset)
+    before = pages.last_id(cursor, ID_MAX)
+    with call.desk.ledger.datastore.reading() as db:
         if name is None:
             found = datasets.page(db, limit + 1, before)
         else:
             named = datasets.id_of(db, name)
             found = [] if named is None else [datasets.get(db, named)]
         counts = datasets.counts_of_all(db, [each.id for each in found])
-    shown, next_cursor = found[:limit], None
-    if len(found) > limit:
-        next_cursor = cursor_of(desk.ledger_id, Stream.dataset, shown[-1].id)
+    shown, next_cursor = pages.cut(found, limit, lambda dataset: dataset.id)
     rows = [dataset_out(each, counts.get(each.id, {})) for each in shown]
     return {"datasets": rows, "next_cursor": next_cursor}
 
@@ -89,8 +84,8 @@ def list_entries(
     cursor: Cursor = None,
 ) -> Reply:
     """Get one page of a dataset's entries, in the order in which they came."""
-    desk = call.desk
-    after = 0 if cursor is None else last_id_of(cursor, desk.ledger_id, Listing.entries)
+    desk, pages = call.desk, call.pages(Listing.entries)
+    after = pages.last_id(cursor, 0)
     with desk.ledger.datastore.reading() as db:
         dataset = datasets.get(db, dataset_id)
         at = datasets.version_numbered(db, dataset, version)
@@ -99,10 +94,7 @@ def list_entries(
             shown = entries_out(db, found[:limit], desk.settings.answer_bytes_max)
         else:
             shown = [{"name": entry.name} for entry in found[:limit]]
-    next_cursor = None
-    if len(found) > len(shown):
-        last = found[len(shown) - 1]
-        next_cursor = cursor_of(desk.ledger_id, Listing.entries, last.number)
+    _, next_cursor = pages.cut(found, len(shown), lambda entry: entry.number)
     return {"entries": shown, "next_cursor": next_cursor}
 
 
@@ -129,8 +121,8 @@ def get_dataset_table(
     A locked version has the entries, specifications and records that it had; the statuses are
     those of now.
     """
-    desk = call.desk
-    after = 0 if cursor is None else last_id_of(cursor, desk.ledger_id, Listing.entries)
+    desk, pages = call.desk, call.pages(Listing.entries)
+    after = pages.last_id(cursor, 0)
     with desk.ledger.datastore.reading() as db:
         dataset = datasets.get(db, dataset_id)
         at = datasets.version_numbered(db, dataset, version)
@@ -138,10 +130,8 @@ def get_dataset_table(
         columns = specifications_named(dataset.with_specifications(known), specification)
         found = datasets.entries(db, dataset_id, at, after, limit + 1)
         numbers = [each.number for each in columns]
-        rows = table_out(db, dataset_id, at, found[:limit], numbers)
-    next_cursor = None
-    if len(found) > limit:
-        next_cursor = cursor_of(desk.ledger_id, Listing.entries, found[limit - 1].number)
+        shown, next_cursor = pages.cut(found, limit, lambda entry: entry.number)
+        rows = table_out(db, dataset_id, at, shown, numbers)
     return {
         "specifications": [each.name for each in columns],
         "rows": rows,
@@ -166,11 +156,9 @@ def get_dataset_history(
     With `records`, those of the records that it has now come after its own, record by record. A
     page may be empty before the end, for conditions are looked at in what was read.
     """
-    ledger, ledger_id = call.desk.ledger, call.desk.ledger_id
+    ledger, pages = call.desk.ledger, call.pages(Listing.dataset_events)
     # Record 0 stands for the dataset itself.
-    after = (0, 0)
-    if cursor is not None:
-        after = last_pair_of(cursor, ledger_id, Listing.dataset_events)
+    after = pages.last_pair(cursor)
     placed: list[Placed] = []
     with ledger.datastore.reading() as db:
         datasets.get(db, dataset_id)
@@ -190,6 +178,6 @@ def get_dataset_history(
     if not is_last and placed:
         last = placed[-1].recorded
         number = last.number if last.stream is Stream.record else 0
-        next_cursor = pair_cursor_of(ledger_id, Listing.dataset_events, (number, last.version))
+        next_cursor = pages.cursor((number, last.version))
     events = wanted.through(log_out(ledger, placed))
     return {"dataset_id": dataset_id, "events": events, "next_cursor": next_cursor}

@@ -14,11 +14,11 @@ from recordledger.projections.reading import diff
 from recordledger.projections.reading.diff import Between, ChangeFilter, Place, RecordDifference
 
 from ..http.auth import Visitor, allowed
-from ..http.cursors import diff_cursor_of, last_changed_id_of
+from ..http.cursors import Cursor, Limit, Listing
 from ..http.request_context import Call, endpoint
 from ..http.wire import Reply
 from ..schemas.diff import DiffAnswer
-from ..schemas.fields import PAGE_MAX, ShortText
+from ..schemas.fields import ShortText
 from ..schemas.moments import AsOf
 from .records import moment_of, moment_out
 
@@ -46,8 +46,8 @@ def get_diff(
     from_status: Places = None,
     to_status: Places = None,
     tag: Tags = None,
-    limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 250,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    limit: Limit = 250,
+    cursor: Cursor = None,
 ) -> Reply:
     """Get the records to which something happened after `a` and up to `b`, by id.
 
@@ -58,20 +58,16 @@ def get_diff(
         to_statuses=_places(to_status),
         tags=None if tag is None else tuple(each.lower() for each in tag),
     )
-    ledger, ledger_id = call.desk.ledger, call.desk.ledger_id
+    ledger = call.desk.ledger
     between = Between(moment_of(ledger, a, "a"), moment_of(ledger, b, "b"))
     positions = between.a.position, between.b.position
     if positions[0] > positions[1]:
         raise InvalidInput(f"a is later than b: position {positions[0]} and {positions[1]}")
-    after_id = 0
-    if cursor is not None:
-        after_id = last_changed_id_of(cursor, ledger_id, *positions)
+    pages = call.pages(Listing.changes, *positions)
+    after_id = pages.last_id(cursor, 0)
     # One more than the page, to know whether there is another page.
     found = diff.changes(ledger, between, limit + 1, after_id, which)
-    shown = found[:limit]
-    next_cursor = None
-    if len(found) > limit:
-        next_cursor = diff_cursor_of(ledger_id, *positions, shown[-1].record_id)
+    shown, next_cursor = pages.cut(found, limit, lambda each: each.record_id)
     return {
         "a": moment_out(between.a),
         "b": moment_out(between.b),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 from starlette.responses import Response
 
 from recordledger.domain.admin.access import Permission
@@ -20,7 +20,7 @@ from recordledger.projections.reading import queries
 from recordledger.projections.tables import comments, families
 
 from ..http.auth import Visitor, allowed
-from ..http.cursors import Listing, cursor_of, last_id_of
+from ..http.cursors import Cursor, Limit, Listing
 from ..http.openapi import answer_body, request_body
 from ..http.request_context import Call, endpoint
 from ..http.wire import Accepted, Reply
@@ -31,9 +31,6 @@ from ..schemas.records import ErrorsAnswer, RecordQuery, RelativesAnswer
 from .records import Reader, RecordIdInPath, filter_of
 
 router = APIRouter(prefix="/v1", tags=["managing records"])
-
-Limit = Annotated[int, Query(ge=1, le=PAGE_MAX)]
-Cursor = Annotated[str | None, Query(max_length=200)]
 
 _MANAGED: Final[dict[str, Any]] = {
     "operation_id": "5f7e6f9a-8a3c-4f5e-9d57-9d3a3f9a1f70",
@@ -80,7 +77,7 @@ for _action in ON_RECORDS:
 
 @router.get("/records/errors", response_model=ErrorsAnswer)
 @endpoint(Reader)
-def get_errors(call: Call, limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 100) -> Reply:
+def get_errors(call: Call, limit: Limit = 100) -> Reply:
     """Get what the newest 100,000 records in error say, by type and message, with numbers."""
     groups = queries.error_groups(call.desk.ledger, limit)
     return {"groups": [group._asdict() for group in groups]}
@@ -95,14 +92,12 @@ def get_comments(
     cursor: Cursor = None,
 ) -> Reply:
     """Get one page of the comments on a record, oldest first."""
-    desk = call.desk
-    after = 0 if cursor is None else last_id_of(cursor, desk.ledger_id, Listing.comments)
+    pages = call.pages(Listing.comments)
+    after = pages.last_id(cursor, 0)
     _require_record(call, record_id)
-    with desk.ledger.datastore.reading() as db:
+    with call.desk.ledger.datastore.reading() as db:
         found = comments.page(db, record_id, after, limit + 1)
-    shown, next_cursor = found[:limit], None
-    if len(found) > limit:
-        next_cursor = cursor_of(desk.ledger_id, Listing.comments, shown[-1].version)
+    shown, next_cursor = pages.cut(found, limit, lambda comment: comment.version)
     return {"comments": [each._asdict() for each in shown], "next_cursor": next_cursor}
 
 
@@ -227,16 +222,14 @@ def _answer(ordered: OperationOutcome, asked: ManageRequest, n_new: int) -> Repl
 
 
 def _relatives(call: Call, record_id: int, which: Listing, limit: int, cursor: str | None) -> Reply:
-    desk = call.desk
-    after = 0 if cursor is None else last_id_of(cursor, desk.ledger_id, which)
+    pages = call.pages(which)
+    after = pages.last_id(cursor, 0)
     _require_record(call, record_id)
     name: Literal["children", "parents"]
     name = "children" if which is Listing.children else "parents"
-    with desk.ledger.datastore.reading() as db:
+    with call.desk.ledger.datastore.reading() as db:
         found = families.relatives(db, record_id, name, after, limit + 1)
-    shown, next_cursor = found[:limit], None
-    if len(found) > limit:
-        next_cursor = cursor_of(desk.ledger_id, which, shown[-1])
+    shown, next_cursor = pages.cut(found, limit, lambda relative: relative)
     return {"ids": shown, "next_cursor": next_cursor}
 
 

@@ -19,14 +19,13 @@ from recordledger.projections.reading import queries
 from recordledger.projections.tables import managers
 
 from ..http.auth import Visitor, allowed
-from ..http.cursors import cursor_of, last_id_of
+from ..http.cursors import Cursor, Limit
 from ..http.openapi import answer_body, request_body
 from ..http.rendering import events_out
 from ..http.request_context import Call, endpoint
 from ..http.wire import Reply
 from ..schemas.claims import ClaimAnswer, ClaimRequest, RelinquishRequest, RequeuedAnswer
 from ..schemas.events import ManagerHistoryAnswer
-from ..schemas.fields import PAGE_MAX
 from ..schemas.managers import ManagerOut, ManagersAnswer, RescuesAnswer
 from ..schemas.presence import (
     DeactivateRequest,
@@ -241,18 +240,15 @@ def rescues(call: Call) -> Reply:
 def list_managers(
     call: Call,
     state: Annotated[list[ManagerState] | None, Query(max_length=4)] = None,
-    limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 250,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    limit: Limit = 250,
+    cursor: Cursor = None,
 ) -> Reply:
     """Get one page of the managers, oldest first; `state` may be repeated."""
-    desk = call.desk
-    after = 0 if cursor is None else last_id_of(cursor, desk.ledger_id, Stream.manager)
-    with desk.ledger.datastore.reading() as db:
+    pages = call.pages(Stream.manager)
+    after = pages.last_id(cursor, 0)
+    with call.desk.ledger.datastore.reading() as db:
         found = managers.page(db, after, limit + 1, state)
-    shown = found[:limit]
-    next_cursor = None
-    if len(found) > limit:
-        next_cursor = cursor_of(desk.ledger_id, Stream.manager, shown[-1].manager.id)
+    shown, next_cursor = pages.cut(found, limit, lambda each: each.manager.id)
     return {"managers": [_manager_out(each) for each in shown], "next_cursor": next_cursor}
 
 

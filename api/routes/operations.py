@@ -20,15 +20,7 @@ from recordledger.projections.tables import jobs, operations
 from recordledger.projections.tables.operations import OperationRow
 
 from ..http.auth import Visitor, allowed
-from ..http.cursors import (
-    Listing,
-    cursor_of,
-    last_id_of,
-    last_operation_of,
-    last_pair_of,
-    operation_cursor_of,
-    pair_cursor_of,
-)
+from ..http.cursors import Cursor, Limit, Listing, key_of_operation, operation_of_key
 from ..http.openapi import answer_body, request_body
 from ..http.rendering import log_out
 from ..http.request_context import Call, endpoint
@@ -47,8 +39,6 @@ REFUSALS_MAX: Final = 10_000
 JobIdInPath = Annotated[int, Path(ge=1, le=ID_MAX)]
 Reader = Annotated[Visitor, allowed(Permission.read)]
 Submitter = Annotated[Visitor, allowed(Permission.submit)]
-Limit = Annotated[int, Query(ge=1, le=PAGE_MAX)]
-Cursor = Annotated[str | None, Query(max_length=200)]
 Actor = Annotated[str | None, Query(max_length=300, pattern=r"^[^\x00]*$")]
 
 _UNDONE: Final[dict[str, Any]] = {
@@ -75,14 +65,14 @@ def list_operations(
     cursor: Cursor = None,
 ) -> Reply:
     """Get one page of what people and policies have done to records, newest first."""
-    desk = call.desk
-    before = None if cursor is None else last_operation_of(cursor, desk.ledger_id)
-    with desk.ledger.datastore.reading() as db:
+    pages = call.pages(Listing.operations)
+    key = pages.last_key(cursor, ())
+    before = operation_of_key(key) if key else None
+    with call.desk.ledger.datastore.reading() as db:
         found = operations.page(db, limit + 1, actor=actor, action=action, before=before)
-    shown, next_cursor = found[:limit], None
-    if len(found) > limit:
-        last = shown[-1]
-        next_cursor = operation_cursor_of(desk.ledger_id, last.started_at, last.id)
+    shown, next_cursor = pages.cut(
+        found, limit, lambda row: key_of_operation(row.started_at, row.id)
+    )
     return {"operations": [_operation_out(row) for row in shown], "next_cursor": next_cursor}
 
 
@@ -116,17 +106,12 @@ def get_operation_history(
     cursor: Cursor = None,
 ) -> Reply:
     """Get one page of what an operation did to records, record by record."""
-    ledger, ledger_id = call.desk.ledger, call.desk.ledger_id
-    after = (0, 0)
-    if cursor is not None:
-        after = last_pair_of(cursor, ledger_id, Listing.operation_events)
-    placed = histories.of_operation(ledger, operation_id, after, limit)
+    ledger, pages = call.desk.ledger, call.pages(Listing.operation_events)
+    placed = histories.of_operation(ledger, operation_id, pages.last_pair(cursor), limit)
     next_cursor = None
     if len(placed) == limit:
         last = placed[-1].recorded
-        next_cursor = pair_cursor_of(
-            ledger_id, Listing.operation_events, (last.number, last.version)
-        )
+        next_cursor = pages.cursor((last.number, last.version))
     return {"events": wanted.through(log_out(ledger, placed)), "next_cursor": next_cursor}
 
 
@@ -145,19 +130,19 @@ def get_user_history(
     `actor` is the user already. A page may be empty before the end.
     """
     listing = Listing.user_events if newest_first else Listing.user_events_oldest_first
-    ledger, ledger_id = call.desk.ledger, call.desk.ledger_id
+    ledger, pages = call.desk.ledger, call.pages(listing)
     found = histories.of_user(
         ledger,
         user,
         limit,
-        edge=None if cursor is None else last_id_of(cursor, ledger_id, listing),
+        edge=None if cursor is None else pages.last_id(cursor, 0),
         newest_first=newest_first,
         kinds=sorted(wanted.kinds) or None,
     )
     edge = found.next_edge
     if wanted.is_past([each.recorded.event.timestamp for each in found.events], newest_first):
         edge = None
-    next_cursor = None if edge is None else cursor_of(ledger_id, listing, edge)
+    next_cursor = None if edge is None else pages.cursor(edge)
     events = wanted.through(log_out(ledger, found.events))
     return {"events": events, "next_cursor": next_cursor}
 
@@ -201,13 +186,11 @@ def undo(call: Call, operation_id: Annotated[UUID, Path()]) -> Reply:
 @endpoint(Reader)
 def list_jobs(call: Call, limit: Limit = 250, cursor: Cursor = None) -> Reply:
     """Get one page of the jobs, newest first, whether or not they have ended."""
-    desk = call.desk
-    before = ID_MAX if cursor is None else last_id_of(cursor, desk.ledger_id, Stream.job)
-    with desk.ledger.datastore.reading() as db:
+    pages = call.pages(Stream.job)
+    before = pages.last_id(cursor, ID_MAX)
+    with call.desk.ledger.datastore.reading() as db:
         found = jobs.page(db, limit + 1, before)
-    shown, next_cursor = found[:limit], None
-    if len(found) > limit:
-        next_cursor = cursor_of(desk.ledger_id, Stream.job, shown[-1].id)
+    shown, next_cursor = pages.cut(found, limit, lambda job: job.id)
     return {"jobs": [_job_out(job) for job in shown], "next_cursor": next_cursor}
 
 
@@ -227,12 +210,9 @@ def get_refusals(
     cursor: Cursor = None,
 ) -> Reply:
     """Get one page of the records that a job was refused for, so far, and why."""
-    desk = call.desk
-    after = -1 if cursor is None else last_id_of(cursor, desk.ledger_id, Listing.refusals)
-    found = bulk.refusals_of(desk.ledger, job_id, limit + 1, after)
-    shown, next_cursor = found[:limit], None
-    if len(found) > limit:
-        next_cursor = cursor_of(desk.ledger_id, Listing.refusals, shown[-1].idx)
+    pages = call.pages(Listing.refusals)
+    found = bulk.refusals_of(call.desk.ledger, job_id, limit + 1, pages.last_id(cursor, -1))
+    shown, next_cursor = pages.cut(found, limit, lambda refusal: refusal.idx)
     return {"refusals": [each._asdict() for each in shown], "next_cursor": next_cursor}
 
 

@@ -12,10 +12,9 @@ from recordledger.domain.streams import ID_MAX, Stream
 from recordledger.projections.tables import origins
 
 from ..http.auth import Visitor, allowed
-from ..http.cursors import Listing, last_pair_of, pair_cursor_of
+from ..http.cursors import Cursor, Limit, Listing
 from ..http.request_context import Call, endpoint
 from ..http.wire import Reply
-from ..schemas.fields import PAGE_MAX
 from ..schemas.origins import ImportedKind, OriginsAnswer
 
 router = APIRouter(prefix="/v1/origins", tags=["origins"])
@@ -31,19 +30,17 @@ def list_origins(
     imported_id: Id = None,
     ledger_id: UUID | None = None,
     origin_id: Id = None,
-    limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 250,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    limit: Limit = 250,
+    cursor: Cursor = None,
 ) -> Reply:
     """Get one page of what was imported, by ids here: all, or what fits.
 
     `imported_id` is the id here; `ledger_id` and `origin_id` are the ledger and the id there. What
     came from one ledger by way of another has an origin in each.
     """
-    desk = call.desk
-    number, n_shown = 0, 0
-    if cursor is not None:
-        number, n_shown = last_pair_of(cursor, desk.ledger_id, Listing.origins)
-    with desk.ledger.datastore.reading() as db:
+    pages = call.pages(Listing.origins)
+    number, n_shown = pages.last_pair(cursor)
+    with call.desk.ledger.datastore.reading() as db:
         found = origins.page(
             db,
             Stream[kind],
@@ -54,12 +51,12 @@ def list_origins(
             ledger_id=ledger_id,
             origin_id=origin_id,
         )
-    shown, next_cursor = found[:limit], None
-    if len(found) > limit:
-        last = shown[-1].number
-        n_of_last = sum(each.number == last for each in shown)
-        n_shown = n_of_last + (n_shown if last == number else 0)
-        next_cursor = pair_cursor_of(desk.ledger_id, Listing.origins, (last, n_shown))
+
+    def key_of(last: origins.OriginRow) -> tuple[int, int]:
+        n_of_last = sum(each.number == last.number for each in found[:limit])
+        return last.number, n_of_last + (n_shown if last.number == number else 0)
+
+    shown, next_cursor = pages.cut(found, limit, key_of)
     return {"origins": list(map(_origin_out, shown)), "next_cursor": next_cursor}
 
 

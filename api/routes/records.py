@@ -21,7 +21,7 @@ from recordledger.projections.reading import queries
 from recordledger.projections.reading.as_of import Moment
 
 from ..http.auth import Visitor, allowed
-from ..http.cursors import cursor_of, last_id_of, last_past_id_of, past_cursor_of
+from ..http.cursors import Listing
 from ..http.openapi import answer_body, request_body
 from ..http.rendering import attempts_out, events_out, fitting, rendered, require_answer_size
 from ..http.request_context import Call, endpoint
@@ -115,17 +115,13 @@ def query_records(call: Call) -> Reply:
     desk = call.desk
     if asked.as_of is not None:
         return _query_past(call, asked, moment_of(desk.ledger, asked.as_of))
-    before_id = None
-    if asked.cursor is not None:
-        before_id = last_id_of(asked.cursor, desk.ledger_id, Stream.record)
+    pages = call.pages(Stream.record)
+    before_id = None if asked.cursor is None else pages.last_id(asked.cursor, ID_MAX)
     # One more than the page, to know whether there is another page.
     which = filter_of(desk.ledger, asked.query)
     found = queries.query_records(desk.ledger, which, asked.limit + 1, before_id)
     n_shown = fitting(found[: asked.limit], asked.include, desk.settings.answer_bytes_max)
-    shown = found[:n_shown]
-    next_cursor = None
-    if len(found) > n_shown:
-        next_cursor = cursor_of(desk.ledger_id, Stream.record, shown[-1].id)
+    shown, next_cursor = pages.cut(found, n_shown, lambda record: record.id)
     records = rendered(desk.ledger, shown, asked.include)
     return {"records": records, "next_cursor": next_cursor, "as_of": None}
 
@@ -228,19 +224,15 @@ def moment_out(moment: Moment) -> dict[str, Any]:
 
 def _query_past(call: Call, asked: QueryRequest, moment: Moment) -> Reply:
     desk = call.desk
-    before_id = None
-    if asked.cursor is not None:
-        before_id = last_past_id_of(asked.cursor, desk.ledger_id, moment.position)
+    pages = call.pages(Listing.past_records, moment.position)
+    before_id = None if asked.cursor is None else pages.last_id(asked.cursor, ID_MAX)
     which = filter_of(desk.ledger, asked.query, moment)
     # One more than the page, as of today.
     found = past.query_records(desk.ledger, which, asked.limit + 1, moment, before_id)
     records = [each.record for each in found]
     erased = {each.record.id for each in found if each.is_erased}
     n_shown = fitting(records[: asked.limit], asked.include, desk.settings.answer_bytes_max)
-    shown = records[:n_shown]
-    next_cursor = None
-    if len(records) > n_shown:
-        next_cursor = past_cursor_of(desk.ledger_id, moment.position, shown[-1].id)
+    shown, next_cursor = pages.cut(records, n_shown, lambda record: record.id)
     rows = rendered(desk.ledger, shown, asked.include, erased)
     return {"records": rows, "next_cursor": next_cursor, "as_of": moment_out(moment)}
 

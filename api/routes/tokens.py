@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path
 
 from recordledger.domain.admin.access import Permission, TokenAggregate
 from recordledger.domain.streams import ID_MAX, Stream
@@ -12,12 +12,11 @@ from recordledger.projections.actions.tokens import issue_token, revoke_token
 from recordledger.projections.tables import tokens
 
 from ..http.auth import Visitor, allowed
-from ..http.cursors import cursor_of, last_id_of
+from ..http.cursors import Cursor, Limit
 from ..http.errors import TokenNotFound
 from ..http.openapi import request_body
 from ..http.request_context import Call, endpoint
 from ..http.wire import Reply
-from ..schemas.fields import PAGE_MAX
 from ..schemas.tokens import NewTokenAnswer, TokenOut, TokenRequest, TokensAnswer
 from .histories import in_utc
 
@@ -51,18 +50,15 @@ def issue(call: Call) -> Reply:
 @endpoint(Administrator)
 def list_tokens(
     call: Call,
-    limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 250,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    limit: Limit = 250,
+    cursor: Cursor = None,
 ) -> Reply:
     """Get one page of the tokens, without their secrets, oldest first."""
-    desk = call.desk
-    after = 0 if cursor is None else last_id_of(cursor, desk.ledger_id, Stream.token)
-    with desk.ledger.datastore.reading() as db:
+    pages = call.pages(Stream.token)
+    after = pages.last_id(cursor, 0)
+    with call.desk.ledger.datastore.reading() as db:
         found = tokens.page(db, after, limit + 1)
-    shown = found[:limit]
-    next_cursor = None
-    if len(found) > limit:
-        next_cursor = cursor_of(desk.ledger_id, Stream.token, shown[-1].id)
+    shown, next_cursor = pages.cut(found, limit, lambda token: token.id)
     return {"tokens": [_token_out(token) for token in shown], "next_cursor": next_cursor}
 
 

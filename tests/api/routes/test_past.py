@@ -12,7 +12,7 @@ import pytest
 
 from recordledger import AsyncClient, Client
 from recordledger.api.client import Diff, InvalidArgument, RecordsNotFound, Refused
-from recordledger.api.http.cursors import past_cursor_of
+from recordledger.api.http.cursors import Listing, ListPages
 from recordledger.api.schemas.moments import moment_in
 from recordledger.domain.records.status import Status
 from recordledger.projections.reading import timeline
@@ -122,7 +122,7 @@ def test_pages_of_a_query_are_of_one_moment(ann: Visit) -> None:
         body | {"cursor": "AAAA"},
     ):
         is_problem(ann.post("/v1/records/query", wrong), 422, "invalid_input")
-    elsewhere = body | {"cursor": past_cursor_of(uuid4(), before, 5)}
+    elsewhere = body | {"cursor": ListPages(uuid4(), Listing.past_records, (before,)).cursor(5)}
     answer = ann.post("/v1/records/query", elsewhere)
     assert "another ledger" in is_problem(answer, 422, "invalid_input")
 
