@@ -18,6 +18,7 @@ import pytest
 ROOT: Final = Path(__file__).resolve().parent.parent
 THIS: Final = PurePosixPath("tests/test_tidy.py")
 PACKAGE: Final = "recordledger"
+FUNCTIONS: Final = (ast.FunctionDef, ast.AsyncFunctionDef)
 LAYERS: Final = ("domain", "projections", "api", "workers")
 
 NAMES_THAT_SAY_NOTHING: Final = frozenset({"utils", "helpers", "common", "misc"})
@@ -247,6 +248,26 @@ def test_every_module_says_in_one_sentence_what_it_is() -> None:
         if not re.match(r"\S.*[.!?]$", first_line):
             silent.append(f"{path}: {first_line or 'no docstring'}")
     assert silent == []
+
+
+def test_the_arguments_of_an_operation_are_described_but_for_the_first() -> None:
+    # The first one becomes `self`; `describes_conditions` adds `**conditions`.
+    faults: list[str] = []
+    for path, tree in modules().items():
+        if path.parent != PurePosixPath("api/client/calls"):
+            continue
+        for function in tree.body:
+            if not isinstance(function, FUNCTIONS):
+                continue
+            _, there, arguments = (ast.get_docstring(function) or "").partition("\nArgs:\n")
+            if not there:
+                continue
+            described = re.findall(r"^ {4}(\w+): ", arguments.partition("\n\n")[0], re.MULTILINE)
+            taken = function.args
+            names = [each.arg for each in (*taken.posonlyargs, *taken.args, *taken.kwonlyargs)]
+            if described != names[1:]:
+                faults.append(f"{path}:{function.lineno}: {function.name}: {described}")
+    assert faults == []
 
 
 def test_no_module_has_a_name_that_says_nothing() -> None:

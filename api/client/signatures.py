@@ -5,15 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from inspect import Parameter
-from typing import Any, Final, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 from .on_demand import CallOnDemand
 
 P = ParamSpec("P")
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
-
-_HIDDEN: Final = ("    session: the client's.\n", "    within: the dataset's.\n")
 
 
 class _Method:
@@ -105,9 +103,6 @@ def _unpacked(operation: Callable[..., Any], annotation: str) -> Iterator[Parame
 
 
 def _documented(operation: Callable[..., Any]) -> str:
-    """Return an operation's docstring as a method has it: `self` is not described."""
+    """Return an operation's docstring."""
     # Python 3.13 takes the indentation out of docstrings, and older ones leave it in.
-    text = inspect.cleandoc(operation.__doc__ or "")
-    for hidden in _HIDDEN:
-        text = text.replace(hidden, "")
-    return text
+    return inspect.cleandoc(operation.__doc__ or "")

@@ -93,7 +93,6 @@ def order(
     Raises:
         TooLarge: a dry run of more than `DRY_RUN_MAX` records.
         IdempotencyConflict: the request's key was used for something else.
-        StoreUnavailable: the database does not answer.
     """
     distinct = list(dict.fromkeys(ids))
     told = list(ids) if tell_ids else None
@@ -179,7 +178,6 @@ def undo(
         JobNotEnded: a job still does it.
         TooLarge: a dry run of more than `DRY_RUN_MAX` records.
         IdempotencyConflict: the request's key was used for something else.
-        StoreUnavailable: the database does not answer.
     """
     with ledger.datastore.reading() as db:
         _require_ended(db, operation_id)
@@ -254,7 +252,6 @@ def cancel_job(
 
     Raises:
         JobNotFound: there is none with this id.
-        StoreUnavailable: the database does not answer.
     """
 
     def work(operation: Operation) -> bool:
@@ -267,11 +264,7 @@ def cancel_job(
 
 
 def advance_jobs(ledger: Ledger, jobs_max: int = 10) -> int:
-    """Do one slice of each unfinished job; return how many jobs there were.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
-    """
+    """Do one slice of each unfinished job; return how many jobs there were."""
     with ledger.datastore.reading() as db:
         unfinished = jobs.unfinished(db, jobs_max)
     for job_id in unfinished:
@@ -389,7 +382,6 @@ def refusals_of(ledger: Ledger, job_id: int, limit: int, after: int = -1) -> lis
 
     Raises:
         JobNotFound: there is none with this id.
-        StoreUnavailable: the database does not answer.
     """
     found: list[JobRefusal] = []
     with ledger.datastore.reading() as db:

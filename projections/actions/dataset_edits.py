@@ -68,7 +68,6 @@ def create(ledger: Ledger, name: str, description: str, who: Who) -> Edited:
     Raises:
         DatasetExists: another one has this name.
         IdempotencyConflict: the request's key was used for something else.
-        StoreUnavailable: the database does not answer.
     """
 
     def work(operation: Operation) -> Edited:
@@ -98,7 +97,6 @@ def modify(
         DatasetExists: another one has this name.
         DatasetChanged: it is not in the expected version any more.
         IdempotencyConflict: the request's key was used for something else.
-        StoreUnavailable: the database does not answer.
     """
 
     def work(operation: Operation) -> Edited:
@@ -127,7 +125,6 @@ def delete(
         DatasetLocked: a version of it is locked.
         DatasetChanged: it is not in the expected version any more.
         IdempotencyConflict: the request's key was used for something else.
-        StoreUnavailable: the database does not answer.
     """
 
     def work(operation: Operation) -> Edited:
@@ -157,7 +154,6 @@ def add_entries(
         DatasetChanged: it is not in the expected version any more.
         TooLarge: it would have too many entries.
         IdempotencyConflict: the request's key was used for something else.
-        StoreUnavailable: the database does not answer.
     """
     given = [(entry.name, entry.content.digest) for entry in entries]
 
@@ -196,7 +192,6 @@ def rename_entries(
         TooLarge: too many at once.
         DatasetChanged: it is not in the expected version any more.
         IdempotencyConflict: the request's key was used for something else.
-        StoreUnavailable: the database does not answer.
     """
 
     def work(operation: Operation) -> Edited:
@@ -226,7 +221,6 @@ def remove_entries(
         EntryNotFound: there is no entry of one of these names.
         DatasetChanged: it is not in the expected version any more.
         IdempotencyConflict: the request's key was used for something else.
-        StoreUnavailable: the database does not answer.
     """
 
     def work(operation: Operation) -> Edited:
@@ -258,7 +252,6 @@ def add_specification(
         DatasetChanged: it is not in the expected version any more.
         TooLarge: it would have too many.
         IdempotencyConflict: the request's key was used for something else.
-        StoreUnavailable: the database does not answer.
     """
 
     def work(operation: Operation) -> Edited:
@@ -286,7 +279,6 @@ def remove_specifications(
         SpecificationNotFound: it has none of one of these names.
         DatasetChanged: it is not in the expected version any more.
         IdempotencyConflict: the request's key was used for something else.
-        StoreUnavailable: the database does not answer.
     """
 
     def work(operation: Operation) -> Edited:
@@ -315,7 +307,6 @@ def unlink(
         EntryNotFound: it has none of one of these names.
         DatasetChanged: it is not in the expected version any more.
         IdempotencyConflict: the request's key was used for something else.
-        StoreUnavailable: the database does not answer.
     """
 
     def work(operation: Operation) -> Edited:
@@ -354,7 +345,6 @@ def lock_version(
         InvalidInput: there is nothing in it.
         DatasetChanged: it is not in the expected version any more.
         IdempotencyConflict: the request's key was used for something else.
-        StoreUnavailable: the database does not answer.
     """
 
     def work(operation: Operation) -> Edited:

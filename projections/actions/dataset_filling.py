@@ -121,7 +121,6 @@ def submit(
         SpecificationNotFound: it has none of one of these names.
         EntryNotFound: it has none of one of these names.
         IdempotencyConflict: the request's key was used for something else.
-        StoreUnavailable: the database does not answer.
     """
 
     def work(operation: Operation) -> Filled:
@@ -165,7 +164,6 @@ def clone(
         DatasetExists: another one has this name.
         VersionNotFound: there is no such locked version.
         IdempotencyConflict: the request's key was used for something else.
-        StoreUnavailable: the database does not answer.
     """
 
     def work(operation: Operation) -> Filled:
@@ -289,11 +287,7 @@ def _pack(cells: Sequence[CellToFill]) -> bytes:
 
 
 def do_slice(ledger: Ledger, seen: JobAggregate) -> None:
-    """Fill the next cells of a job, unless another process has done it meanwhile.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
-    """
+    """Fill the next cells of a job, unless another process has done it meanwhile."""
     with ledger.datastore.reading() as db:
         first = ledger.history(db, Stream.job, seen.id)[0].recorded.event
         assert isinstance(first, JobSubmitted)  # noqa: S101 - a job begins with it

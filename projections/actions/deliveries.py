@@ -68,9 +68,6 @@ def allow_private_in_force(ledger: Ledger) -> str | None:
     """Return where the sending process allows webhooks besides the public Internet.
 
     None if no process sends messages now.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
     """
     with ledger.datastore.reading() as db:
         found = settings_in_force(db, WEBHOOKS_JOB, ledger.schema)
@@ -78,11 +75,7 @@ def allow_private_in_force(ledger: Ledger) -> str | None:
 
 
 def due(ledger: Ledger) -> list[int]:
-    """Return the webhooks that have something to be told and that no worker has in hand.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
-    """
+    """Return the webhooks that have something to be told and that no worker has in hand."""
     with ledger.datastore.reading() as db:
         return [row[0] for row in db.execute(_SQL["due"], prepare=True)]
 
@@ -93,9 +86,6 @@ def lease_delivery(
     """Have a webhook in hand for so many seconds; None if another worker has, or it is not enabled.
 
     Whoever has it already, has it anew.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
     """
     parameters = {"id": webhook_id, "worker": worker, "lease_s": lease_s}
     with ledger.datastore.writing() as db:
@@ -110,30 +100,18 @@ def lease_delivery(
 def note_message(
     ledger: Ledger, task: DeliveryTask, worker: str, message_id: str, upto: int
 ) -> bool:
-    """Note which message goes out; return whether the worker still has the webhook in hand.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
-    """
+    """Note which message goes out; return whether the worker still has the webhook in hand."""
     parameters = {"worker": worker, "message_id": message_id, "upto": upto}
     return _do(ledger, "set_out", task.webhook_id, **parameters)
 
 
 def skip_events(ledger: Ledger, task: DeliveryTask, worker: str, upto: int) -> bool:
-    """Note that there is nothing for a webhook up to a position.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
-    """
+    """Note that there is nothing for a webhook up to a position."""
     return _do(ledger, "pass_over", task.webhook_id, worker=worker, upto=upto)
 
 
 def delivered(ledger: Ledger, task: DeliveryTask, worker: str, message_id: str) -> bool:
-    """Note that a message has arrived; return whether the worker still had it to do.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
-    """
+    """Note that a message has arrived; return whether the worker still had it to do."""
     return _do(ledger, "delivered", task.webhook_id, worker=worker, message_id=message_id)
 
 
@@ -144,9 +122,6 @@ def failed(
 
     Returns:
         For how long it has been so; None if the worker had it no more.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
     """
     parameters = {
         "id": task.webhook_id,
@@ -160,11 +135,7 @@ def failed(
 
 
 def release(ledger: Ledger, webhook_id: int, worker: str) -> None:
-    """Let a webhook go: another worker may take it at once.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
-    """
+    """Let a webhook go: another worker may take it at once."""
     _do(ledger, "release", webhook_id, worker=worker)
 
 
@@ -179,11 +150,7 @@ def note_attempt(
     status_code: int | None,
     error: str | None,
 ) -> None:
-    """Keep what came of an attempt, and the newest hundred with it.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
-    """
+    """Keep what came of an attempt, and the newest hundred with it."""
     parameters = {
         "id": task.webhook_id,
         "message_id": message_id,
@@ -204,7 +171,6 @@ def attempts(ledger: Ledger, webhook_id: int, limit: int) -> list[DeliveryAttemp
 
     Raises:
         WebhookNotFound: there is none with this id.
-        StoreUnavailable: the database does not answer.
     """
     webhooks.get(ledger, webhook_id)
     with ledger.datastore.reading() as db:

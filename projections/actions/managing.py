@@ -95,11 +95,7 @@ class ReturnedResults(TypedDict):
 def register_manager(
     ledger: Ledger, new: Registration, *, actor: str, request: RequestKey | None = None
 ) -> int:
-    """Register a manager; return its id, which is new at every boot.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
-    """
+    """Register a manager; return its id, which is new at every boot."""
 
     def work(operation: Operation) -> int:
         manager = ManagerAggregate(managers.next_id(operation.db))
@@ -136,7 +132,6 @@ def heartbeat(
 
     Raises:
         ManagerNotFound, ManagerNotActive, NotYourManager: it must register anew.
-        StoreUnavailable: the database does not answer.
     """
 
     def work(operation: Operation) -> ExtendedLeases:
@@ -186,7 +181,6 @@ def claim(
 
     Raises:
         ManagerNotFound, ManagerNotActive, NotYourManager: it must register anew.
-        StoreUnavailable: the database does not answer.
     """
 
     def work(operation: Operation) -> ClaimedTasks:
@@ -239,7 +233,6 @@ def return_results(
 
     Raises:
         ManagerNotFound, NotYourManager: the token may not speak for this manager.
-        StoreUnavailable: the database does not answer.
     """
 
     def work(operation: Operation) -> ReturnedResults:
@@ -318,7 +311,6 @@ def relinquish(
 
     Raises:
         ManagerNotFound, NotYourManager: the token may not speak for this manager.
-        StoreUnavailable: the database does not answer.
     """
 
     def work(operation: Operation) -> list[int]:
@@ -358,7 +350,6 @@ def deactivate_manager(
 
     Raises:
         ManagerNotFound, NotYourManager: the token may not speak for this manager.
-        StoreUnavailable: the database does not answer.
     """
 
     def work(operation: Operation) -> list[int]:
@@ -394,7 +385,6 @@ def drain_manager(
 
     Raises:
         ManagerNotFound, NotYourManager: the token may not speak for this manager.
-        StoreUnavailable: the database does not answer.
     """
 
     def work(operation: Operation) -> str:
@@ -419,7 +409,6 @@ def report_programs(
 
     Raises:
         ManagerNotFound, ManagerNotActive, NotYourManager: it must register anew.
-        StoreUnavailable: the database does not answer.
     """
 
     def work(operation: Operation) -> bool:
@@ -433,11 +422,7 @@ def report_programs(
 
 
 def lose_silent_managers(ledger: Ledger, limit: int = 100) -> dict[int, list[int]]:
-    """Declare lost the managers whose lease is over; return the records that each had.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
-    """
+    """Declare lost the managers whose lease is over; return the records that each had."""
     with ledger.datastore.reading() as db:
         silent = managers.silent(db, limit)
     return {

@@ -127,7 +127,6 @@ def manage(
 
     Raises:
         IdempotencyConflict: the request's key was used for something else.
-        StoreUnavailable: the database does not answer.
     """
 
     def work(operation: Operation) -> Managed:

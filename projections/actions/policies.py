@@ -23,11 +23,7 @@ FAILED_AFTER_JOB: Final = "failed-after"
 
 
 def fail_old_errors(ledger: Ledger, failed_after_s: float, limit: int = SLICE) -> int:
-    """Declare failed at most `limit` records whose error is this old; return how many.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
-    """
+    """Declare failed at most `limit` records whose error is this old; return how many."""
     parameters = {"older_than_s": failed_after_s, "limit": limit}
     with ledger.datastore.reading() as db:
         ids = [row[0] for row in db.execute(_SQL["old_errors"], parameters)]
@@ -52,22 +48,14 @@ def fail_old_errors(ledger: Ledger, failed_after_s: float, limit: int = SLICE) -
 
 
 def failed_after_s_in_force(ledger: Ledger) -> float | None:
-    """Return the age at which errors become failures now; None if no process sees to that.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
-    """
+    """Return the age at which errors become failures now; None if no process sees to that."""
     with ledger.datastore.reading() as db:
         found = settings_in_force(db, FAILED_AFTER_JOB, ledger.schema)
     return None if found is None else found["failed_after_s"]
 
 
 def end_retry_pauses(ledger: Ledger, limit: int = SLICE) -> int:
-    """Let at most `limit` records be claimed whose pause before a retry is over; say how many.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
-    """
+    """Let at most `limit` records be claimed whose pause before a retry is over; say how many."""
     with ledger.datastore.reading() as db:
         ids = [row[0] for row in db.execute(_SQL["retries_due"], {"limit": limit})]
     if not ids:

@@ -101,9 +101,6 @@ def situation_of(ledger: Ledger, service_id: int) -> Situation | None:
 
     It is read without locks. If the service changes meanwhile, so does its place, and what is
     decided from a mixture is refused.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
     """
     with ledger.datastore.reading() as db:
         found = records.get(db, [service_id], ledger.lanes)
@@ -171,7 +168,6 @@ def resume(ledger: Ledger, service_id: int, place: DecisionPoint, *, runner: str
 
     Raises:
         Superseded: it does not stand there any more.
-        StoreUnavailable: the database does not answer.
     """
 
     def work(operation: Operation) -> None:
@@ -199,7 +195,6 @@ def iterate(
     Raises:
         Superseded: the service does not stand there any more.
         Fault: the ledger cannot do what was decided; the service should become this error.
-        StoreUnavailable: the database does not answer.
     """
     entries = [child.entry for child in step.children]
     ledger.lanes.intern(Lane(each.tag, each.specification.required_programs) for each in entries)
@@ -363,7 +358,6 @@ def finish(
 
     Raises:
         Superseded: the service does not stand there any more.
-        StoreUnavailable: the database does not answer.
     """
 
     def work(operation: Operation) -> None:
@@ -377,11 +371,7 @@ def finish(
 
 
 def output_of(ledger: Ledger, service_id: int, iteration: int) -> bytes:
-    """Return what a service has said up to one of its iterations.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
-    """
+    """Return what a service has said up to one of its iterations."""
     with ledger.datastore.reading() as db:
         said = [
             placed.recorded.event.output

@@ -21,7 +21,6 @@ def start_service(
 
     Raises:
         RecordNotFound, TransitionForbidden, WrongKind: the rules do not allow it.
-        StoreUnavailable: the database does not answer.
     """
 
     def work(operation: Operation) -> int:
@@ -56,7 +55,6 @@ def iterate_service(
     Raises:
         RecordNotFound, TransitionForbidden, WrongKind: the rules do not allow it.
         CircularFamily: a child would become its own ancestor.
-        StoreUnavailable: the database does not answer.
     """
     contents = {payloads.payload_of(data).digest: data for data in (state, output) if data}
 
@@ -94,7 +92,6 @@ def finish_service(
 
     Raises:
         RecordNotFound, TransitionForbidden, WrongKind: the rules do not allow it.
-        StoreUnavailable: the database does not answer.
     """
 
     def work(operation: Operation) -> bool:

@@ -66,7 +66,6 @@ def create_records(
 
     Raises:
         IdempotencyConflict: the request's key was used for something else.
-        StoreUnavailable: the database does not answer.
     """
     ledger.lanes.intern(Lane(entry.tag, entry.specification.required_programs) for entry in entries)
     contents = {

@@ -36,11 +36,7 @@ def issue_token(
     actor: str = SERVER,
     expires_at: datetime | None = None,
 ) -> IssuedToken:
-    """Issue a token with which its bearer acts as `user`.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
-    """
+    """Issue a token with which its bearer acts as `user`."""
     secret = _PREFIX + secrets.token_urlsafe(32)
 
     def work(operation: Operation) -> TokenAggregate:
@@ -57,11 +53,7 @@ def issue_token(
 
 
 def revoke_token(ledger: Ledger, token_id: int, *, actor: str) -> bool:
-    """Revoke a token; return whether it was valid until now.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
-    """
+    """Revoke a token; return whether it was valid until now."""
 
     def work(operation: Operation) -> bool:
         token = tokens.lock(operation.db, token_id)
@@ -73,10 +65,6 @@ def revoke_token(ledger: Ledger, token_id: int, *, actor: str) -> bool:
 
 
 def authenticate(ledger: Ledger, secret: str) -> TokenAggregate | None:
-    """Return the valid token with this secret; None if there is none.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
-    """
+    """Return the valid token with this secret; None if there is none."""
     with ledger.datastore.reading() as db:
         return tokens.by_hash(db, token_hash(secret))

@@ -67,7 +67,6 @@ def add(
 
     Raises:
         TooManyWebhooks: there are as many already.
-        StoreUnavailable: the database does not answer.
     """
     secret = secrets.token_bytes(_SECRET_BYTES)
 
@@ -111,7 +110,6 @@ def modify(
 
     Raises:
         WebhookNotFound: there is none with this id.
-        StoreUnavailable: the database does not answer.
     """
 
     def work(operation: Operation) -> None:
@@ -136,7 +134,6 @@ def disable_failing(
 
     Raises:
         WebhookNotFound: it was removed.
-        StoreUnavailable: the database does not answer.
     """
 
     def work(operation: Operation) -> bool:
@@ -160,7 +157,6 @@ def remove(
 
     Raises:
         WebhookNotFound: there is none with this id.
-        StoreUnavailable: the database does not answer.
     """
 
     def work(operation: Operation) -> None:
@@ -172,11 +168,7 @@ def remove(
 
 
 def seen(ledger: Ledger, webhook_id: int | None = None) -> list[WebhookProgress]:
-    """Return the webhooks that were not removed, oldest first; or the one with this id.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
-    """
+    """Return the webhooks that were not removed, oldest first; or the one with this id."""
     with ledger.datastore.reading() as db:
         rows = db.execute(_SQL["all"], {"id": webhook_id}).fetchall()
     return [WebhookProgress(from_row(row[:12]), *row[12:]) for row in rows]
@@ -187,7 +179,6 @@ def get(ledger: Ledger, webhook_id: int) -> WebhookProgress:
 
     Raises:
         WebhookNotFound: there is none with this id.
-        StoreUnavailable: the database does not answer.
     """
     for found in seen(ledger, webhook_id):
         return found
@@ -199,7 +190,6 @@ def secret_of(ledger: Ledger, webhook_id: int) -> bytes:
 
     Raises:
         WebhookNotFound: there is none with this id.
-        StoreUnavailable: the database does not answer.
     """
     with ledger.datastore.reading() as db:
         row = db.execute(_SQL["secret"], {"id": webhook_id}).fetchone()
@@ -209,11 +199,7 @@ def secret_of(ledger: Ledger, webhook_id: int) -> bytes:
 
 
 def history(ledger: Ledger, webhook_id: int) -> list[Placed]:
-    """Return what has happened to a webhook, oldest first.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
-    """
+    """Return what has happened to a webhook, oldest first."""
     with ledger.datastore.reading() as db:
         return ledger.history(db, Stream.webhook, webhook_id)
 

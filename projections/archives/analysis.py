@@ -79,7 +79,6 @@ def export_tables(
     Raises:
         InvalidInput: there is no such table, or several were to go into one file.
         LibraryMissing: PyArrow is not installed.
-        StoreUnavailable: the database does not answer.
     """
     if unknown := sorted(set(names) - TABLES.keys()):
         raise InvalidInput(f"there is no table {unknown[0]!r}; there are {', '.join(TABLES)}")

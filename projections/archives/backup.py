@@ -90,7 +90,6 @@ def backup(url: str, schema: str, folder: Path) -> BackupManifest:
         ToolUnusable: there is no `pg_dump` that is new enough for the server.
         BackupFailed: it ended with an error.
         SchemaMismatch: the database has no ledger of this version.
-        StoreUnavailable: the database does not answer.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InvalidInput(f"{folder} is there already, and not empty; name another place")
@@ -188,7 +187,6 @@ def restore(url: str, folder: Path, *, progress: Progress | None = None) -> Veri
         ToolUnusable: there is no `pg_restore` that is new enough for the backup.
         BackupFailed: it ended with an error; nothing was restored.
         SchemaMismatch: the backup is of an older or newer version; it was restored as it is.
-        StoreUnavailable: the database does not answer.
     """
     say = progress or _silent
     say("checking the backup")
@@ -220,7 +218,6 @@ def verify(url: str, manifest: BackupManifest, *, progress: Progress | None = No
     Raises:
         BackupInvalid: it is another one, or replay or audit find something wrong.
         SchemaMismatch: its schema is not the one that this code works with.
-        StoreUnavailable: the database does not answer.
     """
     say = progress or _silent
     schemas.check(url, manifest.schema_name)

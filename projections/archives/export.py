@@ -78,7 +78,6 @@ def export_archive(
         DatasetNotFound: the selected dataset is not there.
         ImpossibleHistory: the ledger itself is damaged: a payload is not there.
         LibraryMissing: PyArrow is not installed.
-        StoreUnavailable: the database does not answer.
     """
     if path.exists():
         raise InvalidInput(f"{path} is there already; name another place")

@@ -159,7 +159,6 @@ def export_ro_crate(
         DatasetNotFound: there is no such dataset.
         VersionNotFound: it has no such locked version.
         LibraryMissing: PyArrow is not installed.
-        StoreUnavailable: the database does not answer.
     """
     if folder.exists():
         raise InvalidInput(f"{folder} is there already; name another place")

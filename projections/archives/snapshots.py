@@ -17,11 +17,7 @@ _ROWS: Final = 2_000
 
 @contextmanager
 def snapshot(ledger: Ledger) -> Generator[Connection[Any]]:
-    """Give a connection that sees the ledger as it is now, whatever happens meanwhile.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
-    """
+    """Give a connection that sees the ledger as it is now, whatever happens meanwhile."""
     with as_ledger_errors(), closing(connect(ledger.url, ledger.schema)) as connection:
         connection.isolation_level = IsolationLevel.REPEATABLE_READ
         connection.read_only = True

@@ -107,9 +107,6 @@ def audit(
         log_only: do not compare the tables with the log, which takes several times as long.
         breaches_max: how many breaches of each invariant are kept; all are counted.
         shadow: an empty one for `check_replay`, which otherwise makes its own.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
     """
     checks = Audit(tolerance_s=tolerance_s, breaches_max=breaches_max)
     report = AuditReport(findings=checks.findings)

@@ -159,7 +159,6 @@ def make_receipt(ledger: Ledger, record_id: int) -> str:
         RecordNotFound: there was never such a record.
         NotSealedYet: its newest events wait for the next seal.
         SealBroken: its events are not what was sealed.
-        StoreUnavailable: the database does not answer.
     """
     name = ledger_id(ledger)
     stream = stream_uuid(Stream.record, record_id)

@@ -77,7 +77,6 @@ def seal_next(
     Raises:
         SealKeyRefused: the key is not the ledger's.
         SealBroken: what was sealed before is not there any more as it was.
-        StoreUnavailable: the database does not answer.
     """
     origin = origin_of(ledger_id(ledger))
     if key.name != origin:
@@ -179,7 +178,6 @@ def change_key(ledger: Ledger, old: SigningKey | None, new: SigningKey) -> Seal 
 
     Raises:
         SealKeyRefused: the old key is not the ledger's, or the new one was in use before.
-        StoreUnavailable: the database does not answer.
     """
     with ledger.datastore.writing() as db:
         db.execute(_SQL["lock"])
@@ -205,28 +203,19 @@ def keys_of(ledger: Ledger) -> list[VerifierKey]:
 
     Raises:
         NoteBroken: one is no key.
-        StoreUnavailable: the database does not answer.
     """
     with ledger.datastore.reading() as db:
         return [VerifierKey.parse(row[0]) for row in db.execute(_SQL["keys"])]
 
 
 def newest_seal(ledger: Ledger) -> Seal | None:
-    """Return the newest seal, if there is one.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
-    """
+    """Return the newest seal, if there is one."""
     with ledger.datastore.reading() as db:
         return _newest(db)
 
 
 def newest_checkpoint(ledger: Ledger) -> str | None:
-    """Return the newest signed checkpoint as text, if there is one.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
-    """
+    """Return the newest signed checkpoint as text, if there is one."""
     seal = newest_seal(ledger)
     return None if seal is None else seal.note
 
@@ -237,7 +226,6 @@ def prove_consistency(ledger: Ledger, first: int, second: int) -> list[bytes]:
     Raises:
         InvalidInput: so many were never sealed, or the second is the smaller one.
         SealBroken: the hashes that are kept are damaged.
-        StoreUnavailable: the database does not answer.
     """
     if not 1 <= first <= second:
         raise InvalidInput("`first` is at least 1 and at most `second`")

@@ -115,9 +115,6 @@ def verify_log(
         with_payloads: whether to compute the digests of payloads again, too.
         progress: called with the number of events read so far, and of all.
         breaches_max: how many breaches of each kind are kept; all are counted.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
     """
     name = origin_of(ledger_id(ledger))
     with as_ledger_errors(), connect(ledger.url, ledger.schema) as connection:

@@ -57,7 +57,6 @@ def moment_of(ledger: Ledger, as_of: AsOf) -> Moment:
         FutureMoment: it has not come.
         BeforeTheBeginning: nothing had happened.
         TimelineBehind: when the last events happened is not known yet.
-        StoreUnavailable: the database does not answer.
     """
     with ledger.datastore.reading() as db:
         first, head, now = one(db, _SQL["bounds"], prepare=True)
@@ -101,11 +100,7 @@ def _position_at(ledger: Ledger, moment: datetime, head: int) -> int:
 
 
 def get_records(ledger: Ledger, ids: Iterable[int], moment: Moment) -> dict[int, PastRecord]:
-    """Return the records with these ids that there were, by id.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
-    """
+    """Return the records with these ids that there were, by id."""
     found: dict[int, PastRecord] = {}
     wanted = sorted(set(ids))
     with ledger.datastore.reading() as db:
@@ -148,7 +143,6 @@ def query_records(
     Raises:
         DatasetNotFound: the dataset was not there.
         TimelineBehind: which records these were is not known yet.
-        StoreUnavailable: the database does not answer.
     """
     timeline.reach(ledger, moment.position)
     with ledger.datastore.reading() as db:
@@ -171,7 +165,6 @@ def counts(ledger: Ledger, moment: Moment) -> dict[Status, int]:
 
     Raises:
         TimelineBehind: how many they were is not known yet.
-        StoreUnavailable: the database does not answer.
     """
     totals = Counter(dict.fromkeys(Status, 0))
     for (_, status), n_records in counts_by_tag(ledger, moment).items():
@@ -184,7 +177,6 @@ def counts_by_tag(ledger: Ledger, moment: Moment) -> dict[tuple[str, Status], in
 
     Raises:
         TimelineBehind: how many they were is not known yet.
-        StoreUnavailable: the database does not answer.
     """
     timeline.reach(ledger, moment.position)
     with ledger.datastore.reading() as db:

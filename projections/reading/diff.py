@@ -73,7 +73,6 @@ def changes(
 
     Raises:
         TimelineBehind: what happened is not in tables yet.
-        StoreUnavailable: the database does not answer.
     """
     timeline.reach(ledger, between.b.position)
     sql, parameters = ids_sql(between, limit, after_id, which)
@@ -98,7 +97,6 @@ def counts(
 
     Raises:
         TimelineBehind: what happened is not in tables yet.
-        StoreUnavailable: the database does not answer.
     """
     timeline.reach(ledger, between.b.position)
     parameters = _parameters(between)

@@ -93,7 +93,6 @@ def page(ledger: Ledger, after: int, limit: int, which: EventFilter = EVERYTHING
     Raises:
         UnknownEvent: this version of the code does not know one of the events.
         UnreadableEvent: the bytes of one are no event.
-        StoreUnavailable: the database does not answer.
     """
     with ledger.datastore.reading() as db:
         return read_page(ledger, db, after, limit, which)
@@ -133,11 +132,7 @@ def read_page(ledger: Ledger, db: Db, after: int, limit: int, which: EventFilter
 
 
 def labels(ledger: Ledger, events: Sequence[Placed]) -> Mapping[int, Labels]:
-    """Return what filters ask of the events' records, by record; erased ones are left out.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
-    """
+    """Return what filters ask of the events' records, by record; erased ones are left out."""
     ids = sorted(_record_ids(events))
     with ledger.datastore.reading() as db:
         datasets: dict[int, set[int]] = {}
@@ -150,11 +145,7 @@ def labels(ledger: Ledger, events: Sequence[Placed]) -> Mapping[int, Labels]:
 
 
 def remaining(ledger: Ledger, record_ids: Iterable[int]) -> set[int]:
-    """Return which of these records were not erased.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
-    """
+    """Return which of these records were not erased."""
     with ledger.datastore.reading() as db:
         return {row[0] for row in db.execute(_SQL["tags"], {"ids": sorted(set(record_ids))})}
 
@@ -163,11 +154,7 @@ class Bell:
     """Rings when something was appended, to any ledger of the database; on one connection."""
 
     def __init__(self, ledger: Ledger) -> None:
-        """Listen from now on.
-
-        Raises:
-            StoreUnavailable: the database does not answer.
-        """
+        """Listen from now on."""
         self._connection = connect(ledger.url, ledger.schema)
         with as_ledger_errors():
             self._connection.execute(SQL("LISTEN {}").format(Identifier(CHANNEL)))

@@ -28,7 +28,6 @@ def of_operation(ledger: Ledger, operation_id: UUID, after: Place, limit: int) -
 
     Raises:
         OperationNotFound: there is none with this id.
-        StoreUnavailable: the database does not answer.
     """
     with ledger.datastore.reading() as db:
         if jobs.of_operation(db, operation_id) is None:
@@ -80,9 +79,6 @@ def of_user(
         edge: the position where the page before has ended; None for the first page.
         newest_first: or oldest first.
         kinds: only these; None for all.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
     """
     actor = user_blocks.USER + user
     with ledger.datastore.reading() as db:

@@ -25,11 +25,7 @@ _LOG_SQL = statements("log.ledger_events")
 
 
 def get_records(ledger: Ledger, ids: Iterable[int]) -> dict[int, RecordAggregate]:
-    """Return the records with these ids that exist, by id.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
-    """
+    """Return the records with these ids that exist, by id."""
     wanted = sorted(set(ids))
     with ledger.datastore.reading() as db:
         return {record.id: record for record in records.get(db, wanted, ledger.lanes)}
@@ -38,11 +34,7 @@ def get_records(ledger: Ledger, ids: Iterable[int]) -> dict[int, RecordAggregate
 def query_records(
     ledger: Ledger, which: RecordFilter, limit: int, before_id: int | None = None
 ) -> list[RecordAggregate]:
-    """Return at most `limit` records, newest first, with ids below `before_id`.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
-    """
+    """Return at most `limit` records, newest first, with ids below `before_id`."""
     sql, parameters = page_sql(which, limit, before_id)
     with ledger.datastore.reading() as db:
         # Planned for these values: a plan for any status and any limit may read the whole table.
@@ -51,11 +43,7 @@ def query_records(
 
 
 def select_ids(ledger: Ledger, which: RecordFilter, limit: int) -> list[int]:
-    """Return the ids of at most `limit` records that meet every condition, ascending.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
-    """
+    """Return the ids of at most `limit` records that meet every condition, ascending."""
     conditions, parameters = conditions_of(which)
     where: LiteralString = " AND ".join(conditions) or "true"
     source = _present(which, parameters, "ASC")
@@ -77,11 +65,7 @@ class ErrorGroupRow(NamedTuple):
 
 
 def error_groups(ledger: Ledger, limit: int, *, among: int = 100_000) -> list[ErrorGroupRow]:
-    """Return how many of the newest `among` records in error say the same, most frequent first.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
-    """
+    """Return how many of the newest `among` records in error say the same, most frequent first."""
     parameters = {"among": among, "limit": limit}
     with ledger.datastore.reading() as db:
         return [ErrorGroupRow(*row) for row in db.execute(_SQL["error_groups"], parameters)]
@@ -218,7 +202,6 @@ def history(ledger: Ledger, number: int, stream: Stream = Stream.record) -> list
     Raises:
         RecordNotFound: there is no such record.
         ManagerNotFound: there is no such manager.
-        StoreUnavailable: the database does not answer.
     """
     with ledger.datastore.reading() as db:
         placed = ledger.history(db, stream, number)
@@ -231,11 +214,7 @@ _NOT_FOUND: Final = {Stream.record: RecordNotFound, Stream.manager: ManagerNotFo
 
 
 def payload_contents(ledger: Ledger, digests: Iterable[bytes]) -> dict[bytes, bytes]:
-    """Return the contents of payloads by digest; those that were destroyed are left out.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
-    """
+    """Return the contents of payloads by digest; those that were destroyed are left out."""
     wanted = set(digests)
     if not wanted:
         return {}
@@ -244,51 +223,31 @@ def payload_contents(ledger: Ledger, digests: Iterable[bytes]) -> dict[bytes, by
 
 
 def payload_sizes(ledger: Ledger, digests: Iterable[bytes]) -> dict[bytes, int]:
-    """Return how large payloads are, by digest; those that were destroyed are left out.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
-    """
+    """Return how large payloads are, by digest; those that were destroyed are left out."""
     with ledger.datastore.reading() as db:
         return payloads.sizes(db, digests)
 
 
 def counts(ledger: Ledger) -> dict[Status, int]:
-    """Return how many records are in each status, zeros included.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
-    """
+    """Return how many records are in each status, zeros included."""
     with ledger.datastore.reading() as db:
         return dict.fromkeys(Status, 0) | status_counts.by_status(db)
 
 
 def ledger_id(ledger: Ledger) -> UUID:
-    """Return which ledger this is; cursors and exports of another one are told apart by it.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
-    """
+    """Return which ledger this is; cursors and exports of another one are told apart by it."""
     found: UUID = _one(ledger, _SQL["ledger_id"])
     return found
 
 
 def now(ledger: Ledger) -> datetime:
-    """Return the ledger's time, which is the database's.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
-    """
+    """Return the ledger's time, which is the database's."""
     found: datetime = _one(ledger, _LOG_SQL["now"])
     return found
 
 
 def head(ledger: Ledger) -> int:
-    """Return the newest position of the log; 0 if it is empty.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
-    """
+    """Return the newest position of the log; 0 if it is empty."""
     return int(_one(ledger, _LOG_SQL["head"]))
 
 
@@ -298,10 +257,6 @@ def _one(ledger: Ledger, sql: LiteralString, parameters: Sequence[Any] = ()) -> 
 
 
 def rescues(ledger: Ledger) -> dict[str, Rescued]:
-    """Return how many results came late, and how many of these were adopted.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
-    """
+    """Return how many results came late, and how many of these were adopted."""
     with ledger.datastore.reading() as db:
         return totals(db)

@@ -62,7 +62,6 @@ def view(
     Raises:
         RecordNotFound, WrongKind: there is no such service.
         InvalidInput: it has had no such iteration.
-        StoreUnavailable: the database does not answer.
     """
     with ledger.datastore.reading() as db:
         found = records.get(db, [service_id], ledger.lanes)
@@ -158,7 +157,6 @@ def tree(
 
     Raises:
         RecordNotFound: there is no such record.
-        StoreUnavailable: the database does not answer.
     """
     with ledger.datastore.reading() as db:
         found = records.get(db, [record_id], ledger.lanes)

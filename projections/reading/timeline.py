@@ -80,11 +80,7 @@ def extent(db: Db) -> Extent:
 
 
 def how_far(ledger: Ledger) -> Extent:
-    """Return how far the timeline goes.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
-    """
+    """Return how far the timeline goes."""
     with ledger.datastore.reading() as db:
         return extent(db)
 
@@ -96,7 +92,6 @@ def advance(ledger: Ledger, limit: int = BATCH) -> int:
         ImpossibleHistory: the log itself is broken.
         UnknownEvent: the log has an event that this version does not know.
         UnreadableEvent: the log has bytes that are no event.
-        StoreUnavailable: the database does not answer.
     """
     with ledger.datastore.writing() as db:
         return _advance(db, ledger.event_mapper, limit, ID_MAX)
@@ -107,7 +102,6 @@ def reach(ledger: Ledger, position: int) -> None:
 
     Raises:
         TimelineBehind: it is too far behind, and is now a part of the way nearer.
-        StoreUnavailable: the database does not answer.
     """
     n_events = 0
     while True:
@@ -120,11 +114,7 @@ def reach(ledger: Ledger, position: int) -> None:
 
 
 def forget(ledger: Ledger) -> None:
-    """Empty the tables; they are filled anew by whoever advances the timeline.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
-    """
+    """Empty the tables; they are filled anew by whoever advances the timeline."""
     with ledger.datastore.writing() as db:
         db.execute(_SQL["lock"])
         db.execute(_SQL["forget"])

@@ -88,9 +88,6 @@ def queue(ledger: Ledger, limit: int, tags: Collection[str] | None = None) -> Wa
         ledger: where.
         limit: so many lanes at the most.
         tags: only of these; None for all.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
     """
     with ledger.datastore.reading() as db:
         ledger.lanes.refresh(db)
@@ -154,7 +151,6 @@ def why(ledger: Ledger, record_id: int) -> StatusExplanation:
 
     Raises:
         RecordNotFound: it never was.
-        StoreUnavailable: the database does not answer.
     """
     with ledger.datastore.reading() as db:
         placed = ledger.history(db, Stream.record, record_id)

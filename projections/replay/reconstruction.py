@@ -37,7 +37,6 @@ def position_of(ledger: Ledger, as_of: AsOf) -> int:
         FutureMoment: it has not come.
         BeforeTheBeginning: nothing had happened.
         UnreadableEvent: the log has bytes that are no event.
-        StoreUnavailable: the database does not answer.
     """
     with (
         as_ledger_errors(),
@@ -91,7 +90,6 @@ def replay_to(
         FutureMoment: it has not come.
         BeforeTheBeginning: nothing had happened.
         ImpossibleHistory, UnknownEvent, UnreadableEvent: the log up to there cannot be folded.
-        StoreUnavailable: the database does not answer.
     """
     position = position_of(ledger, as_of)
     shadow = Shadow(ledger.schema, PROJECTIONS)
@@ -132,7 +130,6 @@ def keep(
         FutureMoment: it has not come.
         BeforeTheBeginning: nothing had happened.
         ImpossibleHistory, UnknownEvent, UnreadableEvent: the log up to there cannot be folded.
-        StoreUnavailable: the database does not answer.
     """
     if is_shadow(into, ledger.schema):
         raise InvalidInput(f"{into} is a name for shadows, which are removed; choose another one")

@@ -125,7 +125,6 @@ def check_replay(
         ImpossibleHistory: the log itself is broken.
         UnknownEvent: the log has an event that this version does not know.
         UnreadableEvent: the log has bytes that are no event.
-        StoreUnavailable: the database does not answer.
     """
     report = ReplayReport()
     reused, shadow = shadow is not None, shadow or Shadow(ledger.schema, PROJECTIONS)
@@ -258,7 +257,6 @@ def fill(
         ImpossibleHistory: the log is broken.
         UnknownEvent: the log has an event that this version does not know.
         UnreadableEvent: the log has bytes that are no event.
-        StoreUnavailable: the database does not answer.
     """
     db = cursor_of(connection)
     n_all = _one(db, "count", {"position": position})
@@ -378,7 +376,6 @@ def follow(ledger: Ledger, db: Db, after: int, upto: int) -> int:
         ImpossibleHistory: the log is broken.
         UnknownEvent: the log has an event that this version does not know.
         UnreadableEvent: the log has bytes that are no event.
-        StoreUnavailable: the database does not answer.
     """
     n_events, batch = 0, FoldedBatch(ledger)
     while after < upto:

@@ -107,11 +107,7 @@ class Expected:
     """A connection with a temporary table for each projection."""
 
     def __init__(self, ledger: Ledger) -> None:
-        """Connect.
-
-        Raises:
-            StoreUnavailable: the database does not answer.
-        """
+        """Connect."""
         self._ledger = ledger
         self._connection = connect(ledger.url, ledger.schema)
         self._is_held = False

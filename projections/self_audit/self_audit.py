@@ -159,11 +159,7 @@ class SelfAuditor:
             shadow.close()
 
     def lap(self, stop: Signal | None = None) -> Lap:
-        """Look at everything that was proved before, and at some of what was not.
-
-        Raises:
-            StoreUnavailable: the database does not answer.
-        """
+        """Look at everything that was proved before, and at some of what was not."""
         self._stop = stop or Signal()
         lap = Lap()
         try:
@@ -499,11 +495,7 @@ class SelfAuditState(NamedTuple):
 
 
 def state(ledger: Ledger) -> SelfAuditState:
-    """Return how far the self-audit is.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
-    """
+    """Return how far the self-audit is."""
     with ledger.datastore.reading() as db:
         rows = {row[0]: row[1:] for row in db.execute(_SQL["state"]).fetchall()}
         n_unproved = 0

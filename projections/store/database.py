@@ -58,11 +58,7 @@ def connection_options(url: str, schema: str) -> str:
 
 
 def connect(url: str, schema: str = DEFAULT_SCHEMA) -> Connection[TupleRow]:
-    """Return one connection outside of any pool, in autocommit mode.
-
-    Raises:
-        StoreUnavailable: the database does not answer.
-    """
+    """Return one connection outside of any pool, in autocommit mode."""
     with as_ledger_errors():
         return psycopg.connect(
             url, autocommit=True, options=connection_options(url, schema), connect_timeout=10
@@ -179,11 +175,7 @@ class LedgerDatastore(PostgresDatastore):
 
     @contextmanager
     def reading(self) -> Generator[Db]:
-        """Give a cursor; every statement is a transaction of its own.
-
-        Raises:
-            StoreUnavailable: the database does not answer.
-        """
+        """Give a cursor; every statement is a transaction of its own."""
         with as_ledger_errors():
             self.pool.open()
             with self.pool.connection() as connection:

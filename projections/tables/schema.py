@@ -65,7 +65,6 @@ def migrate(url: str, schema: str = DEFAULT_SCHEMA, *, stepwise: bool = False) -
 
     Raises:
         SchemaMismatch: the schema is newer than the code, or the role may not create it.
-        StoreUnavailable: the database does not answer.
     """
     with as_ledger_errors(), connect(url, schema) as connection, connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
@@ -92,7 +91,6 @@ def check(url: str, schema: str = DEFAULT_SCHEMA) -> None:
 
     Raises:
         SchemaMismatch: it is newer, older, or not there; the message says what to do.
-        StoreUnavailable: the database does not answer.
     """
     with as_ledger_errors(), connect(url, schema) as connection:
         try:

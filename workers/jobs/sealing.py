@@ -65,11 +65,7 @@ class Sealer:
 
     @property
     def key_file(self) -> Path:
-        """Where the secret key is, or will be.
-
-        Raises:
-            StoreUnavailable: the database does not answer.
-        """
+        """Where the secret key is, or will be."""
         if self._given_key_file is None:
             name = f"{ledger_id(self._ledger)}.key"
             self._given_key_file = self._home / "seals" / name
@@ -102,7 +98,6 @@ class Sealer:
             SealKeyRefused: there is no key, or not the ledger's.
             SealBroken: what was sealed before is not there any more as it was.
             SealFileFault: a file cannot be read or written.
-            StoreUnavailable: the database does not answer.
         """
         key = self.key()
         seal = seal_next(self._ledger, key, signed=self._signed(key), events_max=SEAL_EVENTS_MAX)
@@ -117,7 +112,6 @@ class Sealer:
         Raises:
             SealBroken: there is another checkpoint of as many events.
             SealFileFault: the file cannot be written.
-            StoreUnavailable: the database does not answer.
         """
         if self._checkpoint_dir is None:
             return None
@@ -130,7 +124,6 @@ class Sealer:
         Raises:
             SealKeyRefused: there is none, and another one was in use.
             SealFileFault: the file cannot be read or written.
-            StoreUnavailable: the database does not answer.
         """
         if self._key is None:
             self._key = self._read_key() or self._make_key()
@@ -144,7 +137,6 @@ class Sealer:
         Raises:
             SealKeyRefused: the key in the file is not the ledger's.
             SealFileFault: a file cannot be read or written.
-            StoreUnavailable: the database does not answer.
         """
         old = self._read_key()
         new = _fresh_key(origin_of(ledger_id(self._ledger)))

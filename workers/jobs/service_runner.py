@@ -163,9 +163,6 @@ class ServiceRunner:
 
         Returns:
             Their ids; None if another runner is just picking.
-
-        Raises:
-            StoreUnavailable: the database does not answer.
         """
         now = monotonic()
         with self._lock:
@@ -218,11 +215,7 @@ class ServiceRunner:
             self._held_back[service_id] = monotonic() + _PAUSE_S
 
     def decide(self, service_id: int) -> Callable[[], None]:
-        """Let a service decide; return what stores it, if the service still stands there then.
-
-        Raises:
-            StoreUnavailable: the database does not answer.
-        """
+        """Let a service decide; return what stores it, if the service still stands there then."""
         situation = service_steps.situation_of(self._ledger, service_id)
         if situation is None:
             return _nothing

@@ -94,11 +94,7 @@ class Deliverer:
         self._lock = Lock()
 
     def run(self, ledger: Ledger) -> str | None:
-        """Begin with every webhook that is due; there is nothing to say of that.
-
-        Raises:
-            StoreUnavailable: the database does not answer.
-        """
+        """Begin with every webhook that is due; there is nothing to say of that."""
         for webhook_id in deliveries.due(ledger):
             with self._lock:
                 if webhook_id in self._busy:

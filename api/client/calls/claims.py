@@ -39,7 +39,6 @@ def return_results(
     """Hand in what came of attempts.
 
     Args:
-        session: the client's.
         manager_id: from `register_manager`.
         results: one for each attempt. A `result` is a JSON value, or already encoded by
             `json_bytes`, which tells beforehand whether it can be sent.

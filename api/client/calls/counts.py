@@ -13,7 +13,6 @@ def counts(session: Session, *, as_of: AsOf = None) -> Operation[Counts]:
     """Return how many records are in each status, or were.
 
     Args:
-        session: the client's.
         as_of: as it was then: a position of the log, or a time; in UTC if it does not say.
 
     Raises:

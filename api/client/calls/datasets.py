@@ -91,7 +91,6 @@ def add_dataset(
     """Make an empty dataset; return it.
 
     Args:
-        session: the client's.
         name: unique; capitals do not tell names apart.
         description: what it is.
         reason: kept with the event.
@@ -124,7 +123,6 @@ def datasets(session: Session, *, limit: int = 100) -> Operation[Datasets]:
     """Return the datasets, newest first.
 
     Args:
-        session: the client's.
         limit: no more than so many.
     """
     found = Datasets()
@@ -144,7 +142,6 @@ def info(within: Within, *, version: int | None = None) -> Operation[DatasetDeta
     """Return what the dataset is now: its specifications, locked versions, counts.
 
     Args:
-        within: the dataset's.
         version: with the specifications of this locked version.
     """
     path = within.path() + _query({"version": version})
@@ -166,7 +163,6 @@ def add_entries(
     says what the ones before it did.
 
     Args:
-        within: the dataset's.
         entries: what to add. An entry's input goes into the arguments of its records, where it
             wins over the specification's; its attributes are for people and filters.
         expected_version: refuse if somebody has changed the dataset since this version.
@@ -236,7 +232,6 @@ def entries(
     """Return the entries, in the order in which they came.
 
     Args:
-        within: the dataset's.
         version: those of this locked version.
         limit: no more than so many.
         content: whether with input and attributes, or names only.
@@ -265,7 +260,6 @@ def rename_entries(
     """Give entries other names, all of them or none; return how many have another one.
 
     Args:
-        within: the dataset's.
         names: the new names by the old ones, 1,000 at the most; two entries may swap theirs.
         expected_version: refuse if somebody has changed the dataset since this version.
         reason: kept with the event.
@@ -288,7 +282,6 @@ def remove_entries(
     Their records are as they were, and may be hard-deleted then.
 
     Args:
-        within: the dataset's.
         names: one or several.
         expected_version: refuse if somebody has changed the dataset since this version.
         reason: kept with the events.
@@ -321,7 +314,6 @@ def add_specification(
     """Add a way to compute all entries; return whether it is new: the same one again is not.
 
     Args:
-        within: the dataset's.
         name: unique in the dataset.
         function: an entry point's name or `module:function`.
         kwargs: arguments of all records; an entry's input wins over them.
@@ -368,7 +360,6 @@ def remove_specifications(
     Their records are as they were, and may be hard-deleted then.
 
     Args:
-        within: the dataset's.
         names: one or several.
         expected_version: refuse if somebody has changed the dataset since this version.
         reason: kept with the events.
@@ -398,7 +389,6 @@ def submit(
     """Give every cell that has no record one. Cells that have one are left as they are.
 
     Args:
-        within: the dataset's.
         specifications: only these.
         entries: only these.
         pattern: only entries whose names are like this: `*` for anything, `?` for one character.
@@ -439,7 +429,6 @@ def unlink_records(
     """Empty cells; return how many had a record. The records are as they were.
 
     Args:
-        within: the dataset's.
         specifications: only these.
         entries: only these.
         pattern: only entries whose names are like this: `*` for anything, `?` for one character.
@@ -472,7 +461,6 @@ def wait(within: Within, *, timeout_s: float | None = None) -> Operation[Dataset
     Complete is finished, and so are error, held and the others: look at the `counts`.
 
     Args:
-        within: the dataset's.
         timeout_s: for how long at most, in seconds; None waits for as long as it takes.
 
     Raises:
@@ -507,7 +495,6 @@ def table(
     """Return the entries with their records, and what these are now.
 
     Args:
-        within: the dataset's.
         specifications: only these.
         version: as it was in this locked version; statuses are those of now.
         limit: no more than so many entries.
@@ -539,7 +526,6 @@ def results(
     `to_pandas()`, `to_polars()` and `to_arrow()` of the answer make a table of them.
 
     Args:
-        within: the dataset's.
         specifications: only these.
         status: only records that are in one of these; None for any.
         include: which payloads to bring: "result", "kwargs", "stdout", "stderr", "traceback",
@@ -593,7 +579,6 @@ def records(
     """Find records of the dataset, newest first; a record that is in several cells comes once.
 
     Args:
-        within: the dataset's.
         include: which payloads to bring.
         limit: no more than so many records.
         as_of: as it was then: a position of the log, or a time; in UTC if it does not say.
@@ -621,7 +606,6 @@ def clone(
     """Make a dataset with the same entries and specifications; return it.
 
     Args:
-        within: the dataset's.
         name: of the new one.
         description: of the new one; that of this one if not given.
         version: with what this locked version has.
@@ -655,7 +639,6 @@ def lock(
     changes. A dataset with locked versions cannot be deleted, nor its records destroyed.
 
     Args:
-        within: the dataset's.
         label: what people call it.
         doi: where it was published.
         expected_version: refuse if somebody has changed the dataset since this version.
@@ -677,7 +660,6 @@ def rename(
     """Give the dataset another name.
 
     Args:
-        within: the dataset's.
         name: unique; capitals do not tell names apart.
         expected_version: refuse if somebody has changed the dataset since this version.
         reason: kept with the event.
@@ -698,7 +680,6 @@ def describe(
     """Give the dataset another description.
 
     Args:
-        within: the dataset's.
         description: what it is.
         expected_version: refuse if somebody has changed the dataset since this version.
         reason: kept with the event.
@@ -718,7 +699,6 @@ def delete(
     """End the dataset; its records are as they were.
 
     Args:
-        within: the dataset's.
         expected_version: refuse if somebody has changed the dataset since this version.
         reason: kept with the event.
     """
@@ -739,7 +719,6 @@ def history(
     """Return what has happened to the dataset, oldest first; of long lists only the beginning.
 
     Args:
-        within: the dataset's.
         kind: only of this kind, like `entries_added`, or of several.
         actor: only by this one, like `user:ann`, or by several.
         after: only those from then on; with a time zone.

@@ -43,7 +43,6 @@ def diff(
     A moment is a position of the log, or a time; in UTC if it does not say.
 
     Args:
-        session: the client's.
         a: the earlier moment.
         b: the later one.
         from_status: only records that were in it at `a`, or in one of several; "none" is not to be

@@ -134,7 +134,6 @@ def events(
     `position` of the last event, and give it as `after`.
 
     Args:
-        session: the client's.
         after: only events after this position of the log; None: only those from now on.
         kind: only of this kind, like `completed`, or of several.
         record: only of this record, or of several.

@@ -32,7 +32,6 @@ def timeline(session: Session, record_id: int) -> Operation[Timeline]:
     record waited and ran.
 
     Args:
-        session: the client's.
         record_id: whose.
 
     Raises:
@@ -55,7 +54,6 @@ def operation_history(
     """Return what an operation did to records, record by record.
 
     Args:
-        session: the client's.
         operation_id: of an operation on records, as `operations()` has them.
         kind: only of this kind, like `cancelled`, or of several.
         actor: only by this one, or by several.
@@ -87,7 +85,6 @@ def user_history(
     """Return what a user did: to records, datasets, managers and jobs, in the order of the log.
 
     Args:
-        session: the client's.
         user: by name, like `ann`.
         kind: only of this kind, like `cancelled`, or of several.
         after: only those from then on; with a time zone.
@@ -142,7 +139,6 @@ def manager_history(
     """Return the events of a manager, oldest first; signs of life are not among them.
 
     Args:
-        session: the client's.
         manager_id: whose.
         kind: only of this kind, like `program_suspended`, or of several.
         actor: only by this one, like `user:ann`, or by several.

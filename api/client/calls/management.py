@@ -43,7 +43,6 @@ def manage(
     """Do something to records; wait for the job if it is one, unless told not to.
 
     Args:
-        session: the client's.
         action: what to do.
         ids: to which records; None if conditions say it.
         which: the conditions.

@@ -26,7 +26,6 @@ def managers(
     """Return managers, oldest first: all, whether or not they are still active, or some.
 
     Args:
-        session: the client's.
         state: only those in this state, or in one of several: "active", "draining", "inactive",
             "lost".
     """

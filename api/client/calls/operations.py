@@ -61,7 +61,6 @@ def undo(
     operation too, and can be undone.
 
     Args:
-        session: the client's.
         operation_id: from what a call returned, or from `operations()`.
         reason: why; kept with every event.
         dry_run: say what would happen, and change nothing.
@@ -100,7 +99,6 @@ def operations(
     """Return what people and policies have done to records, newest first.
 
     Args:
-        session: the client's.
         actor: only of this one, like "user:ann" or "policy:failed-after@1".
         action: only these, like "cancel".
         limit: no more than so many.
@@ -200,7 +198,6 @@ def error_groups(session: Session, *, limit: int = 100) -> Operation[ErrorGroups
     """Return what the newest 100,000 records in error say, by type and message.
 
     Args:
-        session: the client's.
         limit: only so many kinds, the most frequent ones.
     """
     query = {"limit": min(limit, _PAGE)}

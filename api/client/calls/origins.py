@@ -32,7 +32,6 @@ def origins(
     What came from one ledger by way of another has an origin in each.
 
     Args:
-        session: the client's.
         kind: or managers ("manager"), or datasets ("dataset").
         imported_id: only of this one, by its id here.
         ledger_id: only what came from this ledger.

@@ -40,7 +40,6 @@ def register_manager(
     """Introduce a manager, which gets a new id at every start.
 
     Args:
-        session: the client's.
         name: as people know it.
         tags: what it claims, in this order; "*" is everything.
         programs: what it has: name to version, or to None where that is not known.
@@ -66,7 +65,6 @@ def heartbeat(
     """Give a sign of life, and extend the lease on what the manager has.
 
     Args:
-        session: the client's.
         manager_id: from `register_manager`.
         held: every attempt that the manager has and whose return was not acknowledged. What is
             not among them goes back to the queue when its lease is over.
@@ -103,7 +101,6 @@ def report_programs(
     """Say which programs a manager has now; return whether these are others than before.
 
     Args:
-        session: the client's.
         manager_id: from `register_manager`.
         programs: all of them: name to version, or to None where that is not known.
     """

@@ -119,7 +119,6 @@ def add_records(
     error's `partial` says what the ones before it did.
 
     Args:
-        session: the client's.
         function: an entry point's name or `module:function`; or `RecordSpec`s, which bring all
             the arguments up to `retry_on` with them.
         kwargs: the function's arguments: one mapping for one record, or a list of them.
@@ -189,7 +188,6 @@ def get_records(
     """Return a record for an id, and `Records` in the order of the ids for several.
 
     Args:
-        session: the client's.
         ids: one id or several.
         include: which payloads to bring: "kwargs", "result", "stdout", "stderr", "traceback",
             "provenance".
@@ -221,7 +219,6 @@ def history(
     """Return the events of a record, oldest first: who did what, when and why; all or some.
 
     Args:
-        session: the client's.
         record_id: whose.
         kind: only of this kind, like `errored`, or of several.
         actor: only by this one, like `user:ann`, or by several.
@@ -245,7 +242,6 @@ def attempts(
     """Return every attempt of a record, each with its own outcome, output and error.
 
     Args:
-        session: the client's.
         record_id: whose.
         include: what shall come with them: `result`, `stdout`, `stderr`, `traceback`, `provenance`.
 
@@ -272,7 +268,6 @@ def wait(
     the `counts` of what is returned.
 
     Args:
-        session: the client's.
         ids: one id or several.
         timeout_s: for how long at most, in seconds; None waits for as long as it takes.
         include: which payloads to bring.
@@ -356,7 +351,6 @@ def query_records(
     each. They are fetched as one goes along.
 
     Args:
-        session: the client's.
         ids: only these.
         dataset: only of this dataset, by id or name.
         include: which payloads to bring.

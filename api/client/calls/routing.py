@@ -38,7 +38,6 @@ def queue(
     First come the lanes that nobody can take, with the reason as `blocked`, then the deepest.
 
     Args:
-        session: the client's.
         tag: only of this tag, or of several.
         limit: no more than so many lanes.
     """

@@ -43,7 +43,6 @@ def receipt(session: Session, record_id: int) -> Operation[Receipt]:
     The newest events may wait some seconds for the next seal, and so does this.
 
     Args:
-        session: the client's.
         record_id: of the record.
 
     Raises:
@@ -70,7 +69,6 @@ def consistency(session: Session, first: int, second: int) -> Operation[list[byt
     checkpoints.
 
     Args:
-        session: the client's.
         first: events of the older checkpoint, at least 1.
         second: events of the newer one.
 

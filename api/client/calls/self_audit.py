@@ -33,7 +33,6 @@ def repair(
     `NotConnected` says so; `self_audit()` tells what is left.
 
     Args:
-        session: the client's.
         table: of the rows; None for all tables.
         key: of one row, as `self_audit()` has it.
         reason: why; on the events of the repairs.

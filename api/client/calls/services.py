@@ -28,7 +28,6 @@ def add_service(
     """Add a service, or many: workflows that the server advances, with children that managers run.
 
     Args:
-        session: the client's.
         name: of a service that is installed where `recordledger work` runs.
         spec: its specification: one mapping, or a list of them for as many services.
         tag: routing string, which its children inherit.
@@ -57,7 +56,6 @@ def service(
     """Return where a service stands: state, what it waits for, and what it has said so far.
 
     Args:
-        session: the client's.
         record_id: which service.
         iteration: where it stood after this one, instead.
 
@@ -76,7 +74,6 @@ def tree(
     """Return a service, its children with their statuses, and theirs; it shows itself as a tree.
 
     Args:
-        session: the client's.
         record_id: which record.
         limit: so many records at the most; those that are left out are counted.
         children_limit: so many children of one service at the most.

@@ -27,7 +27,6 @@ def issue_token(
     one whose secret nobody knows.
 
     Args:
-        session: the client's.
         user: whoever shows the token acts as this user.
         role: "reader", "user", "compute" or "admin".
         expires_at: with a time zone; None for never.

@@ -56,7 +56,6 @@ def add_webhook(
     one whose secret nobody knows.
 
     Args:
-        session: the client's.
         url: an https address of the public Internet, unless the server allows others.
         kind: only of this kind, like `errored`, or of several.
         tag: only of records with this tag, or one of several, when they are told.
@@ -104,7 +103,6 @@ def modify_webhook(
     """Change a webhook; what is None stays as it is, and an empty list lets everything through.
 
     Args:
-        session: the client's.
         webhook_id: which.
         url: its new address.
         kind: as of `add_webhook`.
@@ -135,7 +133,6 @@ def remove_webhook(
     """End a webhook: nothing is sent to it any more, and its secret is destroyed.
 
     Args:
-        session: the client's.
         webhook_id: which.
         reason: why; kept with the event.
 
@@ -153,7 +150,6 @@ def webhook_deliveries(
     """Return the newest attempts to tell a webhook something, newest first.
 
     Args:
-        session: the client's.
         webhook_id: which.
         limit: no more than so many; 100 are kept.
 
