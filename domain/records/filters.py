@@ -24,8 +24,9 @@ class RecordCondition:
     Attributes:
         value: the type of a value as users give it: int, str, datetime, an enumeration.
         text: what it means, as a sentence for users.
-        attribute: of the record, and the column of that name, with which values are compared.
-            None: the condition is about cells of a dataset.
+        attribute: of the record, with which values are compared; a column of `records`, which has
+            what is now, and of `record_states`, which has what was. None: the condition is about
+            cells of a dataset.
         comparison: how they are compared: "in" is to be one of several values.
         values_max: how many values there may be; None for one.
         lower: whether records have it in lower case.

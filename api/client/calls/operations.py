@@ -68,9 +68,6 @@ def undo(
 
     Raises:
         NotFound: there is no such operation on records.
-
-    >>> done = client.cancel_records([414], reason="by mistake")
-    >>> client.undo(done.operation_id)
     """
     request = wire.message(UndoRequest, reason=reason, dry_run=dry_run)
     body = wire.pack(request.model_dump(exclude_none=True))
@@ -105,8 +102,6 @@ def operations(
         actor: only of this one, like "user:ann" or "policy:failed-after@1".
         action: only these, like "cancel".
         limit: no more than so many.
-
-    >>> client.operations(actor="user:ann", action="cancel", limit=10)
     """
     found = Operations()
     cursor: str | None = None
@@ -125,19 +120,13 @@ def operation(session: Session, operation_id: str | UUID) -> Operation[Operation
 
     Raises:
         NotFound: there is no such operation on records.
-
-    >>> done = client.cancel_records([413])
-    >>> client.operation(done.operation_id).n_changes
     """
     path = f"/v1/operations/{operation_uuid(operation_id)}"
     return (yield from exchange.get(session, path, OperationDetails))
 
 
 def jobs(session: Session, *, limit: int = 100) -> Operation[Jobs]:
-    """Return the operations on many records, newest first, whether or not they have ended.
-
-    >>> [job.id for job in client.jobs() if job.state == "running"]
-    """
+    """Return the operations on many records, newest first, whether or not they have ended."""
     found = Jobs()
     cursor: str | None = None
     while len(found) < limit:
@@ -155,8 +144,6 @@ def job(session: Session, job_id: int) -> Operation[Job]:
 
     Raises:
         NotFound: there is no such job.
-
-    >>> client.job(1).n_done
     """
     return (yield from exchange.get(session, _job_path(job_id), Job))
 
@@ -166,8 +153,6 @@ def cancel_job(session: Session, job_id: int, *, reason: str | None = None) -> O
 
     Raises:
         NotFound: there is no such job.
-
-    >>> client.cancel_job(1, reason="wrong tag")
     """
     request = wire.message(CancelJobRequest, reason=reason)
     body = wire.pack(request.model_dump(exclude_none=True))
@@ -179,8 +164,6 @@ def comments(session: Session, record_id: int) -> Operation[Comments]:
 
     Raises:
         NotFound: there is no such record.
-
-    >>> [comment.text for comment in client.comments(411)]
     """
     found = Comments()
     cursor: str | None = None
@@ -198,8 +181,6 @@ def children(session: Session, record_id: int) -> Operation[list[int]]:
 
     Raises:
         NotFound: there is no such record.
-
-    >>> client.children(415)
     """
     return (yield from _relatives(session, record_id, "children"))
 
@@ -209,8 +190,6 @@ def parents(session: Session, record_id: int) -> Operation[list[int]]:
 
     Raises:
         NotFound: there is no such record.
-
-    >>> client.parents(411)
     """
     return (yield from _relatives(session, record_id, "parents"))
 
@@ -220,9 +199,6 @@ def error_groups(session: Session, *, limit: int = 100) -> Operation[ErrorGroups
 
     Args:
         limit: only so many kinds, the most frequent ones.
-
-    >>> for group in client.error_groups(limit=10):
-    ...     print(group.n_records, group.error_type, group.error_message)
     """
     query = {"limit": min(limit, _PAGE)}
     answer = yield from exchange.get(
@@ -232,10 +208,7 @@ def error_groups(session: Session, *, limit: int = 100) -> Operation[ErrorGroups
 
 
 def policies(session: Session) -> Operation[Policies]:
-    """Return what the server does to records by itself: nothing, unless it was configured.
-
-    >>> client.policies()
-    """
+    """Return what the server does to records by itself: nothing, unless it was configured."""
     return (yield from exchange.get(session, "/v1/policies", Policies))
 
 

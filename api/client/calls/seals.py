@@ -48,8 +48,6 @@ def receipt(session: Session, record_id: int) -> Operation[Receipt]:
     Raises:
         NotFound: there was never such a record.
         ServerFault: nothing was sealed in time; does `recordledger work` run?
-
-    >>> receipt = client.receipt(411)
     """
     number = wire.record_id(record_id)
     return Receipt(number, (yield from exchange.text(session, f"/v1/records/{number}/receipt")))
@@ -60,8 +58,6 @@ def checkpoint(session: Session) -> Operation[str]:
 
     Raises:
         ServerFault: nothing was ever sealed.
-
-    >>> print(client.checkpoint())
     """
     return (yield from exchange.text(session, "/v1/checkpoint"))
 
@@ -78,8 +74,6 @@ def consistency(session: Session, first: int, second: int) -> Operation[list[byt
 
     Raises:
         Refused: so many were never sealed.
-
-    >>> client.consistency(1, 4)
     """
     if not 1 <= first <= second:
         raise InvalidArgument("first is at least 1, and at most second")

@@ -8,9 +8,6 @@ from ..results.server import Server
 
 
 def server(session: Session) -> Operation[Server]:
-    """Return which server this is, who one is to it, and its limits.
-
-    >>> client.server().version
-    """
+    """Return which server this is, who one is to it, and its limits."""
     session.server = None
     return (yield from exchange.server(session))
