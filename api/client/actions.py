@@ -114,7 +114,7 @@ class ActionMethod(Generic[P]):
             _OF_DATASET if whose == "dataset" else "",
             self._more,
             "Args:\n" + "\n".join(_wrapped(args)),
-            f">>> {whose}.{name}({', '.join([*which, *given])})  # doctest: +SKIP",
+            f">>> {whose}.{name}({', '.join([*which, *given])})",
         )
         operation.__name__ = name
         operation.__doc__ = "\n\n".join(filter(None, paragraphs))

@@ -13,32 +13,37 @@ if TYPE_CHECKING:
 DATABASE_URL = click.option(
     "--database-url",
     envvar="RECORDLEDGER_DATABASE_URL",
-    help="PostgreSQL to use, as a URL. [env: RECORDLEDGER_DATABASE_URL]",
+    show_envvar=True,
+    help="URL of the PostgreSQL database, 15 or newer: postgresql://user:secret@host/name",
 )
 DATABASE_SCHEMA = click.option(
     "--database-schema",
     envvar="RECORDLEDGER_DATABASE_SCHEMA",
     default="recordledger",
     show_default=True,
-    help="Schema of the database that holds the ledger.",
+    show_envvar=True,
+    help="PostgreSQL schema that holds everything of the ledger.",
 )
 HOME = click.option(
     "--home",
     envvar="RECORDLEDGER_HOME",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Where the data are kept. The default is the user's data directory.",
+    show_envvar=True,
+    help="Folder where the data are kept. [the user's data directory]",
 )
 SEAL_KEY_FILE = click.option(
     "--seal-key-file",
     envvar="RECORDLEDGER_SEAL_KEY_FILE",
     type=click.Path(dir_okay=False, path_type=Path),
+    show_envvar=True,
     help="Secret key for seals; made if there is none. [seals/LEDGER_ID.key below --home]",
 )
 CHECKPOINT_DIR = click.option(
     "--checkpoint-dir",
     envvar="RECORDLEDGER_CHECKPOINT_DIR",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Where each new checkpoint is written, as a file that is never changed. [nowhere]",
+    show_envvar=True,
+    help="Folder where each new checkpoint is written, as a file that is never changed. [nowhere]",
 )
 
 

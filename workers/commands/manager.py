@@ -17,10 +17,11 @@ from .options import SettingsGroup, settings_of
 )
 @click.pass_context
 def manager(context: click.Context, /, **given: Any) -> None:
-    """Claim tasks, run them, and return what came of them.
+    """Claim tasks, run them, and return their results.
 
-    SIGTERM or Ctrl-C stops it in order: what has not begun is given back, what runs may end. It may
-    also be killed at any time: results that were not acknowledged are delivered at the next start.
+    SIGTERM or Ctrl-C stops it in order: tasks that have not begun are given back, others may end.
+    It may also be killed at any time: results that were not acknowledged are delivered at the next
+    start.
 
     \b
     Examples:
@@ -53,22 +54,43 @@ def manager(context: click.Context, /, **given: Any) -> None:
 
 
 @manager.command("slurm-script")
-@click.option("--time-min", default=240, show_default=True, type=click.IntRange(1), help="Limit.")
-@click.option("--cores", default=1, show_default=True, type=click.IntRange(1), help="Of each job.")
-@click.option("--mem-gb", type=click.IntRange(1), help="Memory of each job. [the cluster's]")
-@click.option("--jobs", default=1, show_default=True, type=click.IntRange(1), help="How many.")
+@click.option(
+    "--time-min",
+    default=240,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Time limit of each job, in minutes.",
+)
+@click.option(
+    "--cores",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Processor cores of each job.",
+)
+@click.option("--mem-gb", type=click.IntRange(1), help="Memory of each job in GB. [the cluster's]")
+@click.option(
+    "--jobs",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Number of jobs, as a job array.",
+)
 @click.option(
     "--grace-s",
     default=120.0,
     show_default=True,
-    help="Seconds before the limit at which the manager is told to end.",
+    help="Seconds before the time limit at which the manager is asked to end.",
 )
-@click.option("--partition", help="[the cluster's default]")
-@click.option("--account", help="[yours]")
-@click.option("--name", default="recordledger-manager", show_default=True, help="Of the job.")
-@click.option("--setup", multiple=True, help="A line of shell to run first. Repeatable.")
+@click.option("--partition", help="Partition of the cluster. [its default]")
+@click.option("--account", help="Account that the jobs are charged to. [yours]")
+@click.option("--name", default="recordledger-manager", show_default=True, help="Name of the jobs.")
+@click.option("--setup", multiple=True, help="Line of shell to run before the manager. Repeatable.")
 @click.option(
-    "--program", default="recordledger", show_default=True, help="How it is called on the nodes."
+    "--program",
+    default="recordledger",
+    show_default=True,
+    help="Command that runs recordledger on the nodes.",
 )
 @click.argument("manager_options", nargs=-1, type=click.UNPROCESSED)
 def slurm_script(

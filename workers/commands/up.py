@@ -22,9 +22,14 @@ from .terminal import exits_on_ledger_errors
 @DATABASE_URL
 @DATABASE_SCHEMA
 @click.option(
-    "--workers", default=2, show_default=True, help="Processes of the local manager; 0 for none."
+    "--workers",
+    default=2,
+    show_default=True,
+    help="Number of processes of the local manager; 0 starts no manager.",
 )
-@click.option("--tag", "tags", multiple=True, help="Tag of the local manager. Repeatable. [*]")
+@click.option(
+    "--tag", "tags", multiple=True, help="Tag that the local manager claims. Repeatable. [*]"
+)
 @click.option(
     "--allow",
     multiple=True,

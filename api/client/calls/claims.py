@@ -26,6 +26,9 @@ def claim(session: Session, manager_id: int, limit: int = 20) -> Operation[Claim
 
     Raises:
         Refused: with code "manager_not_active", the manager must register anew.
+
+    >>> for task in client.claim(7, limit=20).tasks:
+    ...     print(task.record_id, task.attempt, task.function)
     """
     limits = (yield from exchange.server(session)).limits
     request = wire.message(ClaimRequest, limit=min(limit, limits.claim_per_request))
@@ -45,6 +48,8 @@ def return_results(
 
     Raises:
         InvalidArgument: a value cannot be sent, and nothing was; `idx` says which entry's.
+
+    >>> client.return_results(7, [ResultIn(record_id=413, attempt=1, result={"y": 9.0})])
     """
     limits = (yield from exchange.server(session)).limits
     entries = [_packed(result, idx) for idx, result in enumerate(results)]
@@ -71,6 +76,8 @@ def relinquish(
     """Give attempts back unfinished; return the records that wait again.
 
     What is the manager's no more is left as it is.
+
+    >>> client.relinquish(7, [AttemptRef(record_id=413, attempt=1)], reason="walltime is over")
     """
     wanted = list(attempts)
     limits = (yield from exchange.server(session)).limits

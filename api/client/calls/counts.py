@@ -18,6 +18,9 @@ def counts(session: Session, *, as_of: AsOf = None) -> Operation[Counts]:
     Raises:
         InvalidArgument: `as_of` is neither.
         Refused: that moment has not come, or is before the first event of the log.
+
+    >>> client.counts()["complete"]
+    >>> client.counts(as_of=20)
     """
     path = "/v1/records/counts" + query_of([("as_of", wire.as_of(as_of))])
     answer = yield from exchange.get(session, path, CountsAnswer)

@@ -97,6 +97,8 @@ def add_dataset(
 
     Raises:
         Refused: another dataset has this name.
+
+    >>> dataset = client.add_dataset("S22", "non-covalent complexes")
     """
     request = wire.message(CreateDatasetRequest, name=name, description=description, reason=reason)
     answer = yield from _post(session, "/v1/datasets", DatasetEdited, request)
@@ -108,6 +110,8 @@ def dataset(session: Session, name_or_id: str | int) -> Operation[int]:
 
     Raises:
         NotFound: there is none.
+
+    >>> dataset = client.dataset("water clusters")
     """
     if not isinstance(name_or_id, str):
         number = wire.record_id(name_or_id, what="name_or_id")
@@ -124,6 +128,8 @@ def datasets(session: Session, *, limit: int = 100) -> Operation[Datasets]:
 
     Args:
         limit: no more than so many.
+
+    >>> [dataset.name for dataset in client.datasets()]
     """
     found = Datasets()
     query: dict[str, Any] = {}
@@ -143,6 +149,8 @@ def info(within: Within, *, version: int | None = None) -> Operation[DatasetDeta
 
     Args:
         version: with the specifications of this locked version.
+
+    >>> dataset.info().n_entries
     """
     path = within.path() + _query({"version": version})
     return (yield from exchange.get(within.session, path, DatasetDetails))
@@ -167,6 +175,8 @@ def add_entries(
             wins over the specification's; its attributes are for people and filters.
         expected_version: refuse if somebody has changed the dataset since this version.
         reason: kept with the events.
+
+    >>> dataset.add_entries({"dimer": {"x": 1.5}, "trimer": {"x": 2.5}})
     """
     given: list[Any]
     if isinstance(entries, Mapping):
@@ -235,6 +245,8 @@ def entries(
         version: those of this locked version.
         limit: no more than so many.
         content: whether with input and attributes, or names only.
+
+    >>> [entry.name for entry in dataset.entries(limit=10)]
     """
     found = Entries()
     cursor: str | None = None
@@ -263,6 +275,8 @@ def rename_entries(
         names: the new names by the old ones, 1,000 at the most; two entries may swap theirs.
         expected_version: refuse if somebody has changed the dataset since this version.
         reason: kept with the event.
+
+    >>> dataset.rename_entries({"dimer": "water2"})
     """
     request = wire.message(
         RenameEntriesRequest, names=dict(names), expected_version=expected_version, reason=reason
@@ -285,6 +299,8 @@ def remove_entries(
         names: one or several.
         expected_version: refuse if somebody has changed the dataset since this version.
         reason: kept with the events.
+
+    >>> dataset.remove_entries(["dimer"], reason="duplicate of water2")
     """
     request = wire.message(
         RemoveEntriesRequest,
@@ -326,6 +342,8 @@ def add_specification(
         kind: "task", or "service".
         expected_version: refuse if somebody has changed the dataset since this version.
         reason: kept with the event.
+
+    >>> dataset.add_specification("pbe", "package.module:energy", {"basis": "def2-svp"})
     """
     specification = {
         "name": name,
@@ -363,6 +381,8 @@ def remove_specifications(
         names: one or several.
         expected_version: refuse if somebody has changed the dataset since this version.
         reason: kept with the events.
+
+    >>> dataset.remove_specifications("hf")
     """
     request = wire.message(
         RemoveSpecificationsRequest,
@@ -399,6 +419,8 @@ def submit(
         priority: instead of the specifications' own.
         reason: kept with every event.
         wait: whether to wait for the job that fills more than 2,000 cells.
+
+    >>> submitted = dataset.submit(specifications="hf", priority="high")
     """
     request = wire.message(
         SubmitRequest,
@@ -436,6 +458,8 @@ def unlink_records(
         all: must be said if there is no condition.
         expected_version: refuse if somebody has changed the dataset since this version.
         reason: kept with the events.
+
+    >>> dataset.unlink_records(specifications="hf", entries=["dimer"])
     """
     request = wire.message(
         UnlinkRequest,
@@ -451,7 +475,10 @@ def unlink_records(
 
 
 def status(within: Within) -> Operation[DatasetStatus]:
-    """Return how far the dataset is: its cells by specification and by their records' statuses."""
+    """Return how far the dataset is: its cells by specification and by their records' statuses.
+
+    >>> print(dataset.status())
+    """
     return (yield from exchange.get(within.session, within.path("status"), DatasetStatus))
 
 
@@ -465,6 +492,8 @@ def wait(within: Within, *, timeout_s: float | None = None) -> Operation[Dataset
 
     Raises:
         WaitTimeout: time is up.
+
+    >>> dataset.wait(timeout_s=3600)
     """
     give_up_at = None if timeout_s is None else time.monotonic() + timeout_s
     pause_s, n_before = _POLL_S[0], 0
@@ -498,6 +527,8 @@ def table(
         specifications: only these.
         version: as it was in this locked version; statuses are those of now.
         limit: no more than so many entries.
+
+    >>> print(dataset.table(specifications=["hf"]))
     """
     rows: list[DatasetRow] = []
     names: list[str] = []
@@ -531,6 +562,8 @@ def results(
         include: which payloads to bring: "result", "kwargs", "stdout", "stderr", "traceback",
             "provenance".
         version: as it was in this locked version; statuses and results are those of now.
+
+    >>> frame = dataset.results(specifications="hf").to_pandas()
     """
     wanted = None if status is None else {Status(each) for each in listed(status) or ()}
     names = cast("list[Include]", listed(include) or [])
@@ -583,6 +616,8 @@ def records(
         limit: no more than so many records.
         as_of: as it was then: a position of the log, or a time; in UTC if it does not say.
         {which}
+
+    >>> [record.id for record in dataset.records(specification="hf", status="error")]
     """
     return query_records(
         within.session,
@@ -611,6 +646,8 @@ def clone(
         version: with what this locked version has.
         link_records: whether its cells have the same records; waits until they have.
         reason: kept with every event.
+
+    >>> copy = dataset.clone("water clusters, copy", link_records=True)
     """
     request = wire.message(
         CloneRequest,
@@ -643,6 +680,8 @@ def lock(
         doi: where it was published.
         expected_version: refuse if somebody has changed the dataset since this version.
         reason: kept with the event.
+
+    >>> dataset.lock("as published", doi="10.1000/182")
     """
     request = wire.message(
         LockVersionRequest, label=label, doi=doi, expected_version=expected_version, reason=reason
@@ -663,6 +702,8 @@ def rename(
         name: unique; capitals do not tell names apart.
         expected_version: refuse if somebody has changed the dataset since this version.
         reason: kept with the event.
+
+    >>> dataset.rename("water clusters, 2026")
     """
     request = wire.message(
         ModifyDatasetRequest, new_name=name, expected_version=expected_version, reason=reason
@@ -683,6 +724,8 @@ def describe(
         description: what it is.
         expected_version: refuse if somebody has changed the dataset since this version.
         reason: kept with the event.
+
+    >>> dataset.describe("geometries of 2026, HF and PBE")
     """
     request = wire.message(
         ModifyDatasetRequest,
@@ -701,6 +744,8 @@ def delete(
     Args:
         expected_version: refuse if somebody has changed the dataset since this version.
         reason: kept with the event.
+
+    >>> dataset.delete(reason="superseded")
     """
     request = wire.message(EditDatasetRequest, expected_version=expected_version, reason=reason)
     yield from _edit(within, "delete", request)
@@ -729,6 +774,8 @@ def history(
     Raises:
         InvalidArgument: a time has no zone.
         Refused: there is no such kind of event.
+
+    >>> print(dataset.history(kind="entries_added"))
     """
     query = conditions(kind=kind, actor=actor, after=after, before=before)
     if records:

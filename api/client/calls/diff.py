@@ -54,6 +54,8 @@ def diff(
     Raises:
         InvalidArgument: a moment is none.
         Refused: one has not come, or is before the first event of the log, or `a` is after `b`.
+
+    >>> changes = client.diff(10, 20, to_status="error")
     """
     if limit < 1:
         raise InvalidArgument(f"limit is {limit}; ask for one record at least")

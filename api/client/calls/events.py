@@ -147,6 +147,9 @@ def events(
         InvalidArgument: a condition is none.
         NotFound: there is no such dataset.
         Refused: there is no such kind, or the log does not go as far as `after`.
+
+    >>> for event in client.events(kind=["completed", "errored"], tag="gpu"):
+    ...     print(event.position, event.in_words)
     """
     del follow
     if after is not None and not 0 <= after <= ID_MAX:

@@ -36,6 +36,8 @@ def timeline(session: Session, record_id: int) -> Operation[Timeline]:
 
     Raises:
         NotFound: there is no such record.
+
+    >>> print(client.timeline(411))
     """
     path = f"/v1/records/{wire.record_id(record_id)}/timeline"
     return (yield from exchange.get(session, path, Timeline))
@@ -65,6 +67,9 @@ def operation_history(
         InvalidArgument: a time has no zone, or the id is none.
         NotFound: there is no such operation.
         Refused: there is no such kind of event.
+
+    >>> newest = client.operations(limit=1)[0]
+    >>> print(client.operation_history(newest.id))
     """
     query = conditions(kind=kind, actor=actor, after=after, before=before)
     path = f"/v1/operations/{operation_uuid(operation_id)}/events"
@@ -95,6 +100,8 @@ def user_history(
     Raises:
         InvalidArgument: a time has no zone.
         Refused: there is no such kind of event.
+
+    >>> print(client.user_history("ann", kind="cancelled", limit=20))
     """
     query = conditions(kind=kind, after=after, before=before)
     query += [("user", user), ("newest_first", str(newest_first).lower())]
@@ -149,6 +156,8 @@ def manager_history(
         InvalidArgument: a time has no zone.
         NotFound: there is no such manager.
         Refused: there is no such kind of event.
+
+    >>> print(client.manager_history(7, kind="program_suspended"))
     """
     query = urlencode(conditions(kind=kind, actor=actor, after=after, before=before))
     path = f"{path_of(manager_id, 'events')}?{query}".rstrip("?")

@@ -97,6 +97,8 @@ def wait_for_job(session: Session, job_id: int) -> Operation[Job]:
 
     Raises:
         NotFound: there is no such job.
+
+    >>> client.wait_for_job(1).state
     """
     path = f"/v1/jobs/{wire.record_id(job_id, what='job_id')}"
     job = yield from exchange.get(session, path, Job)

@@ -28,6 +28,8 @@ def managers(
     Args:
         state: only those in this state, or in one of several: "active", "draining", "inactive",
             "lost".
+
+    >>> [manager.name for manager in client.managers("active")]
     """
     query: list[tuple[str, str]] = [("state", str(each)) for each in listed(state) or ()]
     found = Managers()
@@ -47,12 +49,17 @@ def manager(session: Session, manager_id: int) -> Operation[Manager]:
 
     Raises:
         NotFound: there is no such manager.
+
+    >>> client.manager(7).programs
     """
     return (yield from exchange.get(session, path_of(manager_id), Manager))
 
 
 def rescues(session: Session) -> Operation[RescuesAnswer]:
-    """Return how many results came late, how many of these were adopted, and what they had cost."""
+    """Return how many results came late, how many of these were adopted, and what they had cost.
+
+    >>> client.rescues()
+    """
     return (yield from exchange.get(session, "/v1/rescues", RescuesAnswer))
 
 

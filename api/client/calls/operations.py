@@ -68,6 +68,9 @@ def undo(
 
     Raises:
         NotFound: there is no such operation on records.
+
+    >>> done = client.cancel_records([414], reason="by mistake")
+    >>> client.undo(done.operation_id)
     """
     request = wire.message(UndoRequest, reason=reason, dry_run=dry_run)
     body = wire.pack(request.model_dump(exclude_none=True))
@@ -102,6 +105,8 @@ def operations(
         actor: only of this one, like "user:ann" or "policy:failed-after@1".
         action: only these, like "cancel".
         limit: no more than so many.
+
+    >>> client.operations(actor="user:ann", action="cancel", limit=10)
     """
     found = Operations()
     cursor: str | None = None
@@ -120,13 +125,19 @@ def operation(session: Session, operation_id: str | UUID) -> Operation[Operation
 
     Raises:
         NotFound: there is no such operation on records.
+
+    >>> done = client.cancel_records([413])
+    >>> client.operation(done.operation_id).n_changes
     """
     path = f"/v1/operations/{operation_uuid(operation_id)}"
     return (yield from exchange.get(session, path, OperationDetails))
 
 
 def jobs(session: Session, *, limit: int = 100) -> Operation[Jobs]:
-    """Return the operations on many records, newest first, whether or not they have ended."""
+    """Return the operations on many records, newest first, whether or not they have ended.
+
+    >>> [job.id for job in client.jobs() if job.state == "running"]
+    """
     found = Jobs()
     cursor: str | None = None
     while len(found) < limit:
@@ -144,6 +155,8 @@ def job(session: Session, job_id: int) -> Operation[Job]:
 
     Raises:
         NotFound: there is no such job.
+
+    >>> client.job(1).n_done
     """
     return (yield from exchange.get(session, _job_path(job_id), Job))
 
@@ -153,6 +166,8 @@ def cancel_job(session: Session, job_id: int, *, reason: str | None = None) -> O
 
     Raises:
         NotFound: there is no such job.
+
+    >>> client.cancel_job(1, reason="wrong tag")
     """
     request = wire.message(CancelJobRequest, reason=reason)
     body = wire.pack(request.model_dump(exclude_none=True))
@@ -164,6 +179,8 @@ def comments(session: Session, record_id: int) -> Operation[Comments]:
 
     Raises:
         NotFound: there is no such record.
+
+    >>> [comment.text for comment in client.comments(411)]
     """
     found = Comments()
     cursor: str | None = None
@@ -181,6 +198,8 @@ def children(session: Session, record_id: int) -> Operation[list[int]]:
 
     Raises:
         NotFound: there is no such record.
+
+    >>> client.children(415)
     """
     return (yield from _relatives(session, record_id, "children"))
 
@@ -190,6 +209,8 @@ def parents(session: Session, record_id: int) -> Operation[list[int]]:
 
     Raises:
         NotFound: there is no such record.
+
+    >>> client.parents(411)
     """
     return (yield from _relatives(session, record_id, "parents"))
 
@@ -199,6 +220,9 @@ def error_groups(session: Session, *, limit: int = 100) -> Operation[ErrorGroups
 
     Args:
         limit: only so many kinds, the most frequent ones.
+
+    >>> for group in client.error_groups(limit=10):
+    ...     print(group.n_records, group.error_type, group.error_message)
     """
     query = {"limit": min(limit, _PAGE)}
     answer = yield from exchange.get(
@@ -208,7 +232,10 @@ def error_groups(session: Session, *, limit: int = 100) -> Operation[ErrorGroups
 
 
 def policies(session: Session) -> Operation[Policies]:
-    """Return what the server does to records by itself: nothing, unless it was configured."""
+    """Return what the server does to records by itself: nothing, unless it was configured.
+
+    >>> client.policies()
+    """
     return (yield from exchange.get(session, "/v1/policies", Policies))
 
 

@@ -41,6 +41,8 @@ def origins(
     Raises:
         InvalidArgument: an id is none.
         InvalidInput: nothing of this kind is ever imported.
+
+    >>> client.origins(imported_id=411)
     """
     query: dict[str, int | str] = {"kind": kind}
     if imported_id is not None:

@@ -46,6 +46,8 @@ def register_manager(
         hostname: where it runs; None for this machine's name.
         lease_s: for how long it may be silent, in seconds; None for the server's default.
         heartbeat_s: how often it gives a sign of life; None for the server's default.
+
+    >>> client.register_manager("gpu-node", ["gpu", "*"], {"psi4": "1.9"}).manager_id
     """
     request = wire.message(
         RegisterRequest,
@@ -71,6 +73,8 @@ def heartbeat(
 
     Returns:
         Until when the lease runs, and which attempts are the manager's no more.
+
+    >>> client.heartbeat(7, [AttemptRef(record_id=413, attempt=1)]).lease_expires_at
     """
     request = wire.message(HeartbeatRequest, held=list(held))
     path = path_of(manager_id, "heartbeat")
@@ -80,7 +84,10 @@ def heartbeat(
 def deactivate_manager(
     session: Session, manager_id: int, reason: str | None = None
 ) -> Operation[list[int]]:
-    """End a manager; return the records it had, which wait again."""
+    """End a manager; return the records it had, which wait again.
+
+    >>> client.deactivate_manager(7, reason="the node is switched off")
+    """
     request = wire.message(DeactivateRequest, reason=reason)
     path = path_of(manager_id, "deactivate")
     return (yield from exchange.post(session, path, RequeuedAnswer, wire.body(request))).record_ids
@@ -89,7 +96,10 @@ def deactivate_manager(
 def drain_manager(
     session: Session, manager_id: int, reason: str | None = None
 ) -> Operation[ManagerState]:
-    """Give a manager nothing more to do, so that it ends when it is done; return its state."""
+    """Give a manager nothing more to do, so that it ends when it is done; return its state.
+
+    >>> client.drain_manager(7, reason="maintenance at noon")
+    """
     request = wire.message(DrainRequest, reason=reason)
     path = path_of(manager_id, "drain")
     return (yield from exchange.post(session, path, DrainAnswer, wire.body(request))).state
@@ -103,6 +113,8 @@ def report_programs(
     Args:
         manager_id: from `register_manager`.
         programs: all of them: name to version, or to None where that is not known.
+
+    >>> client.report_programs(7, {"psi4": "1.9.1", "xtb": None})
     """
     request = wire.message(ProgramsRequest, programs=dict(programs))
     path = path_of(manager_id, "programs")

@@ -139,6 +139,9 @@ def add_records(
 
     Raises:
         InvalidArgument: a value has no form in JSON, or is too large; nothing was sent.
+
+    >>> added = client.add_records("package.module:energy", [{"x": 1.0}, {"x": 2.0}])
+    >>> records = client.get_records(added.ids)
     """
     specs = _specs(
         function,
@@ -197,6 +200,9 @@ def get_records(
     Raises:
         RecordsNotFound: some are not there, and `missing_ok` is False.
         Refused: the moment `as_of` has not come, or is before the first event of the log.
+
+    >>> client.get_records(411, include="result").result
+    >>> client.get_records([411, 412]).counts
     """
     moment = wire.as_of(as_of)
     if isinstance(ids, Iterable):
@@ -229,6 +235,8 @@ def history(
         InvalidArgument: a time has no zone.
         NotFound: there is no such record.
         Refused: there is no such kind of event.
+
+    >>> print(client.history(411))
     """
     query = conditions(kind=kind, actor=actor, after=after, before=before)
     path = f"/v1/records/{wire.record_id(record_id)}/events?{urlencode(query)}".rstrip("?")
@@ -247,6 +255,8 @@ def attempts(
 
     Raises:
         NotFound: there is no such record.
+
+    >>> [attempt.error_type for attempt in client.attempts(412)]
     """
     names = [include] if isinstance(include, str) else list(include)
     query = "&".join(f"include={name}" for name in names)
@@ -275,6 +285,8 @@ def wait(
     Raises:
         WaitTimeout: time is up; it says which are still open.
         RecordsNotFound: some are not there.
+
+    >>> records = client.wait([411, 412], timeout_s=3600)
     """
     wanted = wire.record_ids(ids) if isinstance(ids, Iterable) else [wire.record_id(ids)]
     give_up_at = None if timeout_s is None else time.monotonic() + timeout_s
@@ -361,6 +373,9 @@ def query_records(
     Raises:
         InvalidArgument: a condition cannot be one, like a status that does not exist.
         Refused: the moment `as_of` has not come, or is before the first event of the log.
+
+    >>> for record in client.query_records(status="error", tag="default", limit=100):
+    ...     print(record.id, record.error_type)
     """
     if limit is not None and limit < 0:
         raise InvalidArgument(f"limit is {limit}; it cannot be negative")

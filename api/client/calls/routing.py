@@ -25,6 +25,8 @@ def why(session: Session, record_id: int) -> Operation[Explanation]:
 
     Raises:
         NotFound: there never was such a record.
+
+    >>> print(client.why(414))
     """
     path = f"/v1/records/{wire.record_id(record_id)}/why"
     return (yield from exchange.get(session, path, Explanation))
@@ -40,6 +42,8 @@ def queue(
     Args:
         tag: only of this tag, or of several.
         limit: no more than so many lanes.
+
+    >>> print(client.queue(tag="gpu"))
     """
     query = [("limit", str(min(limit, _LANES_MAX))), *(("tag", each) for each in listed(tag) or ())]
     answer = yield from exchange.get(session, f"/v1/queue?{urlencode(query)}", _QueueAnswer)

@@ -48,6 +48,8 @@ def receipt(session: Session, record_id: int) -> Operation[Receipt]:
     Raises:
         NotFound: there was never such a record.
         ServerFault: nothing was sealed in time; does `recordledger work` run?
+
+    >>> receipt = client.receipt(411)
     """
     number = wire.record_id(record_id)
     return Receipt(number, (yield from exchange.text(session, f"/v1/records/{number}/receipt")))
@@ -58,6 +60,8 @@ def checkpoint(session: Session) -> Operation[str]:
 
     Raises:
         ServerFault: nothing was ever sealed.
+
+    >>> print(client.checkpoint())
     """
     return (yield from exchange.text(session, "/v1/checkpoint"))
 
@@ -74,6 +78,8 @@ def consistency(session: Session, first: int, second: int) -> Operation[list[byt
 
     Raises:
         Refused: so many were never sealed.
+
+    >>> client.consistency(1, 4)
     """
     if not 1 <= first <= second:
         raise InvalidArgument("first is at least 1, and at most second")

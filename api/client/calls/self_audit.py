@@ -16,7 +16,10 @@ class _RepairAnswer(Answer):
 
 
 def self_audit(session: Session) -> Operation[SelfAudit]:
-    """Return how far the self-audit is, and which rows it found not to be what the log says."""
+    """Return how far the self-audit is, and which rows it found not to be what the log says.
+
+    >>> print(client.self_audit())
+    """
     return (yield from exchange.get(session, "/v1/self-audit", SelfAudit))
 
 
@@ -36,6 +39,8 @@ def repair(
         table: of the rows; None for all tables.
         key: of one row, as `self_audit()` has it.
         reason: why; on the events of the repairs.
+
+    >>> client.repair("records", [411], reason="the disk was changed")
     """
     request = wire.message(
         RepairRequest,

@@ -8,6 +8,9 @@ from ..results.server import Server
 
 
 def server(session: Session) -> Operation[Server]:
-    """Return which server this is, who one is to it, and its limits."""
+    """Return which server this is, who one is to it, and its limits.
+
+    >>> client.server().version
+    """
     session.server = None
     return (yield from exchange.server(session))

@@ -41,6 +41,8 @@ def add_service(
 
     Raises:
         InvalidArgument: a value has no form in JSON, or is too large; nothing was sent.
+
+    >>> added = client.add_service("optimization", {"x0": [0.0, 0.0]})
     """
     given: list[Any] = [{} if spec is None else spec] if is_one(spec) else list(spec or ())
     specs = [
@@ -62,6 +64,8 @@ def service(
     Raises:
         NotFound: there is no such record.
         Refused: it is no service, or has had no such iteration.
+
+    >>> client.service(415).iteration
     """
     path = f"/v1/records/{wire.record_id(record_id)}/service"
     query = "" if iteration is None else f"?{urlencode({'iteration': iteration})}"
@@ -80,6 +84,8 @@ def tree(
 
     Raises:
         NotFound: there is no such record.
+
+    >>> print(client.tree(415))
     """
     query = urlencode({"limit": limit, "children_limit": children_limit})
     path = f"/v1/records/{wire.record_id(record_id)}/tree?{query}"

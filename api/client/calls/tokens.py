@@ -30,6 +30,8 @@ def issue_token(
         user: whoever shows the token acts as this user.
         role: "reader", "user", "compute" or "admin".
         expires_at: with a time zone; None for never.
+
+    >>> client.issue_token("ben", role="reader").secret
     """
     request = wire.message(TokenRequest, user=user, role=role, expires_at=expires_at)
     body = wire.pack(request.model_dump(exclude_none=True))
@@ -38,7 +40,10 @@ def issue_token(
 
 
 def tokens(session: Session) -> Operation[Tokens]:
-    """Return all tokens without their secrets, oldest first."""
+    """Return all tokens without their secrets, oldest first.
+
+    >>> [token.id for token in client.tokens() if token.user == "ben"]
+    """
     found = Tokens()
     cursor: str | None = None
     while True:
@@ -55,6 +60,8 @@ def revoke_token(session: Session, token_id: int) -> Operation[Token]:
 
     Raises:
         NotFound: there is no such token.
+
+    >>> client.revoke_token(3)
     """
     path = f"/v1/tokens/{wire.record_id(token_id, what='token_id')}/revoke"
     return (yield from exchange.post(session, path, Token, b""))

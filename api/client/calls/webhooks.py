@@ -66,6 +66,8 @@ def add_webhook(
 
     Raises:
         Refused: the address is none that a webhook may have, or there are enough of them.
+
+    >>> client.add_webhook("https://example.org/ledger", kind="errored").secret
     """
     given = yield from _conditions(session, kind, tag, actor, dataset)
     request = wire.message(WebhookRequest, url=url, after=after, reason=reason, **given)
@@ -74,7 +76,10 @@ def add_webhook(
 
 
 def webhooks(session: Session) -> Operation[Webhooks]:
-    """Return all webhooks, oldest first, without their secrets."""
+    """Return all webhooks, oldest first, without their secrets.
+
+    >>> [webhook.url for webhook in client.webhooks()]
+    """
     answer = yield from exchange.get(session, _PATH, _WebhooksAnswer)
     return Webhooks(answer.webhooks)
 
@@ -84,6 +89,8 @@ def webhook(session: Session, webhook_id: int) -> Operation[WebhookDetails]:
 
     Raises:
         NotFound: there is no such webhook.
+
+    >>> client.webhook(1).enabled
     """
     return (yield from exchange.get(session, _path(webhook_id), WebhookDetails))
 
@@ -115,6 +122,8 @@ def modify_webhook(
     Raises:
         NotFound: there is no such webhook.
         Refused: the address is none that a webhook may have.
+
+    >>> client.modify_webhook(1, kind=["errored", "failed"])
     """
     given = yield from _conditions(session, kind, tag, actor, dataset)
     more = {"url": url, "enabled": enabled, "reason": reason}
@@ -138,6 +147,8 @@ def remove_webhook(
 
     Raises:
         NotFound: there is no such webhook.
+
+    >>> client.remove_webhook(1)
     """
     query = "" if reason is None else "?" + urlencode({"reason": reason})
     path = _path(webhook_id) + query
@@ -155,6 +166,8 @@ def webhook_deliveries(
 
     Raises:
         NotFound: there is no such webhook.
+
+    >>> [attempt.status for attempt in client.webhook_deliveries(1)]
     """
     path = f"{_path(webhook_id)}/deliveries?limit={max(1, min(limit, 100))}"
     answer = yield from exchange.get(session, path, _DeliveryAttemptsAnswer)
@@ -166,6 +179,8 @@ def test_webhook(session: Session, webhook_id: int) -> Operation[WebhookTested]:
 
     Raises:
         NotFound: there is no such webhook.
+
+    >>> client.test_webhook(1)
     """
     path = f"{_path(webhook_id)}/test"
     return (yield from exchange.post(session, path, WebhookTested, b""))

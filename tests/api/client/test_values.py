@@ -639,10 +639,10 @@ def test_a_bar_does_not_slow_short_calls_down() -> None:
     assert time.perf_counter() - started_at < 1
 
 
-# Examples
+# Examples; those of the client's methods are run by test_examples
 
 
-@pytest.mark.parametrize("name", ["connection", "results", "tables", "blocking", "asynchronous"])
+@pytest.mark.parametrize("name", ["connection", "results", "tables"])
 def test_the_examples_in_the_docstrings_are_right(name: str) -> None:
     module = importlib.import_module(f"recordledger.api.client.{name}")
     assert doctest.testmod(module).failed == 0

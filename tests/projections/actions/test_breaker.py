@@ -10,6 +10,7 @@ import pytest
 
 from recordledger.domain.errors import ManagerNotActive, NotYourManager
 from recordledger.domain.records.actions import Action
+from recordledger.domain.records.events import Event
 from recordledger.domain.records.record import RecordAggregate
 from recordledger.domain.records.status import Status
 from recordledger.domain.routing.breaker import NO_PROGRAM, Breaker
@@ -53,6 +54,13 @@ def failures(stage: Stage) -> list[tuple[Any, ...]]:
     return stage.ask("SELECT program, n_in_a_row FROM manager_failures ORDER BY program")
 
 
+def happened(stage: Stage, manager_id: int) -> list[Event]:
+    """Return what has happened to a manager."""
+    with stage.ledger.datastore.reading() as db:
+        placed = stage.ledger.history(db, Stream.manager, manager_id)
+    return [each.recorded.event for each in placed]
+
+
 def test_a_manager_that_fails_in_a_row_gets_no_more_of_that_program(stage: Stage) -> None:
     manager_id = broken(stage)
     manager = stage.state_of(manager_id)
@@ -60,9 +68,7 @@ def test_a_manager_that_fails_in_a_row_gets_no_more_of_that_program(stage: Stage
     assert (suspension.n_times, suspension.n_failures) == (1, 3)
     assert suspension.error_type == "OSError"
     assert claim(stage, manager_id) == {}
-    with stage.ledger.datastore.reading() as db:
-        placed = stage.ledger.history(db, Stream.manager, manager_id)
-    assert fold_manager(manager_id, [each.recorded.event for each in placed]) == manager
+    assert fold_manager(manager_id, happened(stage, manager_id)) == manager
     stage.require_equal()
 
 
@@ -98,11 +104,11 @@ def test_tasks_without_programs_are_kept_from_it_too(stage: Stage) -> None:
 
 
 def probed(stage: Stage, manager_id: int) -> Held:
-    """Wait until the pause is over; return the probe."""
+    """Wait until the pause is over; return the probe. There is no other for a long time."""
     found: Held = {}
 
     def given() -> bool:
-        found.update(claim(stage, manager_id, breaker=IMPATIENT))
+        found.update(claim(stage, manager_id))
         return bool(found)
 
     stage.wait(given)
@@ -116,6 +122,28 @@ def test_when_the_pause_is_over_one_task_is_tried_and_no_more(stage: Stage) -> N
     assert stage.state_of(manager_id).suspended["psi4"].probing
     assert claim(stage, manager_id) == {}
     stage.require_equal()
+
+
+def test_a_probe_counts_as_one_of_the_tasks_of_its_claim(stage: Stage) -> None:
+    manager_id = broken(stage, breaker=IMPATIENT)
+    stage.wait_until(stage.state_of(manager_id).suspended["psi4"].until)
+    stage.submit(5, programs=["xtb"])
+    assert len(claim(stage, manager_id, 2, IMPATIENT)) == 2
+    assert stage.state_of(manager_id).suspended["psi4"].probing
+
+
+def test_a_claim_has_no_more_probes_than_tasks(stage: Stage) -> None:
+    manager_id = stage.manager(programs=PROGRAMS)
+    for program in PROGRAMS:
+        stage.submit(3, programs=[program])
+    # All at once: a pause that was over in between would make the next claim a probe.
+    hand_in(stage, manager_id, claim(stage, manager_id), bad("OSError"), IMPATIENT)
+    for program in PROGRAMS:
+        stage.submit(programs=[program])
+    suspended = stage.state_of(manager_id).suspended
+    assert suspended.keys() == {"psi4", "xtb"}
+    stage.wait_until(max(each.until for each in suspended.values()))
+    assert len(claim(stage, manager_id, 1)) == 1
 
 
 def test_a_probe_that_ends_well_brings_everything_back(stage: Stage) -> None:
@@ -179,8 +207,11 @@ def test_a_drained_manager_gets_nothing_more_and_finishes_what_it_has(stage: Sta
     stage.submit(2)
     manager_id = stage.manager()
     held = stage.claim(manager_id, limit=1)
-    drained = managing.drain_manager(stage.ledger, manager_id, actor=ALICE, owner=None)
+    drained = managing.drain_manager(
+        stage.ledger, manager_id, actor=ALICE, owner=None, reason="maintenance"
+    )
     assert drained == ManagerState.draining
+    assert happened(stage, manager_id)[-1].reason == "maintenance"
     assert stage.claim(manager_id) == {}
     assert managing.heartbeat(stage.ledger, manager_id, held, user=BOB)["draining"]
     assert stage.hand_in(manager_id, held)["accepted_idx"] == [0]
@@ -206,8 +237,10 @@ def test_draining_twice_or_after_the_end_changes_nothing(stage: Stage) -> None:
     managing.deactivate_manager(stage.ledger, manager_id, actor=ALICE, owner=None)
     drained = managing.drain_manager(stage.ledger, manager_id, actor=ALICE, owner=None)
     assert drained == ManagerState.inactive
-    with pytest.raises(NotYourManager):
+    with pytest.raises(NotYourManager, match=f"manager {manager_id} "):
         managing.drain_manager(stage.ledger, manager_id, actor=ALICE, owner=ALICE)
+    drained = managing.drain_manager(stage.ledger, manager_id, actor=BOB, owner=BOB)
+    assert drained == ManagerState.inactive
 
 
 # Programs that change

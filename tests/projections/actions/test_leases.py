@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Final
 
 import pytest
 
 from recordledger.domain.errors import ManagerNotActive, ManagerNotFound, NotYourManager
 from recordledger.domain.records import events as e
 from recordledger.domain.records.status import Status
-from recordledger.domain.routing.manager import fold_manager
+from recordledger.domain.routing.manager import change_programs, fold_manager
 from recordledger.domain.routing.manager_state import ManagerState
 from recordledger.domain.streams import Stream
 from recordledger.projections.actions.managing import (
     REAPER,
     deactivate_manager,
+    drain_manager,
     heartbeat,
     lose_silent_managers,
     relinquish,
+    report_programs,
 )
+from recordledger.projections.ledger import Ledger, Operation
 from recordledger.projections.tables import managers
 
-from ..stage import ALICE, AT_ONCE_S, BOB, Held, Stage, together, until
+from ..stage import ALICE, AT_ONCE_S, BOB, HOUR_S, Held, Stage, together, until
+
+WAITING: Final = (
+    "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+)
 
 
 def lease_of(stage: Stage, manager_id: int) -> tuple[datetime, datetime]:
@@ -132,6 +141,17 @@ def test_a_claim_that_was_not_named_yet_is_left_for_a_lease(stage: Stage) -> Non
     assert {stage.status(record_id) for record_id in held} == {Status.running}
 
 
+def test_a_claim_that_is_not_named_is_taken_back_after_one_lease(stage: Stage) -> None:
+    manager_id, held = stage.running()
+    for leases, status in ((0.9, Status.running), (1.1, Status.waiting)):
+        stage.do(
+            "UPDATE records SET started_at = clock_timestamp() - make_interval(secs => %s)",
+            [leases * HOUR_S],
+        )
+        assert beat(stage, manager_id, {}) == []
+        assert set(stage.statuses(*held).values()) == {status}
+
+
 def test_naming_another_attempt_does_not_keep_this_one(stage: Stage) -> None:
     (record_id,) = stage.submit()
     manager_id = stage.manager(lease_s=AT_ONCE_S)
@@ -203,16 +223,12 @@ def test_a_sign_of_life_that_comes_first_saves_the_manager(stage: Stage) -> None
     manager_id, held = stage.running()
     stage.silence(manager_id)
     n = stage.head()
-    waiting = (
-        "SELECT 1 FROM pg_stat_activity"
-        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    )
     with ThreadPoolExecutor(1) as pool, stage.connected() as connection:
         with stage.ledger.datastore.writing() as db:
             managers.beat(db, manager_id)
             # The reaper sees the silence that was, and then waits for what this one will say.
             reaping = pool.submit(lose_silent_managers, stage.ledger)
-            until(lambda: connection.execute(waiting).fetchone(), connection, deadline_s=10)
+            until(lambda: connection.execute(WAITING).fetchone(), connection, deadline_s=10)
         assert reaping.result(timeout=20) == {}
     assert stage.head() == n
     assert beat(stage, manager_id, held) == []
@@ -269,6 +285,42 @@ def test_a_manager_cannot_end_and_claim_at_the_same_time(stage: Stage) -> None:
         end = partial(deactivate_manager, stage.ledger, manager_id, actor=BOB, owner=BOB)
         together(claim_until_the_end, claim_until_the_end, end)
         assert stage.ask("SELECT count(*) FROM records WHERE status = 'running'") == [(0,)]
+    stage.require_equal()
+
+
+def lose(ledger: Ledger, _manager_id: int) -> None:
+    lose_silent_managers(ledger)
+
+
+def end(ledger: Ledger, manager_id: int) -> None:
+    deactivate_manager(ledger, manager_id, actor=BOB, owner=BOB)
+
+
+def drain(ledger: Ledger, manager_id: int) -> None:
+    drain_manager(ledger, manager_id, actor=BOB, owner=BOB)
+
+
+def report(ledger: Ledger, manager_id: int) -> None:
+    report_programs(ledger, manager_id, {"xtb": "6.6"}, user=BOB)
+
+
+@pytest.mark.parametrize("change", [lose, end, drain, report])
+def test_a_change_of_a_manager_waits_for_one_that_is_being_made(
+    stage: Stage, change: Callable[[Ledger, int], None]
+) -> None:
+    manager_id = stage.manager()
+    stage.silence(manager_id)
+
+    def work(operation: Operation) -> Future[None]:
+        manager = managers.get(operation.db, manager_id, "lock")
+        operation.happen(manager, change_programs(manager, {"psi4": "1.9"}, operation.stamp))
+        changing = pool.submit(change, stage.ledger, manager_id)
+        until(lambda: connection.execute(WAITING).fetchone(), connection, deadline_s=10)
+        return changing
+
+    with ThreadPoolExecutor(1) as pool, stage.connected() as connection:
+        stage.ledger.operate(work, actor=ALICE).result(timeout=20)
+    assert stage.state_of(manager_id).version == 3
     stage.require_equal()
 
 

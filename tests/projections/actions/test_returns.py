@@ -196,6 +196,17 @@ def test_two_late_results_of_an_attempt_in_one_batch_count_once(stage: Stage) ->
     assert stage.topics(record_id).count("late_result") == 1
 
 
+def test_a_result_between_two_of_an_older_attempt_counts_once(stage: Stage) -> None:
+    manager_id, held = stage.running()
+    (record_id,) = held
+    relinquish(stage.ledger, manager_id, held, user=BOB)
+    assert stage.claim(manager_id) == {record_id: 2}
+    batch = [result(record_id, attempt) for attempt in (1, 2, 2, 1)]
+    answer = return_all(stage, manager_id, *batch)
+    assert outcomes(answer) == ([1], [0], [2, 3], [])
+    assert stage.topics(record_id).count("late_result") == 1
+
+
 def test_results_that_come_at_once_are_accepted_once(stage: Stage) -> None:
     manager_id, held = stage.running(20)
     hand_in = partial(stage.hand_in, manager_id, held)
@@ -317,7 +328,9 @@ def test_a_result_for_an_erased_record_finds_no_record(stage: Stage) -> None:
     manager_id, held = stage.running()
     (record_id,) = held
     stage.happen(record_id, e.Erased)
-    assert outcomes(stage.hand_in(manager_id, held)) == ([], [], [], [(0, "not_found")])
+    answer = stage.hand_in(manager_id, held)
+    assert answer["errors"] == [(0, "not_found", f"there is no record {record_id}")]
+    assert outcomes(answer)[:3] == ([], [], [])
     stage.require_equal()
 
 

@@ -90,8 +90,10 @@ def test_the_options_of_other_commands_are_the_same_settings() -> None:
     def other() -> None: ...
 
     for option in other.params:
-        assert str(option.name) in Settings.model_fields
+        assert isinstance(option, Option)
+        field = Settings.model_fields[str(option.name)]
         assert option.envvar == variable_of(Settings, str(option.name))
+        assert str(option.help).startswith(str(field.description))
     assert Settings.model_fields["database_schema"].default == DEFAULT_SCHEMA
 
 
