@@ -330,8 +330,8 @@ def settings() -> str:
         parts += [f"## {described(group).rstrip('.')}", _settings_table(Settings, names)]
     parts += [
         "## Manager",
-        "A manager is told by the options of `recordledger manager`, or by `ManagerConfig` in "
-        "Python; those without an option are for Python.",
+        "A manager has the options of `recordledger manager`, or `ManagerConfig` in Python; those "
+        "without an option are for Python.",
     ]
     parts += [_settings_table(ManagerConfig, names) for _, names in groups_of(ManagerConfig)]
     return "\n\n".join(parts)

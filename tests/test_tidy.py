@@ -189,6 +189,55 @@ def test_the_import_rule_itself(path: str, statement: str, right: bool) -> None:
     assert (fault_of_import(PurePosixPath(path), node) is None) is right
 
 
+def is_hidden_import(path: PurePosixPath, node: ast.AST) -> bool:
+    """Whether a call imports a module of ours by its name, where no import contract sees it.
+
+    A package may import its own modules so, when they are needed.
+    """
+    if not isinstance(node, ast.Call) or not node.args:
+        return False
+    called = (
+        node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    )
+    if called not in {"import_module", "find_spec", "__import__"}:
+        return False
+    # What is given is a text, or begins with one, or is a variable.
+    text = node.args[0].values[0] if isinstance(node.args[0], ast.JoinedStr) else node.args[0]
+    name = str(text.value) if isinstance(text, ast.Constant) else ""
+    if not (name.startswith((".", PACKAGE)) or len(node.args) > 1):
+        return False
+    return path.name != "__init__.py" or ast.unparse(node.args[-1]) != "__name__"
+
+
+def test_no_module_is_imported_by_its_name_past_the_contracts() -> None:
+    assert [
+        f"{path}:{node.lineno}"
+        for path, tree in modules().items()
+        if layer_of(path)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and is_hidden_import(path, node)
+    ] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "call", "hidden"),
+    [
+        ("api/client/x.py", 'import_module(".calls", __package__)', True),
+        ("api/client/x.py", 'import_module(f".calls.{name}", __package__)', True),
+        ("api/client/x.py", "import_module(module, __package__)", True),
+        ("workers/x.py", 'importlib.import_module("recordledger.workers.cli")', True),
+        ("projections/x.py", 'importlib.util.find_spec("recordledger.projections.seals")', True),
+        ("api/client/__init__.py", 'import_module(f".{name}", __name__)', False),
+        ("api/client/__init__.py", 'import_module("recordledger.api.app")', True),
+        ("workers/x.py", 'import_module("pyarrow.parquet")', False),
+        ("workers/x.py", "import_module(module)", False),
+    ],
+)
+def test_the_rule_of_imports_by_name_itself(path: str, call: str, hidden: bool) -> None:
+    (node,) = (each for each in ast.walk(ast.parse(call)) if isinstance(each, ast.Call))
+    assert is_hidden_import(PurePosixPath(path), node) is hidden
+
+
 @pytest.mark.parametrize("layer", LAYERS)
 def test_the_package_links_to_its_layers(layer: str) -> None:
     link = ROOT / PACKAGE / layer

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, T
 from recordledger.domain.records.actions import Action, Option
 
 from .conditions import Conditions, Ids, RecordConditions
-from .on_demand import management
+from .on_demand import CallOnDemand, management
 from .signatures import put
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class ActionMethod(Generic[P]):
 
     Attributes:
         action: what it does.
-        operation: of the clients.
+        operation: of the clients. Its signature and docstring are made when they are needed.
         of_dataset: the same, described as the datasets have it.
     """
 
@@ -73,40 +73,41 @@ class ActionMethod(Generic[P]):
             more: what its docstring says besides the row.
             args: descriptions of parameters that are no options of the row.
         """
-
-        def operation(session: Session, /, *given: Any, **named: Any) -> Operation[UpdateMetadata]:
-            return function(session, action, *given, **named)
-
-        def of_dataset(session: Session, /, **named: Any) -> Operation[UpdateMetadata]:
-            return operation(session, **named)
-
         self.action = action
-        self.operation: Any = operation
-        self.of_dataset: Any = of_dataset
-        self._function = function
+        self.operation = CallOnDemand(self._of_client)
+        self.of_dataset = CallOnDemand(self._of_dataset)
+        self._function: Callable[..., Operation[UpdateMetadata]] = function
         self._more = more
-        self._args = {option.name: _described(option) for option in action.row.options} | args
+        self._args = args
 
     def __set_name__(self, owner: type, name: str) -> None:
-        """Give the operations their name, signatures and docstrings."""
-        signature = inspect.signature(self._function)
-        session, _, ids, *others = signature.parameters.values()
-        *keywords, _ = (each.replace(kind=Parameter.KEYWORD_ONLY) for each in others)
-        keywords.append(_OF_ITS_RECORDS)
-        self._describe(self.operation, name, signature, [session, ids, *others], "client")
-        self._describe(self.of_dataset, name, signature, [session, *keywords], "dataset")
+        """Note how it is called."""
+        self._name = name
 
-    def _describe(
-        self,
-        operation: Any,
-        name: str,
-        signature: inspect.Signature,
-        parameters: list[Parameter],
-        whose: str,
-    ) -> None:
+    def _of_client(self) -> Any:
+        def operation(session: Session, /, *given: Any, **named: Any) -> Operation[UpdateMetadata]:
+            return self._function(session, self.action, *given, **named)
+
+        signature = inspect.signature(self._function)
+        session, _, *others = signature.parameters.values()
+        return self._documented(operation, signature.replace(parameters=[session, *others]))
+
+    def _of_dataset(self) -> Any:
+        def operation(session: Session, /, **named: Any) -> Operation[UpdateMetadata]:
+            return self._function(session, self.action, **named)
+
+        signature = inspect.signature(self._function)
+        session, _, _, *others = signature.parameters.values()
+        *keywords, _ = (each.replace(kind=Parameter.KEYWORD_ONLY) for each in others)
+        parameters = [session, *keywords, _OF_ITS_RECORDS]
+        return self._documented(operation, signature.replace(parameters=parameters), "dataset")
+
+    def _documented(
+        self, operation: Any, signature: inspect.Signature, whose: str = "client"
+    ) -> Any:
         row = self.action.row
-        about = {**_SHARED, **self._args}
-        args = (f"{each.name}: {about[each.name]}" for each in parameters[1:])
+        about = _SHARED | {each.name: _described(each) for each in row.options} | self._args
+        args = (f"{each}: {about[each]}" for each in list(signature.parameters)[1:])
         which = ["[411, 412]"] if whose == "client" else ['specification="hf"']
         given = [f"{each.name}={json.dumps(each.example)}" for each in row.options if each.example]
         paragraphs = (
@@ -114,11 +115,12 @@ class ActionMethod(Generic[P]):
             _OF_DATASET if whose == "dataset" else "",
             self._more,
             "Args:\n" + "\n".join(_wrapped(args)),
-            f">>> {whose}.{name}({', '.join([*which, *given])})",
+            f">>> {whose}.{self._name}({', '.join([*which, *given])})",
         )
-        operation.__name__ = name
+        operation.__name__ = self._name
         operation.__doc__ = "\n\n".join(filter(None, paragraphs))
-        operation.__signature__ = signature.replace(parameters=parameters)
+        operation.__signature__ = signature
+        return operation
 
     if TYPE_CHECKING:
 

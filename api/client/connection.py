@@ -18,8 +18,6 @@ from pathlib import Path
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
-import platformdirs
-
 from .errors import InvalidArgument, NotConnected
 
 URL_VARIABLE: Final = "RECORDLEDGER_URL"
@@ -54,9 +52,11 @@ class Connection:
 
 def home_folder() -> Path:
     """Return the folder with the data of the ledger on this machine; it may not exist yet."""
-    return Path(
-        os.environ.get(HOME_VARIABLE) or platformdirs.user_data_dir("recordledger", appauthor=False)
-    )
+    if home := os.environ.get(HOME_VARIABLE):
+        return Path(home)
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("recordledger", appauthor=False))
 
 
 def write_connection(home: Path, url: str, token: str) -> Path:

@@ -6,9 +6,11 @@ and the schemas that these build, are not imported. Import from here what method
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from .calls import operation_of
 
 if TYPE_CHECKING:
     from .calls import (
@@ -58,16 +60,16 @@ __all__ = [
 
 
 class CallOnDemand:
-    """An operation by its name: it is imported when it is called, or looked at."""
+    """An operation that is imported, or made, when it is called or looked at."""
 
-    def __init__(self, module: str, name: str) -> None:
-        self._module = module
-        self._name = name
+    def __init__(self, load: Callable[[], Any]) -> None:
+        """Take what returns the operation."""
+        self._load = load
 
     @cached_property
     def operation(self) -> Any:
         """The operation itself."""
-        return getattr(import_module(f".calls.{self._module}", __package__), self._name)
+        return self._load()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the operation."""
@@ -81,7 +83,7 @@ class _Module:
         self._name = name
 
     def __getattr__(self, name: str) -> CallOnDemand:
-        return CallOnDemand(self._name, name)
+        return CallOnDemand(lambda: operation_of(self._name, name))
 
 
 def __getattr__(name: str) -> _Module:

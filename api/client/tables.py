@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from html import escape
 from typing import Any, Final
 
 CELL_CHARACTERS_MAX: Final = 60
@@ -99,4 +98,6 @@ def shortened(rows: Sequence[Row]) -> list[Row]:
 
 
 def _html(text: str) -> str:
+    from html import escape
+
     return escape(printable(text))

@@ -11,7 +11,6 @@ from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import msgpack
-import zstandard
 from pydantic import BaseModel, ValidationError
 
 from recordledger.domain.errors import InvalidInput
@@ -161,6 +160,8 @@ def unpack(data: bytes, media_type: str) -> Any:
     # No answer in msgpack or JSON begins so. Whether httpx2 has undone the compression depends
     # on what else is installed.
     if data.startswith(_ZSTD_MAGIC):
+        import zstandard
+
         try:
             data = zstandard.ZstdDecompressor().decompressobj().decompress(data)
         except zstandard.ZstdError as error:
@@ -174,6 +175,8 @@ def compress(body: bytes) -> tuple[bytes, dict[str, str]]:
     """Return the body as it is to be sent, and the header that says how."""
     if len(body) < COMPRESS_BYTES_MIN:
         return body, {}
+    import zstandard
+
     # A compressor serves one thread at a time.
     if not hasattr(_threads, "compressor"):
         _threads.compressor = zstandard.ZstdCompressor(level=_LEVEL)

@@ -7,12 +7,12 @@ from typing import Any, Final
 
 import click
 
-from .options import SettingsGroup, settings_of
+from .options import SettingsGroup, manager_settings, settings_of
 
 
 @click.group(
     cls=SettingsGroup,
-    settings="workers.manager.config:ManagerConfig",
+    settings=manager_settings,
     invoke_without_command=True,
 )
 @click.pass_context

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from importlib import import_module
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
@@ -16,6 +15,10 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from pydantic.fields import FieldInfo
 
+    from recordledger.api.settings import Settings
+
+    from ..manager.config import ManagerConfig
+
     Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -25,8 +28,8 @@ class SettingsCommand(click.Command):
     The model is imported when the options are needed: the list of all commands does not need them.
     """
 
-    def __init__(self, *args: Any, settings: str, **kwargs: Any) -> None:
-        """Take the model, as `module:class`; the rest is click's."""
+    def __init__(self, *args: Any, settings: Callable[[], type[BaseModel]], **kwargs: Any) -> None:
+        """Take what imports and returns the model; the rest is click's."""
         super().__init__(*args, **kwargs)
         self._settings = settings
         self._options: dict[str, list[click.Option]] | None = None
@@ -35,9 +38,7 @@ class SettingsCommand(click.Command):
     def groups(self) -> dict[str, list[click.Option]]:
         """The options by the headings of their groups."""
         if self._options is None:
-            module, _, name = self._settings.partition(":")
-            model = getattr(import_module(f"recordledger.{module}"), name)
-            self._options = options_of(model, str(self.name))
+            self._options = options_of(self._settings(), str(self.name))
         return self._options
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
@@ -63,6 +64,20 @@ class SettingsCommand(click.Command):
 
 class SettingsGroup(SettingsCommand, click.Group):
     """The same, of a command that has commands below it."""
+
+
+def server_settings() -> type[Settings]:
+    """Return the model of the server's settings."""
+    from recordledger.api.settings import Settings
+
+    return Settings
+
+
+def manager_settings() -> type[ManagerConfig]:
+    """Return the model of a manager's settings."""
+    from ..manager.config import ManagerConfig
+
+    return ManagerConfig
 
 
 def options_of(model: type[BaseModel], command: str) -> dict[str, list[click.Option]]:

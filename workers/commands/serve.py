@@ -6,11 +6,11 @@ from typing import Any, Final
 
 import click
 
-from .options import SettingsCommand, settings_of
+from .options import SettingsCommand, server_settings, settings_of
 from .terminal import exits_on_ledger_errors
 
 
-@click.command(cls=SettingsCommand, settings="api.settings:Settings")
+@click.command(cls=SettingsCommand, settings=server_settings)
 @exits_on_ledger_errors
 def serve(**given: Any) -> None:
     """Serve the HTTP API. docs/reference/settings.md has all settings of its environment."""

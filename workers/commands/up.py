@@ -12,12 +12,12 @@ from .databases import (
     DATABASE_URL,
     HOME,
 )
-from .options import SettingsCommand
+from .options import SettingsCommand, server_settings
 from .signals import stop_on_signals
 from .terminal import exits_on_ledger_errors
 
 
-@click.command(cls=SettingsCommand, settings="api.settings:Settings")
+@click.command(cls=SettingsCommand, settings=server_settings)
 @HOME
 @DATABASE_URL
 @DATABASE_SCHEMA

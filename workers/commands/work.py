@@ -9,16 +9,16 @@ from typing import Any, Final
 import click
 
 from .databases import HOME, open_ledger
-from .options import SettingsCommand, settings_of
+from .options import SettingsCommand, server_settings, settings_of
 from .signals import stop_on_signals
 from .terminal import exits_on_ledger_errors
 
 
-@click.command(cls=SettingsCommand, settings="api.settings:Settings")
+@click.command(cls=SettingsCommand, settings=server_settings)
 @HOME
 @exits_on_ledger_errors
 def work(home: Path | None, **given: Any) -> None:
-    """Do the server's own jobs, seal the log, advance services, and tell webhooks what happens.
+    """Do the server's own jobs: seal the log, advance services, send messages to webhooks, ...
 
     Several may run: each job is done by one of them, and services are shared among all. The
     services themselves are entry points `recordledger.services` of what is installed here.

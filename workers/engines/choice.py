@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from ..tasks.engine_names import DASK, ENGINES, IPYPARALLEL, PARSL, POOL, PROCESSES
 from ..tasks.running import WorkerSettings
@@ -15,13 +14,7 @@ from .executor import ExecutorEngine
 from .pool import PoolCluster
 from .process import ProcessEngine, processor_count
 
-# Where the libraries are used: module, class. They are imported only when they are wanted.
-LIBRARIES: Final = {
-    DASK: (".dask_cluster", "DaskCluster"),
-    PARSL: (".parsl_cluster", "ParslCluster"),
-    IPYPARALLEL: (".ipyparallel_cluster", "IpyparallelCluster"),
-}
-
+ClusterStarter: TypeAlias = Callable[[str | None, int], Cluster]
 EngineStarter: TypeAlias = Callable[[WorkerSettings], Engine]
 
 
@@ -55,7 +48,7 @@ def engine_starter(
     """
     if engine not in ENGINES:
         raise EngineUnavailable(f"there is no engine {engine!r}, but {', '.join(ENGINES)}")
-    if engine not in LIBRARIES and not (address is None and shared_folder is None):
+    if engine not in _LIBRARIES and not (address is None and shared_folder is None):
         raise EngineUnavailable(f"the engine {engine!r} runs on this machine, and has no address")
     if engine != PROCESSES and n_workers_min is not None:
         raise EngineUnavailable(f"the engine {engine!r} always has all of its workers")
@@ -84,14 +77,33 @@ def _pool(address: str | None, n_workers: int) -> Cluster:
     return PoolCluster(n_workers)
 
 
-def _from_library(engine: str) -> Callable[[str | None, int], Cluster]:
-    module, name = LIBRARIES[engine]
+def _dask() -> ClusterStarter:
+    from .dask_cluster import DaskCluster
+
+    return DaskCluster
+
+
+def _parsl() -> ClusterStarter:
+    from .parsl_cluster import ParslCluster
+
+    return ParslCluster
+
+
+def _ipyparallel() -> ClusterStarter:
+    from .ipyparallel_cluster import IpyparallelCluster
+
+    return IpyparallelCluster
+
+
+# Engines whose libraries may not be installed, and are imported only when they are wanted.
+_LIBRARIES: Final = {DASK: _dask, PARSL: _parsl, IPYPARALLEL: _ipyparallel}
+
+
+def _from_library(engine: str) -> ClusterStarter:
     try:
-        made: Any = getattr(import_module(module, __package__), name)
+        return _LIBRARIES[engine]()
     except ImportError as error:
         raise EngineUnavailable(
             f"the engine {engine!r} needs what is not installed here ({error}); "
             f"pip install 'recordledger[{engine}]'"
         ) from error
-    found: Callable[[str | None, int], Cluster] = made
-    return found

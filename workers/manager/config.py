@@ -1,4 +1,4 @@
-"""What a manager is told when it is started."""
+"""The settings of a manager."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class ManagerConfig(BaseModel):
-    """What a manager is told; `recordledger manager` has most of it as options."""
+    """The settings of a manager; most are options of `recordledger manager`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
