@@ -61,9 +61,6 @@ def attempts(history: Iterable[Event]) -> dict[int, Attempt]:
                 current = None
             case e.LateResult(attempt=number, outcome=outcome):
                 found[number] = replace(found[number], outcome=outcome, late=True)
-            case e.ResultAdopted():
-                end(event)
-                current = None
             case _ if type(event) in ENDS:
                 end(event)
                 current = None

@@ -11,7 +11,13 @@ from recordledger.domain.records import events as e
 from recordledger.domain.records.events import RECORD_EVENTS, Event, Kind
 from recordledger.domain.records.record import RecordAggregate, evolve, fold
 from recordledger.domain.records.status import Status
-from recordledger.domain.records.transitions import TRANSITIONS, Destination, remembered, sources
+from recordledger.domain.records.transitions import (
+    ENDS,
+    TRANSITIONS,
+    Destination,
+    remembered,
+    sources,
+)
 from tests.domain.specification import NONE, ROWS, STATUSES, TABLE
 from tests.examples import (
     HISTORIES,
@@ -140,6 +146,12 @@ COMMON = {"timestamp", "actor", "operation_id", "reason"}
 def test_the_sources_of_an_event_are_where_it_can_happen() -> None:
     assert sources(e.Created) == (None,)
     assert sources(e.Cancelled) == (Status.waiting, Status.running, Status.error, Status.held)
+
+
+def test_an_attempt_is_ended_by_what_takes_a_record_out_of_running() -> None:
+    results = {e.Completed, e.Errored, e.ResultAdopted}
+    losses = {e.LeaseExpired, e.ManagerLost, e.Relinquished}
+    assert results | losses | {e.Cancelled, e.SoftDeleted, e.Erased, e.Imported} == ENDS
 
 
 @pytest.mark.parametrize("status", Status)

@@ -128,6 +128,14 @@ def test_a_bad_version_specifier_is_refused_and_named(text: str) -> None:
         parse_requirement(text)
 
 
+def test_a_long_version_specifier_is_named_in_part() -> None:
+    specifier = ">=" + "x" * 150
+    with pytest.raises(InvalidInput) as caught:
+        parse_requirement(f"psi4{specifier}")
+    named = f"{specifier[:120]!r} in {'psi4' + specifier[:116]!r} "
+    assert str(caught.value).startswith(named)
+
+
 def test_requirements_are_sorted_and_each_is_there_once() -> None:
     texts = ["xtb", "Psi4 >=1.9", "psi4>=1.9", "XTB", "dftd4"]
     assert parse_requirements(texts) == ("dftd4", "psi4>=1.9", "xtb")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import starmap
 from typing import Final
 
 import pytest
@@ -22,6 +23,7 @@ from recordledger.projections.actions.managing import (
     relinquish,
     return_results,
 )
+from recordledger.projections.ledger import Ledger
 from recordledger.projections.reading.queries import payload_contents
 
 from ..stage import ALICE, BOB, OK, TRACEBACK, Stage, bad, good, result, together
@@ -50,6 +52,15 @@ def outcomes(
 
 
 # In time
+
+
+def test_results_in_time_are_taken_without_reading_what_has_happened(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager_id, held = stage.running(2)
+    monkeypatch.delattr(Ledger, "history")
+    answer = return_all(stage, manager_id, *starmap(result, held.items()), result(10**6, 1))
+    assert outcomes(answer) == ([0, 1], [], [], [(2, "not_found")])
 
 
 def test_a_good_result_completes_the_record(stage: Stage) -> None:
