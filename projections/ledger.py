@@ -27,12 +27,12 @@ from recordledger.domain.records.record import RecordAggregate
 from recordledger.domain.streams import Stream, stream_number, stream_uuid
 
 from .log.mapper import EventMapper, MsgpackTranscoder, Recorded
-from .log.recorder import LedgerRecorder, append
+from .log.recorder import LedgerRecorder, append, append_shared
 from .log.user_blocks import runs_of
 from .store.database import DEFAULT_SCHEMA, Db, LedgerDatastore, one
 from .store.statements import statements
 from .tables import idempotency, inline, records
-from .tables.changes import Changes
+from .tables.changes import Changes, RecordClass, SharedChanges
 from .tables.idempotency import RequestKey
 from .tables.lanes import LaneRegistry, UnknownLanes
 
@@ -227,6 +227,7 @@ class Operation:
         self._reason = reason
         self._stamp: Stamp | None = None
         self._changes = Changes(ledger.lanes)
+        self._shared: list[SharedChanges] = []
 
     @property
     def continues(self) -> bool:
@@ -254,12 +255,20 @@ class Operation:
     @property
     def has_changed(self) -> bool:
         """Whether anything has happened in this operation so far."""
-        return bool(self._changes.happened)
+        return bool(self._changes.happened or self._shared)
 
     def lock(self, record_ids: Iterable[int]) -> dict[int, RecordAggregate]:
         """Lock records in the order of ids; return those that exist."""
         found = records.lock(self.db, sorted(set(record_ids)), self.ledger.lanes)
         return {record.id: record for record in found}
+
+    def lock_classes(self, record_ids: Iterable[int]) -> list[RecordClass]:
+        """Lock records in the order of ids; return those that exist, by classes of like ones."""
+        return records.lock_classes(self.db, sorted(set(record_ids)), self.ledger.lanes)
+
+    def happen_to_classes(self, event: Event, classes: Sequence[RecordClass]) -> None:
+        """Let one event happen to all records of these classes, which are locked and plain."""
+        self._shared.append(SharedChanges.of(self.ledger.lanes, event, classes))
 
     def happen(self, state: S, events: Iterable[Event]) -> S:
         """Let events happen to a locked or new aggregate; return what it is then."""
@@ -289,11 +298,17 @@ class Operation:
         So what can be prepared is prepared first.
         """
         happened = self._changes.happened
-        if not happened:
-            return
         stored = self._stored()
-        inline.write(self.db, self._changes)
-        append(self.db, stored, runs_of(recorded.event for recorded in happened))
+        state_of = self.ledger.event_mapper.state_of
+        for shared in self._shared:
+            inline.write_shared(self.db, shared)
+        if happened:
+            inline.write(self.db, self._changes)
+        for shared in self._shared:
+            state = state_of(shared.event)
+            append_shared(self.db, shared.event, state, shared.ids, shared.versions)
+        if happened:
+            append(self.db, stored, runs_of(recorded.event for recorded in happened))
 
     def _stored(self) -> list[StoredEvent]:
         """Return the rows of the log; the bytes of an event that many records share, once."""

@@ -102,7 +102,7 @@ def fold(record_id: int, history: Iterable[Event]) -> RecordAggregate:
     """
     record = RecordAggregate(record_id)
     for event in history:
-        for name, value in _changes(record, event).items():
+        for name, value in changed_fields(record, event).items():
             object.__setattr__(record, name, value)
     return record
 
@@ -114,11 +114,15 @@ def evolve(record: RecordAggregate, event: Event) -> RecordAggregate:
         ImpossibleHistory: the transition table does not have this event in this status, so the
             log was damaged or rewritten.
     """
-    return replace(record, **_changes(record, event))
+    return replace(record, **changed_fields(record, event))
 
 
-def _changes(record: RecordAggregate, event: Event) -> dict[str, Any]:
-    """Return what an event makes of a record: the new values of those fields that it changes."""
+def changed_fields(record: RecordAggregate, event: Event) -> dict[str, Any]:
+    """Return the new values of those fields of a record that an event changes.
+
+    Raises:
+        ImpossibleHistory: as `evolve` does.
+    """
     changes = _status_after(record, event)
     changes["version"] = record.version + 1
     changes["modified_at"] = event.timestamp

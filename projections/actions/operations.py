@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, TypedDict
 from uuid import UUID
 
@@ -27,15 +27,18 @@ from recordledger.domain.records import events as e
 from recordledger.domain.records.actions import Action
 from recordledger.domain.records.attempts import attempts
 from recordledger.domain.records.commands import Change, Create
-from recordledger.domain.records.events import EVENT_OF, Event, Payload, Priority, Stamp
+from recordledger.domain.records.events import EVENT_OF, Event, Kind, Payload, Priority, Stamp
 from recordledger.domain.records.propagation import RESTORES, Family, consequences
 from recordledger.domain.records.record import RecordAggregate, decide, fold, inverse
 from recordledger.domain.specs.references import MARK_BYTES, payloads_referred_to
 
 from ..ledger import Intent, Ledger, Operation
 from ..tables import datasets, families, operations, payloads, records
+from ..tables.changes import RecordClass
 from ..tables.idempotency import RequestKey
 
+SHARED: Final = frozenset(Action) - {Action.adopt, Action.resubmit, Action.erase, Action.undo}
+"""Actions whose event is the same for all records that are meant."""
 # Histories that are held in memory at a time.
 _HISTORIES: Final = 2_000
 # What may have happened to a record since, without standing in the way of an undo.
@@ -177,6 +180,81 @@ def do(
             be destroyed before their own slice comes, with the children that are in this one.
     """
     asked = set(ids)
+    done = do_alike(operation, order, asked)
+    if done is None:
+        done = do_one_by_one(operation, order, asked, all_meant)
+    changed: set[int] = set()
+    if operation.continues and done.refusals:
+        # What an earlier slice did to a relative of a record is what was wanted of it here.
+        refused = sorted(done.refusals)
+        changed.update(operations.versions_in(operation.db, operation.id, refused))
+        done.updated |= changed & asked
+    done.refusals = {
+        id_: why for id_, why in done.refusals.items() if id_ in asked and id_ not in changed
+    }
+    return done
+
+
+def do_alike(
+    operation: Operation, order: OperationRequest, asked: AbstractSet[int]
+) -> SliceOutcome | None:
+    """Do something to tasks without relatives, class by class: O(classes) of Python.
+
+    What the rules say of a class, they say of each record in it: they are asked once.
+
+    Returns:
+        None if the action is another one for each record, or if one of the records is a service or
+        has relatives; nothing is locked then.
+    """
+    if order.action not in SHARED or not asked:
+        return None
+    ids = sorted(asked)
+    with operation.savepoint() as savepoint:
+        classes = operation.lock_classes(ids)
+        # Under the locks: a service that takes one of these records for its child waits for them.
+        is_plain = all(each.like.kind is Kind.task for each in classes) and not (
+            families.has_relatives(operation.db, ids)
+        )
+        if not is_plain:
+            raise Rollback(savepoint)
+    if not is_plain:
+        return None
+    done = SliceOutcome()
+    maker = _Maker(operation, order, Family(), {}, len(ids))
+    accepted: dict[Event, list[RecordClass]] = {}
+    missing = asked - {id_ for each in classes for id_ in each.ids}
+    for each in (*classes, *(RecordClass([id_], [0], RecordAggregate(id_)) for id_ in missing)):
+        try:
+            events = maker.events_for(each.like)
+        except CommandRefused:
+            done.refusals |= _refusals(maker, each)
+            continue
+        done.updated.update(each.ids)
+        for event in events:
+            accepted.setdefault(event, []).append(each)
+    for event, found in accepted.items():
+        operation.happen_to_classes(event, found)
+    return done
+
+
+def _refusals(maker: _Maker, refused: RecordClass) -> dict[int, CommandRefused]:
+    """Return why each record of a class is refused: some say which record it is."""
+    found: dict[int, CommandRefused] = {}
+    for id_ in refused.ids:
+        try:
+            maker.events_for(replace(refused.like, id=id_))
+        except CommandRefused as refusal:
+            found[id_] = refusal
+    return found
+
+
+def do_one_by_one(
+    operation: Operation,
+    order: OperationRequest,
+    asked: AbstractSet[int],
+    all_meant: AbstractSet[int],
+) -> SliceOutcome:
+    """Do something to records of any kind and to their families."""
     family, known = _lock_with_family(operation, sorted(asked), order.action)
     wanted = sorted(asked)
     if order.action is Action.erase:
@@ -206,15 +284,6 @@ def do(
     for record, events in maker.new_records:
         operation.happen(record, events)
     done.new_ids = maker.new_ids
-    changed: set[int] = set()
-    if operation.continues and done.refusals:
-        # What an earlier slice did to a relative of a record is what was wanted of it here.
-        refused = sorted(done.refusals)
-        changed.update(operations.versions_in(operation.db, operation.id, refused))
-        done.updated |= changed & asked
-    done.refusals = {
-        id_: why for id_, why in done.refusals.items() if id_ in asked and id_ not in changed
-    }
     return done
 
 

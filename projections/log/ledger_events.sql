@@ -34,6 +34,26 @@ RETURNING notification_id;
            ON CONFLICT DO NOTHING)
 SELECT notification_id FROM appended;
 
+-- name: append_shared
+-- The same for one event of many records, which shares its bytes. Its user's blocks are noted if it
+-- is by a user: the positions of one statement follow on each other.
+  WITH log AS MATERIALIZED (
+       SELECT pg_advisory_xact_lock(%(lock)b), pg_notify(%(channel)b, '')),
+       appended AS (
+       INSERT INTO ledger_events (originator_id, originator_version, topic, state)
+       SELECT (lpad('1', 16, '0') || lpad(to_hex(record.id), 16, '0'))::uuid, record.version,
+              %(topic)b, %(state)b
+         FROM log,
+              unnest(%(ids)b::bigint[], %(versions)b::bigint[]) AS record (id, version)
+       RETURNING notification_id)
+INSERT INTO user_blocks (actor, block)
+SELECT %(actor)b, block
+  FROM (SELECT min(notification_id) AS first, max(notification_id) AS last FROM appended)
+       AS placed,
+       generate_series(placed.first / %(size)b::bigint, placed.last / %(size)b::bigint) AS block
+ WHERE %(is_by_user)b
+    ON CONFLICT DO NOTHING;
+
 -- name: now
 -- The ledger's time: the database's clock, read after the locks are held.
 SELECT clock_timestamp();

@@ -14,9 +14,11 @@ from eventsourcing.persistence import IntegrityError, StoredEvent
 from eventsourcing.postgres import PostgresApplicationRecorder
 from psycopg.errors import UniqueViolation
 
+from recordledger.domain.records.events import Event
+
 from ..store.database import Db, cursor_of
 from ..store.statements import statements
-from .user_blocks import BLOCK_SIZE, Runs
+from .user_blocks import BLOCK_SIZE, USER, Runs
 
 # The advisory lock of the log: any fixed number that nothing else in the database uses.
 LOG_LOCK: Final = 7_301_956_001
@@ -40,6 +42,36 @@ class LedgerRecorder(PostgresApplicationRecorder):
             return []
         with self.datastore.get_connection() as connection, connection.transaction():
             return append(cursor_of(connection), stored_events)
+
+
+def append_shared(db: Db, event: Event, state: bytes, ids: list[int], versions: list[int]) -> None:
+    """Append one event of many records, as the last thing of the transaction that `db` is in.
+
+    Args:
+        db: inside the transaction.
+        event: what happens to all of them.
+        state: its bytes.
+        ids: the records.
+        versions: the number of the event in the history of each.
+
+    Raises:
+        IntegrityError: one of the versions exists already: somebody else was first.
+    """
+    parameters = {
+        "lock": LOG_LOCK,
+        "channel": CHANNEL,
+        "ids": ids,
+        "versions": versions,
+        "topic": event.topic,
+        "state": state,
+        "size": BLOCK_SIZE,
+        "actor": event.actor,
+        "is_by_user": event.actor.startswith(USER),
+    }
+    try:
+        db.execute(_SQL["append_shared"], parameters, prepare=True)
+    except UniqueViolation as error:
+        raise IntegrityError(str(error)) from error
 
 
 def append(db: Db, stored_events: Sequence[StoredEvent], by_users: Runs = _NOBODY) -> list[int]:

@@ -3,17 +3,79 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
 
 from recordledger.domain.aggregates import AGGREGATES, STREAM_OF, State
 from recordledger.domain.records.events import Event
-from recordledger.domain.records.record import RecordAggregate
+from recordledger.domain.records.record import RecordAggregate, evolve
 from recordledger.domain.streams import Stream
 
 from ..log.mapper import Recorded
 from .lanes import LaneRegistry
 
 S = TypeVar("S", bound=State)
+
+
+class RecordClass(NamedTuple):
+    """Locked records that are alike in all that the rules of a shared event ask for.
+
+    Attributes:
+        ids: theirs, ascending.
+        versions: the number of events of each.
+        like: one that stands for all of them. It has their status, stack of earlier statuses, kind,
+            lane, priority, and whether a retry's pause lasts; its other fields mean nothing.
+    """
+
+    ids: Sequence[int]
+    versions: Sequence[int]
+    like: RecordAggregate
+
+
+class ClassChange(NamedTuple):
+    """A class of records, and what stands for them before and after the event."""
+
+    ids: Sequence[int]
+    versions: Sequence[int]
+    before: RecordAggregate
+    after: RecordAggregate
+
+
+@dataclass(frozen=True, slots=True)
+class SharedChanges:
+    """One event that many plain records share: it costs O(classes) of Python, not O(records).
+
+    A record is plain if it is a task and has no relatives.
+
+    Attributes:
+        lanes: the routing keys; those of the changed records must be interned when it is written.
+        event: what happens to all of them.
+        classes: the records, before and after.
+    """
+
+    lanes: LaneRegistry
+    event: Event
+    classes: Sequence[ClassChange]
+
+    @classmethod
+    def of(cls, lanes: LaneRegistry, event: Event, classes: Iterable[RecordClass]) -> SharedChanges:
+        """Return what the event makes of these classes.
+
+        Raises:
+            ImpossibleHistory: the event cannot happen to one of them.
+        """
+        changed = [ClassChange(*each, evolve(each.like, event)) for each in classes]
+        return cls(lanes, event, changed)
+
+    @property
+    def ids(self) -> list[int]:
+        """The ids of all records, class by class."""
+        return [id_ for each in self.classes for id_ in each.ids]
+
+    @property
+    def versions(self) -> list[int]:
+        """The number that the event has in the history of each record, in the order of `ids`."""
+        return [version + 1 for each in self.classes for version in each.versions]
 
 
 class Changes:

@@ -12,7 +12,7 @@ from recordledger.domain.records.transitions import TRANSITIONS, Destination
 
 from ..store.database import Db, insert_rows
 from ..store.statements import statements
-from .changes import Changes
+from .changes import Changes, SharedChanges
 from .lanes import LaneRegistry
 from .records import lock_claimable
 from .table import CountedFrom, ProjectionTable
@@ -51,6 +51,17 @@ def write(db: Db, changes: Changes) -> None:
     insert_rows(db, TABLE.name, TABLE.columns, come)
 
 
+def write_shared(db: Db, changes: SharedChanges) -> None:
+    """Do the same for records that share an event."""
+    for each in changes.classes:
+        old, new = place_of(each.before, changes.lanes), place_of(each.after, changes.lanes)
+        if old != new:
+            for statement, place in (("leave", old), ("enter", new)):
+                if place is not None:
+                    values = {"lane_id": place[0], "rank": place[1], "record_ids": each.ids}
+                    db.execute(_SQL[statement], values, prepare=True)
+
+
 def rows(db: Db, changes: Changes) -> list[tuple[int, int, int]]:
     """Return the places of the changed records that have one."""
     places = (place_of(after, changes.lanes) for _, after in changes.records)
@@ -65,6 +76,7 @@ TABLE: Final = ProjectionTable(
     ),
     events=_MOVING,
     write=write,
+    write_shared=write_shared,
     columns={"lane_id": "integer", "rank": "smallint", "record_id": "bigint"},
     rows=rows,
     key_last=True,

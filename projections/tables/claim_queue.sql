@@ -6,6 +6,17 @@ DELETE FROM claim_queue q
    AND q.rank = gone.rank
    AND q.record_id = gone.record_id;
 
+-- name: leave
+-- The same for tasks of one place but for their ids.
+DELETE FROM claim_queue
+ WHERE lane_id = %(lane_id)b::integer
+   AND rank = %(rank)b::smallint
+   AND record_id = ANY(%(record_ids)b::bigint[]);
+
+-- name: enter
+INSERT INTO claim_queue (lane_id, rank, record_id)
+SELECT %(lane_id)b::integer, %(rank)b::smallint, unnest(%(record_ids)b::bigint[]);
+
 -- name: candidates
 -- The next tasks of these lanes after a place in the order of claiming: by the manager's tags (a
 -- lane's turn is that of its tag), then priority, then age. The head of each lane is found first,

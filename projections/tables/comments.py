@@ -11,7 +11,7 @@ from recordledger.domain.streams import Stream
 from ..store.database import Db, insert_rows
 from ..store.statements import statements
 from . import payloads
-from .changes import Changes
+from .changes import Changes, SharedChanges
 from .table import Owner, ProjectionTable
 
 _SQL = statements("tables.comments")
@@ -60,12 +60,23 @@ def write(db: Db, changes: Changes) -> None:
         db.execute(_SQL["forget"], {"ids": gone})
 
 
+def write_shared(db: Db, changes: SharedChanges) -> None:
+    """Add a comment that was made on many records."""
+    event = changes.event
+    if isinstance(event, Commented):
+        text = payloads.text_of(event.text, payloads.texts(db, [event.text])) or ""
+        common = (event.timestamp, event.actor, text)
+        placed = zip(changes.ids, changes.versions, strict=True)
+        insert_rows(db, TABLE.name, TABLE.columns, [(*place, *common) for place in placed])
+
+
 TABLE: Final = ProjectionTable(
     name="comments",
     key=("record_id", "version"),
     owner=Owner("record_id", Stream.record),
     events=frozenset({Commented, Erased}),
     write=write,
+    write_shared=write_shared,
     columns={
         "record_id": "bigint",
         "version": "integer",

@@ -24,7 +24,7 @@ from ..log.mapper import Recorded
 from ..store.database import Db, one
 from ..store.statements import statements
 from . import payloads
-from .changes import Changes
+from .changes import Changes, SharedChanges
 from .table import MOVES, CountedFrom, Owner, ProjectionTable
 
 _SQL = statements("tables.datasets")
@@ -109,6 +109,25 @@ def write(db: Db, changes: Changes) -> None:
             _apply(db, recorded, counts)
     for dataset in changes.after(DatasetAggregate):
         db.execute(_SQL["write"], {name: getattr(dataset, name) for name in _COLUMNS})
+    _add_counts(db, counts)
+
+
+def write_shared(db: Db, changes: SharedChanges) -> None:
+    """Count anew the cells of records that share an event."""
+    moved: dict[tuple[Status | None, Status | None], list[int]] = {}
+    for each in changes.classes:
+        if each.before.status is not each.after.status:
+            moved.setdefault((each.before.status, each.after.status), []).extend(each.ids)
+    counts: Counter[tuple[int, int, str]] = Counter()
+    for (before, after), ids in moved.items():
+        found = db.execute(_SQL["cells_of"], {"record_ids": ids}, prepare=True)
+        for dataset_id, specification, n_cells in found:
+            counts[dataset_id, specification, str(before)] -= n_cells
+            counts[dataset_id, specification, str(after)] += n_cells
+    _add_counts(db, counts)
+
+
+def _add_counts(db: Db, counts: Counter[tuple[int, int, str]]) -> None:
     keys = [key for key, delta in counts.items() if delta]
     if keys:
         ids, specifications, statuses = map(list[Any], zip(*keys, strict=True))
@@ -237,6 +256,7 @@ TABLES: Final = (
         owner=Owner("id", Stream.dataset),
         events=MOVES | {*d.DATASET_EVENTS, Imported},
         write=write,
+        write_shared=write_shared,
     ),
     ProjectionTable(
         name="dataset_entries",

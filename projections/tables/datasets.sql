@@ -163,6 +163,13 @@ SELECT record_id, dataset_id, specification
   FROM dataset_records
  WHERE record_id = ANY(%(record_ids)b::bigint[]) AND removed_in IS NULL;
 
+-- name: cells_of
+-- How many cells of each dataset and specification have one of these records.
+SELECT dataset_id, specification, count(*)
+  FROM dataset_records
+ WHERE record_id = ANY(%(record_ids)b::bigint[]) AND removed_in IS NULL
+ GROUP BY dataset_id, specification;
+
 -- name: referring
 -- Which datasets have one of these records, now or in a locked version.
 SELECT DISTINCT d.record_id, s.name, d.removed_in IS NULL AS is_live

@@ -10,7 +10,7 @@ from recordledger.domain.records.events import Erased, ServiceIterated
 from recordledger.domain.records.propagation import Family
 from recordledger.domain.streams import Stream
 
-from ..store.database import Db
+from ..store.database import Db, one
 from ..store.statements import statements
 from .changes import Changes
 from .table import Owner, ProjectionTable
@@ -62,6 +62,11 @@ def _edges(db: Db, statement: str, ids: Iterable[int]) -> set[tuple[int, int]]:
         parameters = {"ids": ordered[start : start + _SLICE]}
         found.update(db.execute(_SQL[statement], parameters, prepare=True))
     return found
+
+
+def has_relatives(db: Db, ids: Sequence[int]) -> bool:
+    """Return whether any of these records has a parent or a child."""
+    return bool(one(db, _SQL["has_relatives"], {"ids": ids}, prepare=True)[0])
 
 
 def require_no_circle(db: Db, parent_id: int, children: Sequence[int]) -> None:

@@ -10,6 +10,11 @@ SELECT parent_id, child_id FROM dependencies WHERE child_id = ANY(%(ids)b::bigin
 -- name: edges_down
 SELECT parent_id, child_id FROM dependencies WHERE parent_id = ANY(%(ids)b::bigint[]);
 
+-- name: has_relatives
+-- Whether any of these records has a parent or a child.
+SELECT EXISTS (SELECT FROM dependencies WHERE child_id = ANY(%(ids)b::bigint[]))
+    OR EXISTS (SELECT FROM dependencies WHERE parent_id = ANY(%(ids)b::bigint[]));
+
 -- name: lock
 -- New relations to old records are made one after the other, so that two of them cannot close a
 -- circle that neither sees.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from recordledger.domain.records.events import Event
+
 from ..log import user_blocks
 from ..store.database import Db, insert_rows
 from . import (
@@ -25,7 +27,7 @@ from . import (
     tokens,
     webhooks,
 )
-from .changes import Changes
+from .changes import Changes, SharedChanges
 from .table import CountedFrom, Parts, ProjectionTable
 
 USER_BLOCKS: Final = ProjectionTable(
@@ -87,6 +89,33 @@ def write(db: Db, changes: Changes) -> None:
             table.write(db, changes)
         elif table.rows is not None and table.parts is None:
             insert_rows(db, table.name, table.columns, table.rows(db, changes))
+
+
+def write_shared(db: Db, changes: SharedChanges) -> None:
+    """Bring every inline projection from what was to what is, for an event that records share.
+
+    Args:
+        db: inside the transaction.
+        changes: what has happened; its event is one that `can_be_shared`.
+    """
+    changes.lanes.require(each.after for each in changes.classes)
+    for table in _written(type(changes.event)):
+        assert table.write_shared is not None  # noqa: S101 - `can_be_shared` says so
+        table.write_shared(db, changes)
+
+
+def can_be_shared(event_type: type[Event]) -> bool:
+    """Return whether each table that an event concerns can be written for many records at once."""
+    return all(table.write_shared is not None for table in _written(event_type))
+
+
+def _written(event_type: type[Event]) -> list[ProjectionTable]:
+    return [
+        table
+        for table in INLINE
+        if event_type in _CONCERNING[table.name]
+        and (table.write is not None or table.rows is not None)
+    ]
 
 
 def concerned(changes: Changes) -> list[ProjectionTable]:

@@ -15,7 +15,7 @@ from recordledger.domain.streams import Stream
 from ..log.mapper import Recorded
 from ..store.database import Db
 from ..store.statements import statements
-from .changes import Changes
+from .changes import Changes, SharedChanges
 from .table import CountedFrom, Owner, Parts, ProjectionTable
 
 _SQL = statements("tables.operations")
@@ -92,10 +92,29 @@ def _row(event: Event, n_changes: int) -> OperationRow:
 
 def write(db: Db, changes: Changes) -> None:
     """Add the operations that these events belong to, and how much each of them changed."""
-    if parts := parts_of(changes):
-        rows = map(list[Any], zip(*(part.row for part in parts), strict=True))
+    _add(db, [part.row for part in parts_of(changes)])
+
+
+def write_shared(db: Db, changes: SharedChanges) -> None:
+    """Add the operation of an event that records share."""
+    _add(db, [_row(changes.event, len(changes.ids))])
+
+
+def _add(db: Db, found: Sequence[OperationRow]) -> None:
+    if found:
+        rows = map(list[Any], zip(*found, strict=True))
         names: Sequence[str] = ("ids", "actions", "actors", "reasons", "times", "undoes", "counts")
         db.execute(_SQL["add"], dict(zip(names, rows, strict=True)), prepare=True)
+
+
+def write_shared_changes(db: Db, changes: SharedChanges) -> None:
+    """Add which records an event that they share has changed."""
+    parameters = {
+        "operation_id": changes.event.operation_id,
+        "record_ids": changes.ids,
+        "versions": changes.versions,
+    }
+    db.execute(_SQL["add_shared_changes"], parameters, prepare=True)
 
 
 TABLES: Final = (
@@ -105,6 +124,7 @@ TABLES: Final = (
         counted=CountedFrom(sources=("operation_changes",), columns=("n_changes",)),
         actions=True,
         write=write,
+        write_shared=write_shared,
         columns={
             "id": "uuid",
             "action": "text",
@@ -125,6 +145,7 @@ TABLES: Final = (
         key=("operation_id", "record_id", "version"),
         owner=Owner("record_id", Stream.record),
         actions=True,
+        write_shared=write_shared_changes,
         columns={"operation_id": "uuid", "record_id": "bigint", "version": "integer"},
         rows=lambda _, changes: [
             (each.event.operation_id, each.number, each.version) for each in _managed(changes)

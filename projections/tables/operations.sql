@@ -9,6 +9,11 @@ SELECT * FROM unnest(%(ids)b::uuid[], %(actions)b::text[], %(actors)b::text[], %
    SET n_changes = present.n_changes + excluded.n_changes,
        started_at = least(present.started_at, excluded.started_at);
 
+-- name: add_shared_changes
+INSERT INTO operation_changes (operation_id, record_id, version)
+SELECT %(operation_id)b, change.*
+  FROM unnest(%(record_ids)b::bigint[], %(versions)b::integer[]) AS change;
+
 -- name: get
 SELECT id, action, actor, reason, started_at, undoes, n_changes FROM operations WHERE id = %(id)s;
 

@@ -19,7 +19,7 @@ from recordledger.domain.streams import Stream
 
 from ..store.database import Db
 from ..store.statements import statements
-from .changes import Changes
+from .changes import Changes, SharedChanges
 from .table import Owner, ProjectionTable
 
 _SQL = statements("tables.payloads")
@@ -239,12 +239,22 @@ def write(db: Db, changes: Changes) -> None:
         db.execute(_SQL["destroy"], {"digests": sorted(given_up)})
 
 
+def write_shared(db: Db, changes: SharedChanges) -> None:
+    """Note which payloads an event names that many records share."""
+    ids = changes.ids
+    for payload in named_by(changes.event):
+        n, stream = len(ids), int(Stream.record)
+        parameters = {"digests": [payload.digest] * n, "streams": [stream] * n, "numbers": ids}
+        db.execute(_SQL["refer"], parameters, prepare=True)
+
+
 TABLE: Final = ProjectionTable(
     name="payload_references",
     key=("digest", "stream", "number"),
     owner=Owner("number", stream=None),
     events=_NAMING | {e.Erased, *_RELEASING},
     write=write,
+    write_shared=write_shared,
     columns={"digest": "bytea", "stream": "smallint", "number": "bigint"},
     rows=references,
     key_last=True,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cache, lru_cache
 from typing import Any, Final, LiteralString, NamedTuple
 
 from recordledger.domain.records.events import Kind, Payload, Priority
-from recordledger.domain.records.record import RecordAggregate
+from recordledger.domain.records.record import RecordAggregate, changed_fields
 from recordledger.domain.records.retries import Retry
 from recordledger.domain.records.status import Status
 from recordledger.domain.streams import Stream
@@ -16,7 +16,7 @@ from recordledger.domain.streams import Stream
 from ..log.mapper import pack_outcome, pack_payload, unpack_outcome, unpack_payload
 from ..store.database import Db
 from ..store.statements import shipped, statements
-from .changes import Changes
+from .changes import Changes, RecordClass, SharedChanges
 from .lanes import LaneRegistry
 from .payloads import text_of, texts
 from .table import Owner, ProjectionTable
@@ -56,6 +56,15 @@ COLUMNS: Final[dict[LiteralString, LiteralString]] = {
 _N_MUTABLE: Final = list(COLUMNS).index("kind")
 _LANE_ID: Final = list(COLUMNS).index("lane_id")
 _PRIOR: Final = list(COLUMNS).index("prior")
+# The columns of a field that has another name there, or more of them.
+_COLUMNS_OF: Final[Mapping[str, tuple[LiteralString, ...]]] = {
+    "outcome": ("outcome", "error_type", "error_message"),
+    "tag": ("tag", "lane_id"),
+    "version": (),
+}
+_PRIOR_OF_TEXT: Final = "prior = string_to_array(%(prior)b::text, ',')"
+# Stands for the end of any pause before a retry.
+_SOME_TIME: Final = datetime.max.replace(tzinfo=UTC)
 
 
 def to_row(record: RecordAggregate, lane_id: int, texts: Mapping[bytes, str]) -> tuple[Any, ...]:
@@ -102,8 +111,9 @@ def _sql(name: str, text: LiteralString) -> LiteralString:
     )
 
 
+_TEXTS: Final = statements("tables.records")
 _SQL: Final[dict[str, LiteralString]] = {
-    name: _sql(name, text) for name, text in statements("tables.records").items()
+    name: _sql(name, text) for name, text in _TEXTS.items() if name != "update_alike"
 }
 
 
@@ -133,6 +143,30 @@ def lock_claimable(
 def lock_of_manager(db: Db, manager_id: int, lanes: LaneRegistry) -> list[RecordAggregate]:
     """Lock and return the records that a manager is running."""
     return _select(db, "lock_of_manager", {"manager_id": manager_id}, lanes)
+
+
+def lock_classes(db: Db, ids: Sequence[int], lanes: LaneRegistry) -> list[RecordClass]:
+    """Lock the records with these ids that exist, in the order of ids; return them by classes."""
+    rows = db.execute(_SQL["lock_classes"], {"ids": ids}, prepare=True).fetchall()
+    lanes.learn(db, (row[3] for row in rows))
+    return [
+        RecordClass(
+            ids=ids,
+            versions=versions,
+            like=RecordAggregate(
+                id=0,
+                version=1,
+                status=Status(status),
+                prior=tuple(map(Status, prior)),
+                kind=Kind(kind),
+                required_programs=lanes.lane(lane_id).required_programs,
+                tag=lanes.lane(lane_id).tag,
+                priority=Priority(priority),
+                not_before=_SOME_TIME if is_paused else None,
+            ),
+        )
+        for status, prior, kind, lane_id, priority, is_paused, ids, versions in rows
+    ]
 
 
 class Running(NamedTuple):
@@ -168,6 +202,33 @@ def write(db: Db, changes: Changes) -> None:
         db.execute(_SQL["delete"], {"ids": gone}, prepare=True)
 
 
+def write_shared(db: Db, changes: SharedChanges) -> None:
+    """Bring the rows of records that share an event to what they are now."""
+    changed: dict[tuple[tuple[LiteralString, Any], ...], list[int]] = {}
+    for each in changes.classes:
+        row = to_row(each.after, changes.lanes.id_of(each.after), {})
+        values = dict(zip(COLUMNS, row, strict=True))
+        names = _columns_of(changed_fields(each.before, changes.event))
+        changed.setdefault(tuple((name, values[name]) for name in names), []).extend(each.ids)
+    for assigned, ids in changed.items():
+        sql = _update_alike(tuple(name for name, _ in assigned))
+        db.execute(sql, {**dict(assigned), "ids": ids}, prepare=True)
+
+
+def _columns_of(fields: Iterable[str]) -> list[LiteralString]:
+    names = {column for field in fields for column in _COLUMNS_OF.get(field, (field,))}
+    return [column for column in COLUMNS if column in names]
+
+
+@cache
+def _update_alike(names: tuple[LiteralString, ...]) -> LiteralString:
+    assignments: list[LiteralString] = [
+        name + " = %(" + name + ")b::" + COLUMNS[name] if name != "prior" else _PRIOR_OF_TEXT
+        for name in names
+    ]
+    return shipped(_TEXTS["update_alike"].format(assignments=",\n       ".join(assignments)))
+
+
 def rows(db: Db, changes: Changes) -> list[tuple[Any, ...]]:
     """Return the rows of the changed records that exist, as they are copied."""
     changed = [after for _, after in changes.records if after.exists]
@@ -182,6 +243,7 @@ TABLE: Final = ProjectionTable(
     key=("id",),
     owner=Owner("id", Stream.record),
     write=write,
+    write_shared=write_shared,
     columns=COLUMNS | {"prior": "text[]"},
     rows=rows,
 )

@@ -11,6 +11,19 @@ SELECT {columns} FROM records r WHERE r.id = ANY(%(ids)b::bigint[]) ORDER BY r.i
 -- and its place in the claim queue.
 SELECT {columns} FROM records r WHERE r.id = ANY(%(ids)b::bigint[]) ORDER BY r.id FOR UPDATE;
 
+-- name: lock_classes
+-- The same lock, in the same order; of the rows only what their rules ask for, those that are alike
+-- in one row.
+SELECT r.status, r.prior, r.kind, r.lane_id, r.priority, r.not_before IS NOT NULL,
+       array_agg(r.id ORDER BY r.id), array_agg(r.version ORDER BY r.id)
+  FROM (SELECT id, version, status, prior, kind, lane_id, priority, not_before
+          FROM records
+         WHERE id = ANY(%(ids)b::bigint[])
+         ORDER BY id
+           FOR UPDATE) AS r
+ GROUP BY 1, 2, 3, 4, 5, 6
+ ORDER BY min(r.id);
+
 -- name: lock_claimable
 -- Of these candidates, in their order, the first that still wait in their lanes (somebody may just
 -- have given them another tag) and that nobody else has locked.
@@ -73,6 +86,13 @@ UPDATE records r
        not_before = new.not_before
   FROM unnest({arrays}) AS new ({names})
  WHERE r.id = new.id;
+
+-- name: update_alike
+-- What one event makes of records that were alike: the same for all.
+UPDATE records
+   SET version = version + 1,
+       {assignments}
+ WHERE id = ANY(%(ids)b::bigint[]);
 
 -- name: delete
 DELETE FROM records WHERE id = ANY(%(ids)b::bigint[]);

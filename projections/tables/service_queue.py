@@ -26,7 +26,7 @@ from ..log.mapper import EventMapper, MsgpackTranscoder, Recorded
 from ..store.database import Db, cursor_of
 from ..store.statements import statements
 from .changes import Changes
-from .table import CountedFrom, Owner, ProjectionTable
+from .table import CountedFrom, Owner, ProjectionTable, write_nothing
 
 _SQL = statements("tables.service_queue")
 _LOG_SQL = statements("log.ledger_events")
@@ -254,6 +254,7 @@ TABLES: Final = (
         ),
         events=_CONCERNING,
         write=write,
+        write_shared=write_nothing,
     ),
     ProjectionTable(
         name="service_children",

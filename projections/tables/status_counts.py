@@ -11,7 +11,7 @@ from recordledger.domain.records.status import Status
 
 from ..store.database import Db
 from ..store.statements import statements
-from .changes import Changes
+from .changes import Changes, SharedChanges
 from .table import MOVES, CountedFrom, Parts, ProjectionTable
 
 _SQL = statements("tables.status_counts")
@@ -30,7 +30,19 @@ def changed(changes: Changes) -> Counter[tuple[int, str]]:
 
 def write(db: Db, changes: Changes) -> None:
     """Add what the changes add and take away."""
-    deltas = changed(changes)
+    _add(db, changed(changes))
+
+
+def write_shared(db: Db, changes: SharedChanges) -> None:
+    """Add what an event that records share adds and takes away."""
+    deltas: Counter[tuple[int, str]] = Counter()
+    for each in changes.classes:
+        for record, sign in ((each.before, -1), (each.after, 1)):
+            deltas[changes.lanes.id_of(record), str(record.status)] += sign * len(each.ids)
+    _add(db, deltas)
+
+
+def _add(db: Db, deltas: Counter[tuple[int, str]]) -> None:
     keys = [key for key, delta in deltas.items() if delta]
     if keys:
         parameters = {
@@ -48,6 +60,7 @@ TABLE: Final = ProjectionTable(
     zero="n_records",
     events=MOVES | {Rerouted},
     write=write,
+    write_shared=write_shared,
     columns={"lane_id": "integer", "status": "text", "n_records": "bigint"},
     rows=lambda _, changes: [(*key, n) for key, n in changed(changes).items()],
     parts=Parts("status_count_parts", _SQL["add_up"]),

@@ -12,7 +12,7 @@ from recordledger.domain.records.transitions import TRANSITIONS, Destination
 from recordledger.domain.streams import Stream
 
 from ..store.database import Db
-from .changes import Changes
+from .changes import Changes, SharedChanges
 
 Rows: TypeAlias = Collection[Sequence[Any]]
 
@@ -90,6 +90,8 @@ class ProjectionTable:
         actions: whether only events of an operation on records concern it.
         write: brings the table, and others of its module, from what was to what is. None if
             another table's does so, or if it is enough to add `rows`.
+        write_shared: does the same for one event that many plain records share. None if no action
+            whose event is shared concerns the table.
         columns: the columns of `rows`, in their order, with their types.
         rows: returns the rows that changes add.
         parts: where a replay adds up `rows`.
@@ -104,6 +106,7 @@ class ProjectionTable:
     events: frozenset[type[Event]] | None = None
     actions: bool = False
     write: Callable[[Db, Changes], None] | None = None
+    write_shared: Callable[[Db, SharedChanges], None] | None = None
     columns: Mapping[str, str] = field(default_factory=dict[str, str])
     rows: Callable[[Db, Changes], Rows] | None = None
     parts: Parts | None = None
@@ -116,3 +119,7 @@ class ProjectionTable:
         if self.owner is None or self.owner.stream is None:
             return frozenset(EVENT_TYPES.values())
         return frozenset(AGGREGATES[self.owner.stream].events)
+
+
+def write_nothing(db: Db, changes: SharedChanges) -> None:
+    """Write nothing of plain records, for a table that holds nothing of them."""

@@ -13,7 +13,7 @@ import pytest
 from psycopg import Rollback
 from psycopg.sql import SQL, Identifier, Literal
 
-from recordledger.domain.records.events import Kind, Payload, Priority, ServiceIterated
+from recordledger.domain.records.events import Held, Kind, Payload, Priority, ServiceIterated
 from recordledger.domain.records.filters import RecordFilter
 from recordledger.domain.records.record import RecordAggregate
 from recordledger.domain.records.status import Status
@@ -29,15 +29,16 @@ from recordledger.projections.store.statements import statements
 from recordledger.projections.tables import (
     claim_queue,
     datasets,
+    families,
     managers,
     payloads,
     records,
     service_queue,
 )
-from recordledger.projections.tables.changes import Changes
+from recordledger.projections.tables.changes import Changes, SharedChanges
 from tests.postgres import new_database
 
-from .stage import Stage, staged
+from .stage import ALICE, Stage, staged
 
 N_DONE: Final = 30_000
 N_ALL: Final = 130_000
@@ -293,6 +294,18 @@ def write_back(stage: Stage, db: Any) -> object:
     return found
 
 
+def shared_event(stage: Stage, db: Any) -> object:
+    """Let one event happen to 200 waiting tasks, half of which are cells of datasets."""
+    ids = list(range(119_901, 120_101))
+    found = records.lock_classes(db, ids, stage.ledger.lanes)
+    families.has_relatives(db, ids)
+    held = Held(timestamp=datetime.now(UTC), actor=ALICE, operation_id=OPERATION)
+    changes = SharedChanges.of(stage.ledger.lanes, held, found)
+    for table in (records, claim_queue, datasets):
+        table.write_shared(db, changes)
+    return found
+
+
 def read_log(_: Stage, db: Any) -> object:
     sql = statements("log.ledger_events")["read_log"]
     return db.execute(sql, {"after": 100_000, "upto": 100_500}).fetchall()
@@ -480,6 +493,11 @@ HOT: Final[dict[str, tuple[Work, set[str], int]]] = {
         8_000,
     ),
     "write back": (write_back, {"records_pkey", "claim_queue_pkey"}, 2_000),
+    "event of many records": (
+        shared_event,
+        {"records_pkey", "claim_queue_pkey", "dependencies_pkey", "dataset_records_record"},
+        6_000,
+    ),
     "read the log": (read_log, {"ledger_events_notification_id_idx"}, 100),
     "follow the log": (follow_log(), {"ledger_events_notification_id_idx"}, 100),
     "follow a kind that there is not": (
