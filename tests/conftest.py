@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,9 @@ from .sizes import PROFILE
 DURATIONS: Final = ".test-durations.json"
 
 settings.load_profile(PROFILE)
+# Each process of the tests has a processor: threads that wait for one another in libraries of
+# linear algebra would take most of the others' time. Before anything imports one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_configure(config: pytest.Config) -> None:

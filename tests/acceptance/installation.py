@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from threading import Thread
@@ -23,6 +22,7 @@ from recordledger.domain.admin.access import Role
 from recordledger.projections.actions.tokens import issue_token
 from recordledger.projections.ledger import Ledger
 from recordledger.projections.proof.audit import audit
+from tests.waiting import happens
 
 from .proxy import LOOPBACK
 
@@ -93,7 +93,7 @@ class Program:
         for process in self._suspended:
             process.send_signal(signal.SIGSTOP)
         for process in self._suspended:
-            _until(lambda process=process: process.status() == psutil.STATUS_STOPPED)  # type: ignore[misc]
+            happens(lambda process=process: process.status() == psutil.STATUS_STOPPED, TIMEOUT_S)  # type: ignore[misc]
 
     def resume(self) -> None:
         for process in self._suspended:
@@ -120,15 +120,6 @@ class Program:
             finally:
                 self._process.kill()
                 self._reader.join()
-
-
-def _until(is_so: Callable[[], object]) -> bool:
-    deadline = time.monotonic() + TIMEOUT_S
-    while not is_so():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 def _free_port() -> int:
@@ -191,7 +182,7 @@ class Installation:
 
     def eventually(self, is_so: Callable[[], object], what: str) -> None:
         """Wait until it is so; fail if it does not become so in time, and show what was said."""
-        assert _until(is_so), f"not in {TIMEOUT_S} s: {what}\n\n{self.said()}"
+        assert happens(is_so, TIMEOUT_S), f"not in {TIMEOUT_S} s: {what}\n\n{self.said()}"
 
     def said(self) -> str:
         """Return the last lines of every process."""
