@@ -42,7 +42,7 @@ def run(tree: Path, jobs: int) -> list[Mutant]:
         subprocess.CalledProcessError: a test fails without any mutant, or mutmut did.
     """
     command = [sys.executable, "-m", "mutmut", "run", "--max-children", str(jobs)]
-    # Whoever looks sees mutmut's progress; a log that nobody looks at need not hold it.
+    # A terminal shows the progress; a log need not hold it, only what went wrong.
     if sys.stdout.isatty():
         subprocess.run(command, cwd=tree, check=True)  # noqa: S603
     else:

@@ -17,6 +17,8 @@ PYTEST: Final = (
 )
 # Without these nothing changes: a `case` that does nothing, and what type checkers prove dead.
 EQUIVALENT: Final = (r"^\s*pass$", r"\bassert_never\(")
+# How many times as long as without a mutant the tests may take: an endless loop ends by this.
+SLOWER_MAX: Final = 5.0
 
 
 def make(root: Path, tree: Path, mutated: Sequence[str], tests: Sequence[str]) -> None:
@@ -49,6 +51,7 @@ def make(root: Path, tree: Path, mutated: Sequence[str], tests: Sequence[str]) -
         "pytest_add_cli_args_test_selection": selected,
         "use_git_change_detection": False,
         "track_dependencies": False,
+        "timeout_multiplier": SLOWER_MAX,
     }
     # JSON's strings, lists, numbers and booleans are also TOML's.
     lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
