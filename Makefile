@@ -2,11 +2,11 @@
 # assumed: everything else goes into .venv, in the versions of constraints.txt.
 #
 #   make demo    install, compute potential energy curves with a ledger of their own, and draw them
-#   make test    install, and run the tests, in JOBS=2 processes    ARGS="-k claim" goes to pytest
+#   make test    install, and run the tests, in JOBS=3 processes    ARGS="-k claim" goes to pytest
 #   make lint    formatting, lint, import contracts, and both type checkers
 #   make format  let ruff rewrite what it can
 #   make bench   measure the whole stack                           SIZE=10000 JSON=bench.json
-#   make soak    many managers on one ledger, checked at the end    ARGS="--managers 200 --tasks 1000000"
+#   make soak    many managers on one ledger, then large tests      ARGS="--managers 200 --tasks 1000000"
 #   make mutate  which changes of the rules does no test notice?    ARGS="write-path" for the database
 #   make docs    regenerate the reference pages from the code
 #   make up      database, API, the server's jobs and a manager    ARGS="--help" shows its options
@@ -14,7 +14,8 @@
 # PYTHON=/path/to/python3 chooses the interpreter that .venv is made with.
 
 VENV := .venv
-JOBS := 2
+# One more than processors on most machines: a third of the tests' time is waiting.
+JOBS := 3
 BIN := $(VENV)/bin
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 
@@ -26,6 +27,11 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	--constraint constraints.txt
 INSTALL := $(PIP_INSTALL) --no-build-isolation
+
+PYTEST := $(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder
+# What does more if it is asked to: see docs/testing.md.
+SIZED := tests/domain tests/projections tests/acceptance tests/api/http/test_fuzz.py \
+	tests/workers/jobs/test_service_machine.py
 
 FOR_DEMO := $(VENV)/installed-for-demo
 FOR_TEST := $(VENV)/installed-for-test
@@ -46,8 +52,7 @@ demo: $(FOR_DEMO)
 	$(BIN)/recordledger demo $(ARGS)
 
 test: $(FOR_TEST)
-	$(BIN)/python -m pytest --numprocesses=$(JOBS) --dist=loadfile \
-		--no-loadscope-reorder $(ARGS)
+	$(PYTEST) $(ARGS)
 
 lint: export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 lint: $(FOR_TEST)
@@ -66,6 +71,7 @@ bench: $(FOR_TEST)
 
 soak: $(FOR_TEST)
 	$(BIN)/python -m tests.benchmarks.soak $(if $(SIZE),--tasks "$(SIZE)") $(ARGS)
+	RECORDLEDGER_TEST_SIZE=large $(PYTEST) $(SIZED)
 
 mutate: $(FOR_MUTATE)
 	nice $(BIN)/python -m tests.mutation --jobs $(JOBS) $(ARGS)

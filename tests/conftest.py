@@ -17,6 +17,9 @@ from . import domain_coverage
 from .sizes import PROFILE
 
 DURATIONS: Final = ".test-durations.json"
+# What waits for other processes comes first and what is quick comes last, so that all processes of
+# the tests end at about the same time.
+ORDER: Final = ("acceptance", "workers", "projections", "api", "mutation", "domain")
 
 settings.load_profile(PROFILE)
 # Each process of the tests has a processor: threads that wait for one another in libraries of
@@ -37,15 +40,35 @@ class Durations:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._of_tests: defaultdict[str, dict[str, float]] = defaultdict(dict)
+        self._ends: dict[str, float] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note one phase of a test."""
         self._of_tests[report.nodeid][report.when] = round(report.duration, 3)
+        self._ends[getattr(report, "worker_id", "alone")] = report.stop
 
     def pytest_sessionfinish(self) -> None:
         """Write what was noted, the slowest test first."""
         slowest = sorted(self._of_tests.items(), key=lambda item: -sum(item[1].values()))
         self._path.write_text(json.dumps(dict(slowest), indent=1) + "\n", "utf-8")
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Show how long the processes had nothing to do in the end."""
+        if len(self._ends) > 1:
+            last = max(self._ends.values())
+            idle = (f"{name} {last - end:.0f} s" for name, end in sorted(self._ends.items()))
+            terminalreporter.write_line(f"idle before the end: {', '.join(idle)}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put folders in the order that keeps all processes busy."""
+    tests = Path(__file__).parent
+
+    def place(item: pytest.Item) -> int:
+        folder = item.path.relative_to(tests).parts[0] if tests in item.path.parents else ""
+        return ORDER.index(folder) if folder in ORDER else ORDER.index("projections")
+
+    items.sort(key=place)
 
 
 def pytest_collection_finish() -> None:

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.sizes import N_BAND_KILLS
+
 from .band import VICTIMS, band
 
 
 def test_a_band_converges_though_all_that_computes_it_is_killed(tmp_path: Path) -> None:
-    report = band(tmp_path, n_kills=5, seed=20260102, engine="scipy", pause_s=0.6)
+    report = band(tmp_path, n_kills=N_BAND_KILLS, seed=20260102, engine="scipy", pause_s=0.6)
     assert set(report.kills) == set(VICTIMS)
     assert report.holds, f"{report.status} {report.error}\n{report.audit}\n{report.history}"
     # The barrier of the formula, which a run without kills finds as well.

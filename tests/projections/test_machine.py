@@ -1,12 +1,11 @@
 """Everything together: random requests to a real ledger, beside a model in plain Python.
 
-`RECORDLEDGER_TEST_MACHINE_RUNS` says how many runs there are; each has some hundred requests.
+Each run has some hundred requests.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 from collections.abc import Callable
 from typing import Final, TypeVar
@@ -45,12 +44,10 @@ from recordledger.projections.reading.queries import counts, get_records
 from recordledger.projections.tables.payloads import payload_of, store
 from tests.domain.specification import ROWS
 from tests.examples import ONE_OF_EACH
+from tests.sizes import N_LEDGER_RUNS, N_LEDGER_STEPS
 
 from .model import LedgerModel, ModelAgent, Want
 from .stage import ALICE, AT_ONCE_S, BOB, HOUR_S, Stage, bad, empty, good, key, result, spec, staged
-
-RUNS: Final = int(os.environ.get("RECORDLEDGER_TEST_MACHINE_RUNS", "15"))
-STEPS: Final = 15
 
 TAGS: Final = ("cpu", "gpu", "*")
 PROGRAMS: Final = ("p1", "p2")
@@ -431,8 +428,8 @@ def test_whatever_is_asked_the_ledger_does_what_the_model_does(reused_database_u
         machine,
         settings=settings(
             deadline=None,
-            max_examples=RUNS,
-            stateful_step_count=STEPS,
+            max_examples=N_LEDGER_RUNS,
+            stateful_step_count=N_LEDGER_STEPS,
             print_blob=True,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
         ),

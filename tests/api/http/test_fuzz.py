@@ -15,11 +15,13 @@ import zstandard
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
+from tests.sizes import N_NESTED_REQUESTS, N_SPOILT_REQUESTS
+
 from ..service import JSON, MSGPACK, Visit, latin_1, task
 
 # Hypothesis may use a fixture again and again: the server is meant to bear that.
 FUZZ: Final = settings(
-    max_examples=120,
+    max_examples=N_NESTED_REQUESTS,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
@@ -255,14 +257,14 @@ def test_any_msgpack_gets_an_answer(ann: Visit, path: str, body: Any) -> None:
     fine(ann.pack(path, body))
 
 
-@settings(FUZZ, max_examples=400)
+@settings(FUZZ, max_examples=N_SPOILT_REQUESTS)
 @given(request=spoilt(scalars))
 def test_what_is_almost_right_in_json_gets_an_answer(ann: Visit, request: tuple[str, Any]) -> None:
     path, body = request
     fine(ann.post(path, body))
 
 
-@settings(FUZZ, max_examples=400)
+@settings(FUZZ, max_examples=N_SPOILT_REQUESTS)
 @given(request=spoilt(packable))
 def test_what_is_almost_right_in_msgpack_gets_an_answer(
     ann: Visit, request: tuple[str, Any]

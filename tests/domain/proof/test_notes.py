@@ -21,6 +21,7 @@ from recordledger.domain.proof.notes import (
     split_note,
     written,
 )
+from tests.sizes import N_FLIPPED_NOTES
 
 # The example of the specification c2sp.org/signed-note.
 POEM: Final = """\
@@ -82,7 +83,7 @@ def test_the_secret_is_not_shown() -> None:
     assert b64encode(ANN.seed).decode() not in repr(ANN)
 
 
-@settings(max_examples=300)
+@settings(max_examples=N_FLIPPED_NOTES)
 @for_all(st.data())
 def test_a_note_with_one_byte_changed_is_refused(data: st.DataObject) -> None:
     note = bytearray(sign_note(TEXT, ANN).encode())

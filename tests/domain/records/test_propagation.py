@@ -27,6 +27,7 @@ from recordledger.domain.records.record import RecordAggregate, decide, evolve, 
 from recordledger.domain.records.status import Status
 from recordledger.domain.records.transitions import TRANSITIONS
 from tests.examples import HISTORIES, ONE_OF_EACH, given, rerouted, stamp
+from tests.sizes import N_FAMILIES_TAKEN_BACK
 
 Edges = Iterable[tuple[int, int]]
 
@@ -480,7 +481,7 @@ def test_what_a_live_service_needs_is_never_taken_from_it(
             assert parent in hit or status[parent] not in UNFINISHED
 
 
-@settings(max_examples=100)
+@settings(max_examples=N_FAMILIES_TAKEN_BACK)
 @for_all(ACTIONS, FAMILIES, STATUSES | LIVELY, MEANT)
 def test_taking_everything_back_leaves_the_family_as_it_was(
     action: Action, edges: list[tuple[int, int]], status: list[Status], some: list[int]

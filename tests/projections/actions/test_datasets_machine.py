@@ -6,7 +6,6 @@ dataset, and a copy of all that for each locked version.
 
 from __future__ import annotations
 
-import os
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,13 +22,11 @@ from hypothesis.stateful import (
 
 from recordledger.domain.errors import EntryExists, EntryNotFound
 from recordledger.domain.records.actions import Action
+from tests.sizes import N_DATASET_RUNS, N_DATASET_STEPS
 
 from ..collection import Collection
 from ..invariants import violations
 from ..stage import Stage
-
-EXAMPLES = int(os.environ.get("RECORDLEDGER_TEST_MACHINE_EXAMPLES", "4"))
-STEPS = int(os.environ.get("RECORDLEDGER_TEST_MACHINE_STEPS", "20"))
 
 NAMES = [f"m{number}" for number in range(5)]
 SPECIFICATIONS = ["hf", "mp2"]
@@ -222,8 +219,8 @@ def test_datasets_do_what_the_model_does(stage: Stage) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=EXAMPLES,
-            stateful_step_count=STEPS,
+            max_examples=N_DATASET_RUNS,
+            stateful_step_count=N_DATASET_STEPS,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
             print_blob=True,

@@ -7,7 +7,6 @@ the names of statuses and actions.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -34,12 +33,10 @@ from recordledger.projections.actions.operations import OperationRequest, manage
 from recordledger.projections.reading.queries import get_records
 from tests.domain.records.test_propagation import naive
 from tests.domain.specification import ROWS
+from tests.sizes import N_MANAGEMENT_RUNS, N_MANAGEMENT_STEPS
 
 from ..invariants import violations
 from ..stage import ALICE, Stage, bad, good
-
-EXAMPLES = int(os.environ.get("RECORDLEDGER_TEST_MACHINE_EXAMPLES", "5"))
-STEPS = int(os.environ.get("RECORDLEDGER_TEST_MACHINE_STEPS", "25"))
 
 # What people do, the event by which the specification's table names it, and where it leads.
 EVENTS = {
@@ -618,8 +615,8 @@ def test_the_ledger_does_what_the_model_does(stage: Stage) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=EXAMPLES,
-            stateful_step_count=STEPS,
+            max_examples=N_MANAGEMENT_RUNS,
+            stateful_step_count=N_MANAGEMENT_STEPS,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
             print_blob=True,

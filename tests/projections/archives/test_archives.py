@@ -47,6 +47,7 @@ from recordledger.projections.reading.queries import ledger_id, payload_contents
 from recordledger.projections.tables import origins
 from recordledger.projections.tables.payloads import compress, payload_of
 from tests.postgres import new_database
+from tests.sizes import N_BUSY_DAYS
 
 from ..collection import Collection
 from ..model import Want
@@ -57,7 +58,6 @@ from ..test_machine import LedgerMachine
 pytest.importorskip("pyarrow")
 
 ROOT: Final = "user:root"
-BUSY_DAYS: Final = 1
 N_FLIPS: Final = 25
 
 
@@ -260,7 +260,7 @@ def test_where_a_record_came_from_can_be_asked(
 
 @for_all(seed=st.integers(0, 2**32))
 @settings(
-    max_examples=BUSY_DAYS,
+    max_examples=N_BUSY_DAYS,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -48,6 +48,7 @@ from recordledger.projections.tables.inline import PROJECTIONS
 from recordledger.projections.tables.payloads import payload_of, store
 from tests.domain.specification import live
 from tests.postgres import new_database
+from tests.sizes import N_HISTORIES_REPLAYED
 
 from ..collection import Collection
 from ..stage import ALICE, BOB, OK, Stage, bad, empty, entry, good, result, staged, together
@@ -202,7 +203,7 @@ N_IMPORTS: Final = count(1)
 
 @settings(
     deadline=None,
-    max_examples=12,
+    max_examples=N_HISTORIES_REPLAYED,
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from uuid import UUID
@@ -29,11 +28,9 @@ from recordledger.projections.reading.queries import get_records
 from tests.postgres import new_database
 from tests.projections.invariants import violations
 from tests.projections.stage import Stage, bad, empty, good, staged
+from tests.sizes import N_SERVICE_RUNS, N_SERVICE_STEPS
 
 from ..service_house import House
-
-EXAMPLES = int(os.environ.get("RECORDLEDGER_TEST_MACHINE_EXAMPLES", "4"))
-STEPS = int(os.environ.get("RECORDLEDGER_TEST_MACHINE_STEPS", "25"))
 
 NUMBERS = st.integers(0, 10_000)
 SPECS: st.SearchStrategy[tuple[str, Mapping[str, Any]]] = st.one_of(
@@ -264,8 +261,8 @@ def test_no_service_waits_for_what_cannot_come(stage: Stage) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=EXAMPLES,
-            stateful_step_count=STEPS,
+            max_examples=N_SERVICE_RUNS,
+            stateful_step_count=N_SERVICE_STEPS,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
             print_blob=True,
