@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -132,14 +133,19 @@ def tested(target: Target, jobs: int) -> list[Mutant]:
             # One server for all: each mutant has databases of its own there.
             os.environ[URL_VARIABLE] = stack.enter_context(running_server())
         tree.make(ROOT, home / "tree", target.modules, target.tests)
-        return [*mutants.run(home / "tree", jobs), *_of_tables(target.modules)]
+        return [*mutants.run(home / "tree", jobs), *_of_tables(target.modules, jobs)]
 
 
-def _of_tables(modules: Iterable[str]) -> Iterator[Mutant]:
-    for module in TABLES.keys() & set(modules):
-        command = [sys.executable, "-m", "tests.mutation.tables", module]
-        ran = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603
-        yield from (Mutant(*json.loads(line)) for line in ran.stdout.splitlines())
+def _of_tables(modules: Sequence[str], jobs: int) -> Iterator[Mutant]:
+    with ThreadPoolExecutor(jobs) as pool:
+        for found in pool.map(_of_module, [name for name in TABLES if name in modules]):
+            yield from found
+
+
+def _of_module(module: str) -> list[Mutant]:
+    command = [sys.executable, "-m", "tests.mutation.tables", module]
+    ran = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603
+    return [Mutant(*json.loads(line)) for line in ran.stdout.splitlines()]
 
 
 def report(found: Sequence[Mutant]) -> str:

@@ -40,11 +40,13 @@ TABLES: Final[Mapping[str, Sequence[str]]] = {
     "domain/records/transitions.py": ("TRANSITIONS", "REVERTIBLE", "ENDS"),
     "domain/records/record.py": ("_OPPOSITES",),
     "domain/records/actions.py": ("Action",),
-    "domain/records/propagation.py": ("EVENT_OF", "RESTORES", "UNFINISHED", "_STATUSES"),
+    "domain/records/propagation.py": ("RESTORES", "REMEDIES", "UNFINISHED", "_STATUSES"),
+    "domain/routing/matching.py": ("_OBSTACLES",),
 }
 TESTS: Final = (
     "tests/domain/records/test_status.py",
     "tests/domain/records",
+    "tests/domain/routing",
     "-x",
     "-q",
     "--no-header",
@@ -64,34 +66,50 @@ class Change(NamedTuple):
 def changes(table: str, rows: Any) -> Iterator[Change]:
     """Yield the changes of a table: each row is left out, and leads where another row leads.
 
-    Actions lose and change what they do to relatives.
+    Actions lose and change what they do to records and to their relatives.
     """
     if isinstance(rows, EnumType):
-        for action in cast("type[Action]", rows):
-            yield from _of_reach(table, action, "parents")
-            yield from _of_reach(table, action, "children")
+        actions = cast("type[Action]", rows)
+        events = [action.row.event for action in actions if action.row.event is not None]
+        for action in actions:
+            yield from _of_action(table, action, events)
+            yield from _of_reach(table, action, "parents", events)
+            yield from _of_reach(table, action, "children", events)
     elif isinstance(rows, Mapping):
         rows = cast("Mapping[object, object]", rows)
         targets = list(dict.fromkeys(rows.values()))
         for key, target in rows.items():
             yield Change(table, f"without `{_name(key)}`", _without_key(key))
             if len(targets) > 1:
-                other = targets[(targets.index(target) + 1) % len(targets)]
+                other = _next(targets, target)
                 yield Change(table, f"`{_name(key)}` -> `{_name(other)}`", _with_value(key, other))
     else:
         for row in sorted(cast("Iterable[object]", rows), key=_name):
             yield Change(table, f"without `{_name(row)}`", _without_row(row))
 
 
-def _of_reach(table: str, action: Action, side: str) -> Iterator[Change]:
+def _of_action(table: str, action: Action, events: Sequence[str]) -> Iterator[Change]:
+    row = action.row
+    others: dict[str, object] = {"restores": not row.restores, "undoable": not row.undoable}
+    if row.event is not None:
+        others["event"] = _next(events, row.event)
+    others |= {name: None for name in ("opposite", "remedy_for") if getattr(row, name) is not None}
+    for name, value in others.items():
+        words = f"`{action.name}.{name}` -> `{_name(value)}`"
+        yield Change(table, words, _with_field(action, name, value))
+
+
+def _of_reach(table: str, action: Action, side: str, events: Sequence[str]) -> Iterator[Change]:
     reach: Reach | None = getattr(action.row, side)
     if reach is None:
         return
     where = f"{action.name}.{side}"
-    yield Change(table, f"without `{where}`", _with_reach(action, side, None))
-    groups: list[object] = list(type(reach.group))
-    other = groups[(groups.index(reach.group) + 1) % len(groups)]
-    others: dict[str, Any] = {"group": other, "shared": not reach.shared}
+    yield Change(table, f"without `{where}`", _with_field(action, side, None))
+    others: dict[str, Any] = {
+        "event": _next(events, reach.event),
+        "group": _next(list(type(reach.group)), reach.group),
+        "shared": not reach.shared,
+    }
     others |= {
         name: None for name in ("otherwise", "below", "option") if getattr(reach, name) is not None
     }
@@ -99,13 +117,17 @@ def _of_reach(table: str, action: Action, side: str) -> Iterator[Change]:
         del others["shared"]
     for name, value in others.items():
         words = f"`{where}.{name}` -> `{_name(value)}`"
-        yield Change(table, words, _with_reach(action, side, replace(reach, **{name: value})))
+        yield Change(table, words, _with_field(action, side, replace(reach, **{name: value})))
 
 
-def _with_reach(action: Action, side: str, reach: Reach | None) -> Callable[[Any], Any]:
+def _next(values: Sequence[Any], value: object) -> Any:
+    return values[(values.index(value) + 1) % len(values)]
+
+
+def _with_field(action: Action, name: str, value: object) -> Callable[[Any], Any]:
     def changed(rows: Any) -> Any:
         row: Any = action.row
-        action.row = replace(row, **{side: reach})
+        action.row = replace(row, **{name: value})
         return rows
 
     return changed
@@ -177,7 +199,7 @@ def _load_changed(name: str, table: str, number: int | None) -> None:
     assert spec is not None
     assert spec.origin is not None
     tree = ast.parse(Path(spec.origin).read_text("utf-8"))
-    made = next(index for index, node in enumerate(tree.body) if _makes(node, table))
+    made = next(index for index, node in enumerate(tree.body) if makes(node, table))
     tree.body[made + 1 : made + 1] = ast.parse(f"{table} = _changed({table})").body
     module = module_from_spec(spec)
     vars(module)["_changed"] = changed
@@ -186,7 +208,8 @@ def _load_changed(name: str, table: str, number: int | None) -> None:
     setattr(parent, last, module)
 
 
-def _makes(node: ast.stmt, table: str) -> bool:
+def makes(node: ast.stmt, table: str) -> bool:
+    """Return whether this statement makes the table."""
     match node:
         case ast.AnnAssign(target=ast.Name(id=name)) | ast.ClassDef(name=name):
             return name == table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
 from importlib import import_module
 
@@ -13,7 +14,7 @@ from . import survivors
 from .__main__ import ROOT, TARGETS, THEMES, chosen, faults_of, report
 from .mutants import Mutant
 from .survivors import Survivor
-from .tables import TABLES, changes
+from .tables import TABLES, changes, makes
 
 RECORD = "domain/records/record.py"
 MUTANTS = [
@@ -35,6 +36,12 @@ def test_what_is_mutated_and_what_tests_it_is_there() -> None:
         assert [name for name in (*target.modules, *tests) if not (ROOT / name).exists()] == []
     mutated = {name for target in TARGETS.values() for name in target.modules}
     assert {*TABLES, *(name for some in THEMES.values() for name in some)} <= mutated
+
+
+def test_each_table_is_made_by_a_statement_of_its_module() -> None:
+    for module, tables in TABLES.items():
+        made = ast.parse((ROOT / module).read_text("utf-8")).body
+        assert [table for table in tables if not any(makes(each, table) for each in made)] == []
 
 
 def test_every_listed_survivor_says_why() -> None:
@@ -83,14 +90,20 @@ def test_each_row_of_a_table_is_left_out_and_leads_elsewhere() -> None:
     assert [each.apply(("x", "y")) for each in changes("T", ("x", "y"))] == [("y",), ("x",)]
 
 
-def test_actions_lose_and_change_what_they_do_to_relatives() -> None:
+def test_actions_lose_and_change_what_they_do_to_records_and_relatives() -> None:
     words = [each.words for each in changes("Action", Action) if "`invalidate." in each.words]
     assert words == [
+        "`invalidate.restores` -> `True`",
+        "`invalidate.undoable` -> `False`",
+        "`invalidate.event` -> `uninvalidated`",
+        "`invalidate.opposite` -> `None`",
         "without `invalidate.parents`",
+        "`invalidate.parents.event` -> `uninvalidated`",
         "`invalidate.parents.group` -> `error`",
         "`invalidate.parents.otherwise` -> `None`",
         "`invalidate.parents.option` -> `None`",
         "without `invalidate.children`",
+        "`invalidate.children.event` -> `uncancelled`",
         "`invalidate.children.group` -> `complete`",
         "`invalidate.children.shared` -> `True`",
         "`invalidate.children.below` -> `None`",
