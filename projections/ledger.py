@@ -227,7 +227,7 @@ class Operation:
         self._reason = reason
         self._stamp: Stamp | None = None
         self._changes = Changes(ledger.lanes)
-        self._shared: list[SharedChanges] = []
+        self._shared = SharedChanges(ledger.lanes)
 
     @property
     def continues(self) -> bool:
@@ -255,7 +255,7 @@ class Operation:
     @property
     def has_changed(self) -> bool:
         """Whether anything has happened in this operation so far."""
-        return bool(self._changes.happened or self._shared)
+        return bool(self._changes.happened or self._shared.classes)
 
     def lock(self, record_ids: Iterable[int]) -> dict[int, RecordAggregate]:
         """Lock records in the order of ids; return those that exist."""
@@ -268,7 +268,7 @@ class Operation:
 
     def happen_to_classes(self, event: Event, classes: Sequence[RecordClass]) -> None:
         """Let one event happen to all records of these classes, which are locked and plain."""
-        self._shared.append(SharedChanges.of(self.ledger.lanes, event, classes))
+        self._shared.happen(event, classes)
 
     def happen(self, state: S, events: Iterable[Event]) -> S:
         """Let events happen to a locked or new aggregate; return what it is then."""
@@ -299,14 +299,17 @@ class Operation:
         """
         happened = self._changes.happened
         stored = self._stored()
-        state_of = self.ledger.event_mapper.state_of
-        for shared in self._shared:
-            inline.write_shared(self.db, shared)
+        shared = [
+            (event, self.ledger.event_mapper.state_of(event), ids, versions)
+            for event, ids, versions in self._shared.events
+        ]
+        # Shared events last: they count records, and others wait for these rows until the commit.
         if happened:
             inline.write(self.db, self._changes)
-        for shared in self._shared:
-            state = state_of(shared.event)
-            append_shared(self.db, shared.event, state, shared.ids, shared.versions)
+        if shared:
+            inline.write_shared(self.db, self._shared)
+        for event_of_many in shared:
+            append_shared(self.db, *event_of_many)
         if happened:
             append(self.db, stored, runs_of(recorded.event for recorded in happened))
 

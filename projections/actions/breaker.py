@@ -18,30 +18,31 @@ from recordledger.domain.routing.manager import ManagerAggregate
 
 from ..ledger import Operation
 from ..tables import claim_queue, managers
+from ..tables.records import ClaimableTask
 
 
 def lock_probes(
     operation: Operation, manager: ManagerAggregate, now: datetime, limit: int
-) -> dict[str, RecordAggregate]:
+) -> dict[str, ClaimableTask]:
     """Lock and return one task of each suspended program whose pause is over, if there is one."""
     if not due_probes(manager, now):
         return {}
     manager = managers.get(operation.db, manager.id, "lock")
     lanes = operation.ledger.lanes
-    taken: dict[str, RecordAggregate] = {}
+    taken: dict[str, ClaimableTask] = {}
     for program in due_probes(manager, now)[:limit]:
         ordered = lanes.open_to(manager, manager.suspended.keys() - {program})
         only_its = [
             [id_ for id_ in ids if program in programs_of(lanes.lane(id_).required_programs)]
             for ids in ordered
         ]
-        for record in claim_queue.lock_next(operation.db, only_its, 1, lanes):
-            taken[program] = record
+        for task in claim_queue.lock_next(operation.db, only_its, 1):
+            taken[program] = task
     return taken
 
 
 def append_probes(
-    operation: Operation, manager_id: int, taken: Mapping[str, RecordAggregate], breaker: Breaker
+    operation: Operation, manager_id: int, taken: Mapping[str, ClaimableTask], breaker: Breaker
 ) -> None:
     """Let it happen to a manager that it tries these tasks, by program.
 
@@ -51,8 +52,8 @@ def append_probes(
     if taken:
         manager = managers.get(operation.db, manager_id)
         events = [
-            probe(manager, program, record.id, breaker, operation.stamp)
-            for program, record in taken.items()
+            probe(manager, program, task.id, breaker, operation.stamp)
+            for program, task in taken.items()
         ]
         operation.happen(manager, events)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import accumulate
 from typing import Final, TypedDict
 
 from recordledger.domain.errors import CommandRefused, NotYourManager
@@ -27,6 +29,7 @@ from recordledger.domain.streams import Stream
 from ..ledger import Ledger, Operation
 from ..tables import claim_queue, managers, payloads, records
 from ..tables.idempotency import RequestKey
+from ..tables.records import ClaimableTask
 from . import breaker as circuit
 
 REAPER: Final = "server:lease-reaper"
@@ -191,29 +194,36 @@ def claim(
         beaten_at = lease_expires_at - timedelta(seconds=manager.lease_s)
         probes = circuit.lock_probes(operation, manager, beaten_at, limit)
         ordered = ledger.lanes.open_to(manager, manager.suspended)
-        taken = claim_queue.lock_next(operation.db, ordered, limit - len(probes), ledger.lanes)
+        taken = claim_queue.lock_next(operation.db, ordered, limit - len(probes))
         circuit.append_probes(operation, manager_id, probes, breaker)
-        taken = [*probes.values(), *taken]
-        if not taken:
-            return {"operation_id": str(operation.id), "tasks": []}
-        command = Claim(
-            stamp=operation.stamp, manager_id=manager_id, lease_expires_at=lease_expires_at
-        )
-        tasks: list[ClaimedTask] = []
-        n_bytes = 0
-        for record in taken:
-            assert record.spec is not None  # noqa: S101 - every created record has one
-            n_bytes += record.spec.size_bytes
-            if tasks and spec_bytes_max is not None and n_bytes > spec_bytes_max:
-                break  # The others stay where they are; their locks end with the transaction.
-            after = operation.happen(record, decide(record, command))
-            assert after.spec is not None  # noqa: S101 - a claim leaves it
-            tasks.append(
-                {"record_id": after.id, "attempt": after.attempt, "spec": after.spec.digest}
+        given = _within([*probes.values(), *taken], spec_bytes_max)
+        if given:
+            command = Claim(
+                stamp=operation.stamp, manager_id=manager_id, lease_expires_at=lease_expires_at
             )
-        return {"operation_id": str(operation.id), "tasks": tasks}
+            for alike in records.classes_of(given, ledger.lanes):
+                for event in decide(alike.like, command):
+                    operation.happen_to_classes(event, [alike])
+        return {
+            "operation_id": str(operation.id),
+            "tasks": [
+                {"record_id": task.id, "attempt": task.attempt + 1, "spec": task.spec}
+                for task in given
+            ],
+        }
 
     return ledger.operate(work, actor=f"manager:{manager_id}", request=request)
+
+
+def _within(tasks: Sequence[ClaimableTask], spec_bytes_max: int | None) -> list[ClaimableTask]:
+    """Return the first of these tasks, as many as the bytes of their specifications allow.
+
+    The others stay where they are; their locks end with the transaction.
+    """
+    if spec_bytes_max is None:
+        return list(tasks)
+    n_bytes = list(accumulate(task.spec_size_bytes for task in tasks))
+    return list(tasks[: max(1, bisect_right(n_bytes, spec_bytes_max))])
 
 
 def return_results(

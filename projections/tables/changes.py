@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 from recordledger.domain.aggregates import AGGREGATES, STREAM_OF, State
@@ -33,49 +32,65 @@ class RecordClass(NamedTuple):
 
 
 class ClassChange(NamedTuple):
-    """A class of records, and what stands for them before and after the event."""
+    """An event of a class of records, and what stands for them before and after it.
 
+    Attributes:
+        event: what happens to all of them.
+        ids: theirs, ascending.
+        versions: the number that the event has in the history of each.
+        before, after: one that stands for all of them.
+    """
+
+    event: Event
     ids: Sequence[int]
     versions: Sequence[int]
     before: RecordAggregate
     after: RecordAggregate
 
 
-@dataclass(frozen=True, slots=True)
-class SharedChanges:
-    """One event that many plain records share: it costs O(classes) of Python, not O(records).
+class EventOfMany(NamedTuple):
+    """An event, the records that share it, and its number in the history of each."""
 
-    A record is plain if it is a task and has no relatives.
+    event: Event
+    ids: list[int]
+    versions: list[int]
+
+
+class SharedChanges:
+    """Events that many plain records share: they cost O(classes) of Python, not O(records).
+
+    A record is plain if it is a task and has no relatives. Each record has one of the events.
 
     Attributes:
         lanes: the routing keys; those of the changed records must be interned when it is written.
-        event: what happens to all of them.
         classes: the records, before and after.
     """
 
-    lanes: LaneRegistry
-    event: Event
-    classes: Sequence[ClassChange]
+    def __init__(self, lanes: LaneRegistry) -> None:
+        """Begin with nothing."""
+        self.lanes = lanes
+        self.classes: list[ClassChange] = []
 
-    @classmethod
-    def of(cls, lanes: LaneRegistry, event: Event, classes: Iterable[RecordClass]) -> SharedChanges:
-        """Return what the event makes of these classes.
+    def happen(self, event: Event, classes: Iterable[RecordClass]) -> None:
+        """Let one event happen to all records of these classes.
 
         Raises:
             ImpossibleHistory: the event cannot happen to one of them.
         """
-        changed = [ClassChange(*each, evolve(each.like, event)) for each in classes]
-        return cls(lanes, event, changed)
+        for each in classes:
+            versions = [version + 1 for version in each.versions]
+            after = evolve(each.like, event)
+            self.classes.append(ClassChange(event, each.ids, versions, each.like, after))
 
     @property
-    def ids(self) -> list[int]:
-        """The ids of all records, class by class."""
-        return [id_ for each in self.classes for id_ in each.ids]
-
-    @property
-    def versions(self) -> list[int]:
-        """The number that the event has in the history of each record, in the order of `ids`."""
-        return [version + 1 for each in self.classes for version in each.versions]
+    def events(self) -> list[EventOfMany]:
+        """Each of the events, with its records."""
+        found: dict[Event, EventOfMany] = {}
+        for each in self.classes:
+            shared = found.setdefault(each.event, EventOfMany(each.event, [], []))
+            shared.ids.extend(each.ids)
+            shared.versions.extend(each.versions)
+        return list(found.values())
 
 
 class Changes:

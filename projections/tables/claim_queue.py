@@ -14,7 +14,7 @@ from ..store.database import Db, insert_rows
 from ..store.statements import statements
 from .changes import Changes, SharedChanges
 from .lanes import LaneRegistry
-from .records import lock_claimable
+from .records import ClaimableTask, lock_claimable
 from .table import CountedFrom, ProjectionTable
 
 _SQL = statements("tables.claim_queue")
@@ -53,13 +53,18 @@ def write(db: Db, changes: Changes) -> None:
 
 def write_shared(db: Db, changes: SharedChanges) -> None:
     """Do the same for records that share an event."""
+    gone: dict[tuple[int, int], list[int]] = {}
+    come: dict[tuple[int, int], list[int]] = {}
     for each in changes.classes:
         old, new = place_of(each.before, changes.lanes), place_of(each.after, changes.lanes)
-        if old != new:
-            for statement, place in (("leave", old), ("enter", new)):
-                if place is not None:
-                    values = {"lane_id": place[0], "rank": place[1], "record_ids": each.ids}
-                    db.execute(_SQL[statement], values, prepare=True)
+        if old is not None and old != new:
+            gone.setdefault(old[:2], []).extend(each.ids)
+        if new is not None and old != new:
+            come.setdefault(new[:2], []).extend(each.ids)
+    for statement, places in (("leave", gone), ("enter", come)):
+        for (lane_id, rank), record_ids in places.items():
+            values = {"lane_id": lane_id, "rank": rank, "record_ids": record_ids}
+            db.execute(_SQL[statement], values, prepare=True)
 
 
 def rows(db: Db, changes: Changes) -> list[tuple[int, int, int]]:
@@ -83,13 +88,11 @@ TABLE: Final = ProjectionTable(
 )
 
 
-def lock_next(
-    db: Db, lane_ids_by_tag: Sequence[Sequence[int]], limit: int, lanes: LaneRegistry
-) -> list[RecordAggregate]:
-    """Lock and return the next records for a manager: by its tags' order, priority, then age."""
-    taken: list[RecordAggregate] = []
+def lock_next(db: Db, lane_ids_by_tag: Sequence[Sequence[int]], limit: int) -> list[ClaimableTask]:
+    """Lock and return the next tasks for a manager: by its tags' order, priority, then age."""
+    taken: list[ClaimableTask] = []
     for ids, lane_ids in _windows(db, lane_ids_by_tag, limit):
-        taken += lock_claimable(db, ids, lane_ids, limit - len(taken), lanes)
+        taken += lock_claimable(db, ids, lane_ids, limit - len(taken))
         if len(taken) >= limit:
             break
     return taken

@@ -62,12 +62,12 @@ def write(db: Db, changes: Changes) -> None:
 
 def write_shared(db: Db, changes: SharedChanges) -> None:
     """Add a comment that was made on many records."""
-    event = changes.event
-    if isinstance(event, Commented):
-        text = payloads.text_of(event.text, payloads.texts(db, [event.text])) or ""
-        common = (event.timestamp, event.actor, text)
-        placed = zip(changes.ids, changes.versions, strict=True)
-        insert_rows(db, TABLE.name, TABLE.columns, [(*place, *common) for place in placed])
+    for event, ids, versions in changes.events:
+        if isinstance(event, Commented):
+            text = payloads.text_of(event.text, payloads.texts(db, [event.text])) or ""
+            common = (event.timestamp, event.actor, text)
+            placed = zip(ids, versions, strict=True)
+            insert_rows(db, TABLE.name, TABLE.columns, [(*place, *common) for place in placed])
 
 
 TABLE: Final = ProjectionTable(

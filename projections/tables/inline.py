@@ -92,30 +92,29 @@ def write(db: Db, changes: Changes) -> None:
 
 
 def write_shared(db: Db, changes: SharedChanges) -> None:
-    """Bring every inline projection from what was to what is, for an event that records share.
+    """Bring every inline projection from what was to what is, for events that records share.
 
     Args:
         db: inside the transaction.
-        changes: what has happened; its event is one that `can_be_shared`.
+        changes: what has happened; its events are such as `can_be_shared`.
     """
     changes.lanes.require(each.after for each in changes.classes)
-    for table in _written(type(changes.event)):
-        assert table.write_shared is not None  # noqa: S101 - `can_be_shared` says so
-        table.write_shared(db, changes)
+    events = [each.event for each in changes.events]
+    has_actions = any(event.action is not None for event in events)
+    for table in INLINE:
+        if table.write_shared is None or (table.actions and not has_actions):
+            continue
+        if any(type(event) in _CONCERNING[table.name] for event in events):
+            table.write_shared(db, changes)
 
 
 def can_be_shared(event_type: type[Event]) -> bool:
     """Return whether each table that an event concerns can be written for many records at once."""
-    return all(table.write_shared is not None for table in _written(event_type))
-
-
-def _written(event_type: type[Event]) -> list[ProjectionTable]:
-    return [
-        table
+    return all(
+        table.write_shared is not None or (table.write is None and table.rows is None)
         for table in INLINE
         if event_type in _CONCERNING[table.name]
-        and (table.write is not None or table.rows is not None)
-    ]
+    )
 
 
 def concerned(changes: Changes) -> list[ProjectionTable]:

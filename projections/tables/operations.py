@@ -15,7 +15,7 @@ from recordledger.domain.streams import Stream
 from ..log.mapper import Recorded
 from ..store.database import Db
 from ..store.statements import statements
-from .changes import Changes, SharedChanges
+from .changes import Changes, EventOfMany, SharedChanges
 from .table import CountedFrom, Owner, Parts, ProjectionTable
 
 _SQL = statements("tables.operations")
@@ -96,8 +96,8 @@ def write(db: Db, changes: Changes) -> None:
 
 
 def write_shared(db: Db, changes: SharedChanges) -> None:
-    """Add the operation of an event that records share."""
-    _add(db, [_row(changes.event, len(changes.ids))])
+    """Add the operations of events that records share."""
+    _add(db, [_row(each.event, len(each.ids)) for each in _managed_together(changes)])
 
 
 def _add(db: Db, found: Sequence[OperationRow]) -> None:
@@ -109,12 +109,17 @@ def _add(db: Db, found: Sequence[OperationRow]) -> None:
 
 def write_shared_changes(db: Db, changes: SharedChanges) -> None:
     """Add which records an event that they share has changed."""
-    parameters = {
-        "operation_id": changes.event.operation_id,
-        "record_ids": changes.ids,
-        "versions": changes.versions,
-    }
-    db.execute(_SQL["add_shared_changes"], parameters, prepare=True)
+    for each in _managed_together(changes):
+        parameters = {
+            "operation_id": each.event.operation_id,
+            "record_ids": each.ids,
+            "versions": each.versions,
+        }
+        db.execute(_SQL["add_shared_changes"], parameters, prepare=True)
+
+
+def _managed_together(changes: SharedChanges) -> list[EventOfMany]:
+    return [each for each in changes.events if each.event.action is not None]
 
 
 TABLES: Final = (

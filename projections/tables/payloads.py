@@ -240,12 +240,12 @@ def write(db: Db, changes: Changes) -> None:
 
 
 def write_shared(db: Db, changes: SharedChanges) -> None:
-    """Note which payloads an event names that many records share."""
-    ids = changes.ids
-    for payload in named_by(changes.event):
-        n, stream = len(ids), int(Stream.record)
-        parameters = {"digests": [payload.digest] * n, "streams": [stream] * n, "numbers": ids}
-        db.execute(_SQL["refer"], parameters, prepare=True)
+    """Note which payloads events name that many records share."""
+    for event, ids, _ in changes.events:
+        for payload in named_by(event):
+            n, stream = len(ids), int(Stream.record)
+            parameters = {"digests": [payload.digest] * n, "streams": [stream] * n, "numbers": ids}
+            db.execute(_SQL["refer"], parameters, prepare=True)
 
 
 TABLE: Final = ProjectionTable(

@@ -132,12 +132,48 @@ def lock(db: Db, ids: Sequence[int], lanes: LaneRegistry) -> list[RecordAggregat
     return _select(db, "lock", {"ids": ids}, lanes)
 
 
+class ClaimableTask(NamedTuple):
+    """What a claim asks of a locked task that waits; its specification is the payload `spec`."""
+
+    id: int
+    version: int
+    attempt: int
+    lane_id: int
+    priority: int
+    spec: bytes
+    spec_size_bytes: int
+
+
 def lock_claimable(
-    db: Db, ids: Sequence[int], lane_ids: Sequence[int], limit: int, lanes: LaneRegistry
-) -> list[RecordAggregate]:
+    db: Db, ids: Sequence[int], lane_ids: Sequence[int], limit: int
+) -> list[ClaimableTask]:
     """Lock and return the first `limit` of these candidates that still wait in their lanes."""
     parameters = {"ids": ids, "lane_ids": lane_ids, "limit": limit}
-    return _select(db, "lock_claimable", parameters, lanes)
+    rows = db.execute(_SQL["lock_claimable"], parameters, prepare=True).fetchall()
+    return [ClaimableTask(*row) for row in rows]
+
+
+def classes_of(tasks: Iterable[ClaimableTask], lanes: LaneRegistry) -> list[RecordClass]:
+    """Return the classes of tasks that wait: by lane, priority and number of attempts."""
+    found: dict[tuple[int, int, int], list[ClaimableTask]] = {}
+    for task in tasks:
+        found.setdefault((task.lane_id, task.priority, task.attempt), []).append(task)
+    return [
+        RecordClass(
+            ids=[task.id for task in alike],
+            versions=[task.version for task in alike],
+            like=RecordAggregate(
+                id=0,
+                version=1,
+                status=Status.waiting,
+                attempt=attempt,
+                required_programs=lanes.lane(lane_id).required_programs,
+                tag=lanes.lane(lane_id).tag,
+                priority=Priority(priority),
+            ),
+        )
+        for (lane_id, priority, attempt), alike in found.items()
+    ]
 
 
 def lock_of_manager(db: Db, manager_id: int, lanes: LaneRegistry) -> list[RecordAggregate]:
@@ -208,7 +244,7 @@ def write_shared(db: Db, changes: SharedChanges) -> None:
     for each in changes.classes:
         row = to_row(each.after, changes.lanes.id_of(each.after), {})
         values = dict(zip(COLUMNS, row, strict=True))
-        names = _columns_of(changed_fields(each.before, changes.event))
+        names = _columns_of(changed_fields(each.before, each.event))
         changed.setdefault(tuple((name, values[name]) for name in names), []).extend(each.ids)
     for assigned, ids in changed.items():
         sql = _update_alike(tuple(name for name, _ in assigned))

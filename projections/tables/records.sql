@@ -28,7 +28,7 @@ SELECT r.status, r.prior, r.kind, r.lane_id, r.priority, r.not_before IS NOT NUL
 -- Of these candidates, in their order, the first that still wait in their lanes (somebody may just
 -- have given them another tag) and that nobody else has locked.
 -- SKIP LOCKED: a claim waits for nobody, and two claims never get the same record.
-SELECT {columns}
+SELECT r.id, r.version, r.attempt, r.lane_id, r.priority, r.spec, r.spec_size_bytes
   FROM unnest(%(ids)b::bigint[], %(lane_ids)b::integer[])
        WITH ORDINALITY AS candidate (id, lane_id, place)
   JOIN records r ON r.id = candidate.id

@@ -243,7 +243,7 @@ def due_retries(stage: Stage, db: Any) -> object:
 
 def claim_of(*lane_ids: int, limit: int = 20) -> Work:
     def work(stage: Stage, db: Any) -> object:
-        taken = claim_queue.lock_next(db, [list(lane_ids)], limit, stage.ledger.lanes)
+        taken = claim_queue.lock_next(db, [list(lane_ids)], limit)
         assert len(taken) == limit
         return taken
 
@@ -252,7 +252,7 @@ def claim_of(*lane_ids: int, limit: int = 20) -> Work:
 
 def claim_by_tags(*lane_ids: int, limit: int = 20) -> Work:
     def work(stage: Stage, db: Any) -> object:
-        taken = claim_queue.lock_next(db, [[id_] for id_ in lane_ids], limit, stage.ledger.lanes)
+        taken = claim_queue.lock_next(db, [[id_] for id_ in lane_ids], limit)
         assert len(taken) == limit
         return taken
 
@@ -300,7 +300,8 @@ def shared_event(stage: Stage, db: Any) -> object:
     found = records.lock_classes(db, ids, stage.ledger.lanes)
     families.has_relatives(db, ids)
     held = Held(timestamp=datetime.now(UTC), actor=ALICE, operation_id=OPERATION)
-    changes = SharedChanges.of(stage.ledger.lanes, held, found)
+    changes = SharedChanges(stage.ledger.lanes)
+    changes.happen(held, found)
     for table in (records, claim_queue, datasets):
         table.write_shared(db, changes)
     return found

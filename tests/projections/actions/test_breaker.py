@@ -11,7 +11,6 @@ import pytest
 from recordledger.domain.errors import ManagerNotActive, NotYourManager
 from recordledger.domain.records.actions import Action
 from recordledger.domain.records.events import Event
-from recordledger.domain.records.record import RecordAggregate
 from recordledger.domain.records.status import Status
 from recordledger.domain.routing.breaker import NO_PROGRAM, Breaker
 from recordledger.domain.routing.manager import fold_manager
@@ -21,6 +20,7 @@ from recordledger.projections.actions import managing
 from recordledger.projections.reading import queries
 from recordledger.projections.tables import claim_queue
 from recordledger.projections.tables.late_results import Rescued
+from recordledger.projections.tables.records import ClaimableTask
 
 from ..stage import ALICE, BOB, Held, Stage, bad, good, result, together
 
@@ -294,7 +294,7 @@ def test_a_claim_with_a_trial_is_dated_when_all_its_tasks_are_locked(
     take = claim_queue.lock_next
     newest: list[int] = []
 
-    def take_after_others(*arguments: Any) -> list[RecordAggregate]:
+    def take_after_others(*arguments: Any) -> list[ClaimableTask]:
         # The first task is locked, and the time has come for others to submit one more.
         if taken_before and not newest:
             newest.extend(stage.submit(programs=["xtb"]))

@@ -25,7 +25,7 @@ from recordledger.projections.actions.managing import (
 )
 from recordledger.projections.actions.submission import create_records
 from recordledger.projections.ledger import Operation
-from recordledger.projections.tables import claim_queue
+from recordledger.projections.tables import claim_queue, records
 from recordledger.projections.tables.payloads import store
 
 from ..stage import ALICE, BOB, HOUR_S, Held, Stage, bad, entry, spec, staged, together
@@ -421,15 +421,15 @@ def claim_or_fail(stage: Stage, manager: ManagerAggregate, *, fails: bool) -> in
     with stage.ledger.datastore.writing() as db:
         operation = Operation(stage.ledger, db, ALICE, None)
         lanes = stage.ledger.lanes.open_to(manager)
-        taken = claim_queue.lock_next(db, lanes, 7, stage.ledger.lanes)
-        for record in taken:
+        taken = claim_queue.lock_next(db, lanes, 7)
+        for alike in records.classes_of(taken, stage.ledger.lanes):
             event = e.Claimed(
-                attempt=record.attempt + 1,
+                attempt=alike.like.attempt + 1,
                 manager_id=manager.id,
                 lease_expires_at=operation.stamp.timestamp + timedelta(seconds=HOUR_S),
                 **operation.stamp.model_dump(),
             )
-            operation.happen(record, [event])
+            operation.happen_to_classes(event, [alike])
         operation.write()
         if fails:
             raise LostOnTheWay
