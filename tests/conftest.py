@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import signal
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 def pytest_configure(config: pytest.Config) -> None:
     """Watch the rules from their first import on; so nothing above may import them."""
+    # A shell that starts tests in the background lets them ignore interrupts, and all that they
+    # start would ignore them too.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     domain_coverage.pytest_configure(config)
     if not hasattr(config, "workerinput") and not config.getoption("collectonly"):
         config.pluginmanager.register(Durations(config.rootpath / DURATIONS), "durations")

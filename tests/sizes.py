@@ -46,6 +46,8 @@ N_SERVICE_STEPS: Final = 25
 # Processes that are killed in `tests/acceptance`: at least each kind of them once.
 N_CRASHES: Final = size(3, 20)
 N_CRASH_TASKS: Final = size(200, 2_000)
+N_CRASH_SERVICES: Final = size(25, 100)
+N_FOLLOWED_EVENTS: Final = size(1_000, 10_000)
 N_BAND_KILLS: Final = size(4, 12)
 N_SOAK_MANAGERS: Final = size(16, 60)
 N_SOAK_TASKS: Final = size(2_000, 20_000)

@@ -15,11 +15,11 @@ from recordledger.domain.records.status import Status
 from recordledger.projections.reading.queries import counts
 from tests.installed import install_services
 from tests.projections.stage import Stage, staged
+from tests.sizes import N_CRASH_SERVICES
 from tests.workers.service_house import House
 
 from .installation import Program
 
-N_SERVICES: Final = 40
 N_CHILDREN: Final = 3
 N_ROUNDS: Final = 3
 N_KILLS: Final = 5
@@ -62,9 +62,9 @@ def test_runners_may_be_killed_at_any_moment(stage: Stage, tmp_path: Path) -> No
     house = House(stage)
     ids = [
         house.add("fan", n=N_CHILDREN, rounds=N_ROUNDS, shared=False, of=str(x))
-        for x in range(N_SERVICES)
+        for x in range(N_CRASH_SERVICES)
     ]
-    n_all = N_SERVICES * (1 + N_ROUNDS * N_CHILDREN)
+    n_all = N_CRASH_SERVICES * (1 + N_ROUNDS * N_CHILDREN)
     with contextlib.ExitStack() as stack:
         runners = Runners(stage.url, site, stack)
 

@@ -78,7 +78,10 @@ def test_following_goes_on_until_it_is_interrupted(service: Service, ann: Visit)
         (after,) = ann.create(task(tag=tag))
         assert json.loads(process.stdout.readline())["id"] == after
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
+        try:
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
 
 
 def test_histories_of_other_things_are_printed(cli: Cli, ann: Visit, managed: int) -> None:

@@ -367,7 +367,7 @@ def test_an_executor_that_hangs_fails_the_engine_in_time(part: str) -> None:
             return super().submit(function, request)
 
     cluster = Hanging(ThreadPoolExecutor(1), 1)
-    engine = ExecutorEngine(cluster, SETTINGS, silence_s_max=1.0)
+    engine = ExecutorEngine(cluster, SETTINGS, silence_s_max=3.0)
     try:
         assert result_of(run(engine, "echo", x=1)) == {"x": 1}
         cluster.hangs.set()
