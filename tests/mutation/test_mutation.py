@@ -14,7 +14,7 @@ from . import survivors
 from .__main__ import ROOT, TARGETS, THEMES, chosen, faults_of, report
 from .mutants import Mutant
 from .survivors import Survivor
-from .tables import TABLES, changes, makes
+from .tables import FIRST, TABLES, THEN, changes, makes
 
 RECORD = "domain/records/record.py"
 MUTANTS = [
@@ -31,6 +31,8 @@ def test_the_examples_in_the_docstrings_are_true(name: str) -> None:
 
 
 def test_what_is_mutated_and_what_tests_it_is_there() -> None:
+    assert FIRST.keys() == TABLES.keys()
+    assert [name for name in (*FIRST.values(), *THEN) if not (ROOT / name).exists()] == []
     for target in TARGETS.values():
         tests = [name.rpartition("=")[2] for name in target.tests]
         assert [name for name in (*target.modules, *tests) if not (ROOT / name).exists()] == []
