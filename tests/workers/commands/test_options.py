@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+from typing import Final
+
 import pytest
 from click import Command, Context, Option, command
 from click.testing import CliRunner, Result
@@ -11,6 +15,8 @@ from recordledger.projections.store.database import DEFAULT_SCHEMA
 from recordledger.workers.cli import main
 from recordledger.workers.commands import databases
 from recordledger.workers.manager.config import ManagerConfig
+
+ROOT: Final = Path(__file__).resolve().parents[3]
 
 
 def command_of(name: str) -> Command:
@@ -49,6 +55,18 @@ def test_each_setting_is_an_option_of_the_commands_that_it_names(
     assert fields <= set(options)
     for each in fields:
         assert str(model.model_fields[each].description) in str(options[each].help)
+
+
+def test_each_setting_is_read_somewhere() -> None:
+    sources = [path for layer in ("api", "workers") for path in (ROOT / layer).rglob("*.py")]
+    read = {
+        node.attr
+        for path in sources
+        for node in ast.walk(ast.parse(path.read_bytes()))
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
+    }
+    fields = {*Settings.model_fields, *ManagerConfig.model_fields}
+    assert fields - read == set()
 
 
 def test_the_options_of_work_and_manager_keep_their_names() -> None:
