@@ -62,7 +62,7 @@ class DatabaseGroup(_Group):
     database_schema: Annotated[str, On("serve work")] = Field(
         default="recordledger",
         pattern=r"^[a-z_][a-z0-9_]{0,62}$",
-        description="PostgreSQL schema that holds everything of the ledger.",
+        description="PostgreSQL schema with all of the ledger's tables.",
     )
     pool_size: int = Field(
         default=10,
@@ -277,7 +277,7 @@ class JobGroup(_Group):
         description="Seconds between two seals, if there are new events.",
     )
     seal_key_file: Annotated[Path | None, On("work", unset="seals/LEDGER_ID.key below --home")] = (
-        Field(default=None, description="Secret key for seals; made if there is none.")
+        Field(default=None, description="Secret key for seals; created if missing.")
     )
     checkpoint_dir: Annotated[Path | None, On("work", unset="nowhere")] = Field(
         default=None,

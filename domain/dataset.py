@@ -64,7 +64,7 @@ class DatasetDescribed(Event):
     """The dataset has another description."""
 
     topic = "dataset_described"
-    words = "{who} described it"
+    words = "{who} changed its description"
 
     description: str
 
@@ -106,8 +106,8 @@ class EntriesRemoved(Event):
 class SpecificationAdded(Event):
     """Every entry can now be computed in this way.
 
-    `kwargs` is a payload: the arguments that all records have, unless an entry's input says
-    otherwise. The rest is what the records are created with.
+    `kwargs` is a payload: the arguments that all records have, unless an entry's input differs. The
+    rest is what the records are created with.
     """
 
     topic = "specification_added"
@@ -199,7 +199,7 @@ class DatasetAggregate:
     Attributes:
         id: which.
         version: how many events it has.
-        name: unique among the datasets that are not deleted; case does not tell names apart.
+        name: unique among the datasets that are not deleted, ignoring case.
         description: what it is, in people's words.
         owner: who created it.
         cloned_from: the dataset that it was made from, if there is one.
@@ -245,7 +245,7 @@ class DatasetAggregate:
         """Refuse what was meant for another state of the dataset; None means whatever it is.
 
         Raises:
-            DatasetChanged: somebody has changed it since.
+            DatasetChanged: it has changed since.
         """
         if expected is not None and expected != self.version:
             raise DatasetChanged(self.name, expected, self.version)
@@ -385,7 +385,7 @@ def delete_dataset(dataset: DatasetAggregate, stamp: Stamp) -> list[Event]:
 
 @dataclass(frozen=True, slots=True)
 class Addition:
-    """What becomes of entries that are to be added, by their indexes."""
+    """The outcome of entries that are to be added, by their indexes."""
 
     new_idx: list[int]
     existing_idx: list[int]

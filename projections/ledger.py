@@ -80,7 +80,7 @@ class Ledger(Application[UUID]):
         Args:
             url: where the database is.
             schema: the PostgreSQL schema of the ledger.
-            pool_size: connections at the most.
+            pool_size: connections at most.
             timeout_s: how long a call waits for a free connection.
         """
         self.url = url
@@ -165,7 +165,9 @@ class Ledger(Application[UUID]):
                 # The same request was served by another thread: read its answer.
             except UnknownLanes as error:
                 self.lanes.intern(error.lanes)
-        raise StoreUnavailable("the same request is being served over and over; send it later")
+        raise StoreUnavailable(
+            "the same request is being served many times at once; send it again later"
+        )
 
     def _operate_once(
         self,

@@ -23,7 +23,7 @@ class _Commands(click.Group):
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="recordledger")
-@click.option("-v", "--verbose", is_flag=True, help="Say more about what happens.")
+@click.option("-v", "--verbose", is_flag=True, help="Log more details.")
 def main(verbose: bool) -> None:
     """Record Ledger: the system of record for large numbers of computations."""
     logging.basicConfig(

@@ -314,7 +314,7 @@ class Supervisor:
                 child.backoff_s = _BACKOFF_S[0]
             return
         if child.process is not None and child.may_end and child.process.returncode == 0:
-            log.info("%s: ended as it was told to; it is not started again", child.name)
+            log.info("%s: exited with status 0; not restarting it", child.name)
             _release(child)
             child.not_before = math.inf
         elif child.process is not None:
@@ -379,8 +379,8 @@ def _require_free(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise SupervisorError(
-                f"{host}:{port} cannot be used ({error.strerror}); is another ledger running "
-                "there? Choose another port with --port, or --port 0 for any that is free"
+                f"{host}:{port} cannot be used ({error.strerror}); another ledger may be running "
+                "there. Choose another port with --port, or --port 0 for any free port"
             ) from error
 
 

@@ -33,9 +33,9 @@ Metadata = TypeVar("Metadata", covariant=True)
 
 _WIDTH: Final = 100
 _SHARED: Final = {
-    "ids": "one id or several; or leave them out and say conditions.",
+    "ids": "one id or several; leave them out to select by conditions.",
     "reason": "why; kept with every event.",
-    "dry_run": "say what would happen, and change nothing.",
+    "dry_run": "report what would change, and change nothing.",
     "wait": "whether to wait for a job, which changes more than 10,000 records.",
     "which": 'conditions, like `status="error", tag="x"`; or `all=True`.',
 }
@@ -264,7 +264,7 @@ class RecordActions:
         Action.delete,
         _delete,
         soft_delete="whether they can be undeleted. False destroys them, for administrators, and "
-        "is refused as long as something refers to a record: only bare events stay.",
+        "is refused as long as something refers to a record; only events without content stay.",
     )
     undelete_records = ActionMethod(Action.undelete, _plain)
     invalidate_records = ActionMethod(Action.invalidate, _invalidate)
@@ -276,7 +276,9 @@ class RecordActions:
     modify_records = ActionMethod(Action.modify, _modify)
     add_comment = ActionMethod(Action.comment, _comment)
     resubmit_records = ActionMethod(
-        Action.resubmit, _plain, "The new records and these know of each other; `new_ids` has them."
+        Action.resubmit,
+        _plain,
+        "The new and the old records refer to each other; `new_ids` has the new ones.",
     )
     adopt_results = ActionMethod(Action.adopt, _adopt)
 

@@ -40,7 +40,9 @@ def conditions(
     for name, moment in (("after", after), ("before", before)):
         if moment is not None:
             if moment.tzinfo is None:
-                raise InvalidArgument(f"{name} says no time zone: like datetime.now(UTC)")
+                raise InvalidArgument(
+                    f"{name} has no time zone; pass one with it, like datetime.now(UTC)"
+                )
             query.append((name, moment.isoformat()))
     return query
 

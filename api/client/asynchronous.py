@@ -183,7 +183,7 @@ class AsyncClient(LedgerActions["Coroutine[Any, Any, UpdateMetadata]"], bind=_aw
         return AsyncDataset(self, await self.run(dataset_calls.dataset(self.session, name_or_id)))
 
     def found(self, ask: Callable[[], records.Pages]) -> AsyncFoundRecords:
-        """Return what a query finds; `ask` makes its pages anew for each loop."""
+        """Return what a query finds; `ask` makes its pages again for each loop."""
         # Made once here, so that a wrong condition is refused by the call and not by the loop.
         ask()
         return AsyncFoundRecords(self, ask)
@@ -311,7 +311,7 @@ class AsyncClient(LedgerActions["Coroutine[Any, Any, UpdateMetadata]"], bind=_aw
 
 
 class AsyncFoundRecords:
-    """The records that a query finds. Each loop over it asks anew."""
+    """The records that a query finds. Each loop over it asks again."""
 
     def __init__(self, client: AsyncClient, ask: Callable[[], records.Pages]) -> None:
         self._client = client

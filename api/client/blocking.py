@@ -206,7 +206,7 @@ class Client(LedgerActions["UpdateMetadata"], bind=_blocking):
         return Dataset(self, self.run(dataset_calls.dataset(self.session, name_or_id)))
 
     def found(self, ask: Callable[[], records.Pages]) -> FoundRecords:
-        """Return what a query finds; `ask` makes its pages anew for each loop."""
+        """Return what a query finds; `ask` makes its pages again for each loop."""
         # Made once here, so that a wrong condition is refused by the call and not by the loop.
         ask()
         return FoundRecords(self, ask)
@@ -349,7 +349,7 @@ class Client(LedgerActions["UpdateMetadata"], bind=_blocking):
 
 
 class FoundRecords:
-    """The records that a query finds. Each loop over it asks anew."""
+    """The records that a query finds. Each loop over it asks again."""
 
     def __init__(self, client: Client, ask: Callable[[], records.Pages]) -> None:
         self._client = client
@@ -406,7 +406,7 @@ def _managing(verb: Callable[..., Operation[UpdateMetadata]]) -> Callable[..., U
 
 
 class Dataset(DatasetActions["UpdateMetadata"], bind=_managing):
-    """A dataset on the server. It is a handle: each call asks anew, and nothing is kept here.
+    """A dataset on the server. It is a handle: each call asks again, and nothing is kept here.
 
     >>> from recordledger import Client
     >>> with Client() as client:  # doctest: +SKIP

@@ -123,7 +123,7 @@ def find_connection(
         InvalidArgument: the address or the token cannot be one, or there are two tokens.
     """
     if token and token_file:
-        raise InvalidArgument("say the token, or the file that it is in, but not both")
+        raise InvalidArgument("pass the token or the file that contains it, not both")
     url = url or os.environ.get(URL_VARIABLE) or None
     if not token and not token_file:
         token = os.environ.get(TOKEN_VARIABLE) or None
@@ -142,8 +142,8 @@ def find_connection(
                 token, read_token = kept.token, partial(_kept_token, url)
     if url is None:
         raise NotConnected(
-            "no server is known: start one on this machine with `recordledger up`, or name one "
-            f"by Client(url, token) or by {URL_VARIABLE} and {TOKEN_VARIABLE} "
+            "no server is configured: start one on this machine with `recordledger up`, pass "
+            f"Client(url, token), or set {URL_VARIABLE} and {TOKEN_VARIABLE} "
             f"(there is no {home_folder() / FILE_NAME})"
         )
     return Connection(url, None if token is None else clean_token(token), read_token)
@@ -181,7 +181,7 @@ def clean_url(url: str) -> str:
         good = good and not (parts.query or parts.fragment)
     if not good:
         raise InvalidArgument(
-            f"{url[:200]!r} is not a server's address: write it like http://127.0.0.1:8017 "
+            f"{url[:200]!r} is not the address of a server; write it like http://127.0.0.1:8017 "
             "or https://ledger.example.org"
         )
     return url
@@ -195,5 +195,7 @@ def clean_token(token: str) -> str:
     """
     token = token.strip()
     if not (token and token.isascii() and token.isprintable() and " " not in token):
-        raise InvalidArgument("the token has characters that no token has; copy it again")
+        raise InvalidArgument(
+            "the token contains characters that are not allowed in tokens; copy it again"
+        )
     return token

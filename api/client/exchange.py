@@ -66,7 +66,7 @@ class Sleep:
 class Reply:
     """What the server answered. Headers are found by names in lower case.
 
-    `source` is where the body of a stream is read from, by whoever has sent the request.
+    `source` is what the sender of the request reads the body of a stream from.
     """
 
     status: int
@@ -150,7 +150,7 @@ def text(session: Session, path: str) -> Operation[str]:
     try:
         return reply.body.decode()
     except UnicodeDecodeError as error:
-        raise ServerFault(f"{session.url} answered bytes where text was expected") from error
+        raise ServerFault(f"{session.url} sent bytes where text was expected") from error
 
 
 def stream(session: Session, path: str, *, patience_s: float | None = None) -> Operation[Any]:
@@ -290,8 +290,8 @@ def _final_error(session: Session, outcome: Outcome, tried_s: float) -> ClientEr
     if isinstance(outcome, Reply):
         return _error(session, outcome)
     return NotConnected(
-        f"{_error_text(session, outcome)} (tried for {tried_s:.0f} s). Is it the right address, "
-        "and does the server run? `recordledger up` starts one on this machine",
+        f"{_error_text(session, outcome)} (tried for {tried_s:.0f} s). Check the address and that "
+        "the server runs; `recordledger up` starts one on this machine",
         url=session.url,
     )
 
@@ -302,20 +302,20 @@ def _good(session: Session, reply: Reply) -> Reply:
     if 300 <= reply.status < 400:
         target = reply.headers.get("location", "somewhere else")
         raise NotConnected(
-            f"{session.url} sends us on to {target}; if you trust that address, use it instead",
+            f"{session.url} redirects to {target}; if you trust that address, use it instead",
             url=session.url,
         )
     raise _error(session, reply)
 
 
 def _error(session: Session, reply: Reply) -> ClientError:
-    """Return the error that an answer stands for, whoever it came from."""
+    """Return the error that an answer stands for, from this server or a proxy."""
     try:
         return error_of(Problem.model_validate(_unpacked(reply)), url=session.url)
     except ValueError:
         return ServerFault(
-            f"{session.url} answered {reply.status} and no reason: is it a Record Ledger, and is "
-            "there a proxy between?",
+            f"{session.url} answered {reply.status} without a reason; check that it is a Record "
+            "Ledger, and any proxy in between",
             status=reply.status,
         )
 
@@ -329,6 +329,6 @@ def _shaped(session: Session, shape: type[AnswerT], reply: Reply) -> AnswerT:
         return shape.model_validate(_unpacked(reply))
     except (ValueError, ValidationError) as error:
         raise ServerFault(
-            f"{session.url} answered what this version of recordledger cannot read; are both of "
-            f"the same version? ({type(error).__name__} in {shape.__name__})"
+            f"{session.url} sent an answer that this version of recordledger cannot read; use the "
+            f"same version on both sides ({type(error).__name__} in {shape.__name__})"
         ) from error

@@ -61,7 +61,7 @@ def fault_of(error: httpx2.TransportError) -> ExchangeFault:
 
 def closed(session: Session) -> NotConnected:
     """Return the error of a call to a client that was closed."""
-    return NotConnected("this client was closed; make a new one", url=session.url)
+    return NotConnected("this client is closed; create a new one", url=session.url)
 
 
 def _http_options(connection: Connection, timeout_s: float) -> HttpOptions:

@@ -15,4 +15,4 @@ def add_progress(error: ClientError, partial: object | None, count: int) -> None
     """Add to an error what the requests of the same call before it had achieved."""
     if partial is not None:
         error.partial = partial
-        error.add_note(f"The first {count:,} had been done before; see `partial` of this error.")
+        error.add_note(f"The first {count:,} were already done; see `partial` of this error.")

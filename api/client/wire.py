@@ -24,7 +24,7 @@ MEDIA_TYPE: Final = "application/msgpack"
 COMPRESS_BYTES_MIN: Final = 64 * 1024
 _LEVEL: Final = 1
 _ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
-# What the list's own name and header take in a body, at the most.
+# What the list's own name and header take in a body, at most.
 _LIST_BYTES: Final = 64
 
 # What people have in their hands when JSON has no form for it, and what to do.
@@ -91,7 +91,7 @@ def as_of(given: int | str | datetime | None, what: str = "as_of") -> int | date
         InvalidArgument: it is neither.
     """
     if isinstance(given, datetime) and given.tzinfo is None:
-        raise InvalidArgument(f"{what} says no time zone: like datetime.now(UTC)")
+        raise InvalidArgument(f"{what} has no time zone; pass one with it, like datetime.now(UTC)")
     try:
         if isinstance(given, str) and not given.lstrip("@").isdigit():
             moment = datetime.fromisoformat(given)
@@ -99,7 +99,7 @@ def as_of(given: int | str | datetime | None, what: str = "as_of") -> int | date
         found: int | datetime | None = None if given is None else moment_in(given)
     except ValueError:
         raise InvalidArgument(
-            f"{what} is {given!r}: give a position of the log, or a time like 2026-11-21T16:30"
+            f"{what} is {given!r}; pass a position of the log, or a time like 2026-11-21T16:30"
         ) from None
     return found
 
@@ -114,7 +114,7 @@ def pack(value: Any, *, what: str = "the request", idx: int | None = None) -> by
 
 
 def pack_text(value: Any, *, what: str, idx: int) -> bytes:
-    """Return the value as msgpack, with broken Unicode as it is: the server mends it."""
+    """Return the value as msgpack, with broken Unicode as it is: the server repairs it."""
     return _packed(msgpack.Packer(unicode_errors="surrogatepass"), value, what, idx)
 
 
@@ -124,7 +124,7 @@ def _packed(packer: Any, value: Any, what: str, idx: int | None) -> bytes:
     except OverflowError:
         reason = "has an integer of more than 64 bits; use a string"
     except UnicodeEncodeError:
-        reason = "has half of a surrogate pair; it is not valid Unicode"
+        reason = "has a lone surrogate, which is not valid Unicode"
     except (TypeError, ValueError) as error:
         reason = f"cannot be sent: {error}"
     raise InvalidArgument(f"{what} {reason}", idx=idx)
@@ -194,8 +194,8 @@ def spans(entries: Sequence[bytes], count_max: int, bytes_max: int, what: str) -
 
     Args:
         entries: each packed.
-        count_max: entries in a part, at the most.
-        bytes_max: bytes of the entries of a part, at the most.
+        count_max: entries in a part, at most.
+        bytes_max: bytes of the entries of a part, at most.
         what: the entries' name in messages.
 
     Raises:
@@ -206,7 +206,8 @@ def spans(entries: Sequence[bytes], count_max: int, bytes_max: int, what: str) -
     for idx, entry in enumerate(entries):
         if len(entry) > bytes_max:
             raise InvalidArgument(
-                f"{what}[{idx}] has {len(entry):,} bytes, and the server takes {bytes_max:,}",
+                f"{what}[{idx}] has {len(entry):,} bytes, more than the server's limit of "
+                f"{bytes_max:,}",
                 idx=idx,
             )
         if idx - start == count_max or size_bytes + len(entry) > bytes_max:
@@ -248,7 +249,7 @@ def record_id(given: int | None, *, what: str = "id", idx: int | None = None) ->
     except TypeError:
         number = None
     if number is None or not 1 <= number <= ID_MAX:
-        raise InvalidArgument(f"{what} is {str(given)[:80]!r}, which is no id", idx=idx)
+        raise InvalidArgument(f"{what} is {str(given)[:80]!r}, which is not an id", idx=idx)
     return number
 
 

@@ -112,14 +112,14 @@ def duration(seconds: float) -> str:
 @cache
 def sentences() -> Mapping[str, str]:
     """Return what each kind of event says, with its own fields and `who` did it."""
-    # Only here, for whoever prints an event: it takes a while to load all of them.
+    # Imported only here, when an event is printed: it takes a while to load all of them.
     from recordledger.domain.aggregates import EVENT_TYPES
 
     return {topic: each.words for topic, each in EVENT_TYPES.items() if each.words}
 
 
 def in_words(event: EventOut) -> str:
-    """Return what happened as a sentence: who did what, what came of it, and why."""
+    """Return what happened as a sentence: who did what, with what outcome, and why."""
     sentence = sentences().get(event.kind, f"{event.kind.replace('_', ' ')}, by {{who}}")
     used = {name for _, name, _, _ in Formatter().parse(sentence) if name}
     values = {name: shown(event.data.get(name)) or "?" for name in used}

@@ -63,8 +63,7 @@ class Doorkeeper:
         token = authenticate(self._ledger, secret)
         if token is None:
             raise Unauthenticated(
-                "this token opens nothing: it is wrong, has expired or was revoked. "
-                "Ask an administrator for a new one"
+                "the token is wrong, has expired or was revoked; ask an administrator for a new one"
             )
         visitor = Visitor(token.user, token.role)
         if len(self._known) >= _CACHED_MAX:
@@ -128,7 +127,8 @@ def permissions_of(route: APIRoute) -> tuple[Permission, ...]:
     is_open = getattr(route.endpoint, "open_to_all", False)
     if len(found) + is_open != 1:
         raise RuntimeError(
-            f"{route.path} must name its permission, once: by `allowed` or by `open_to_all`"
+            f"{route.path} must declare its permission exactly once, by `allowed` or by "
+            "`open_to_all`"
         )
     return () if is_open else found[0]
 
@@ -141,7 +141,7 @@ def require_permissions(app: FastAPI) -> None:
     """
     for route in app.routes:
         if not isinstance(route, APIRoute):
-            raise RuntimeError(f"{route!r} is no route that can name a permission")  # noqa: TRY004
+            raise RuntimeError(f"{route!r} is not a route that can declare a permission")  # noqa: TRY004
         permissions_of(route)
 
 

@@ -125,16 +125,18 @@ class ListPages:
             return first
         listed, ledger, numbers = _unpacked(cursor)
         if ledger != self.ledger_id.bytes[:8]:
-            raise InvalidInput("the cursor is of another ledger; begin with the first page")
+            raise InvalidInput(
+                "the cursor belongs to another ledger; start again at the first page"
+            )
         highest = _KEYS.get(self.listed, (ID_MAX,))
         key, positions = numbers[: len(highest)], numbers[len(highest) :]
         if listed != self.listed or len(numbers) != len(highest) + len(self.positions):
             raise _of_another_list()
         if positions != self.positions:
             raise InvalidInput(
-                f"the cursor is of position {' to '.join(map(str, positions))}, and what is asked "
-                f"for is of {' to '.join(map(str, self.positions))}; name that position, or begin "
-                "with the first page"
+                f"the cursor belongs to position {' to '.join(map(str, positions))}, but the "
+                f"request is for {' to '.join(map(str, self.positions))}; use the cursor's "
+                "position, or start again at the first page"
             )
         if any(number > most for number, most in zip(key, highest, strict=True)):
             raise _of_another_list()
@@ -161,10 +163,10 @@ def _unpacked(cursor: str) -> tuple[int, bytes, tuple[int, ...]]:
         packed = b""
     n_numbers, rest = divmod(len(packed) - _HEAD.size, 8)
     if rest or not 1 <= n_numbers <= _NUMBERS_MAX:
-        raise InvalidInput("this is no cursor; send the next_cursor of a page as it came")
+        raise InvalidInput("this is not a cursor; send the next_cursor of a page unchanged")
     listed, ledger = _HEAD.unpack_from(packed)
     return listed, ledger, struct.unpack_from(f">{n_numbers}Q", packed, _HEAD.size)
 
 
 def _of_another_list() -> InvalidInput:
-    return InvalidInput("the cursor is of another list; begin with the first page")
+    return InvalidInput("the cursor belongs to another list; start again at the first page")

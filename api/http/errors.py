@@ -39,7 +39,7 @@ MEANINGS: Final[Mapping[str, Meaning]] = {
     "malformed_body":         Meaning(400, "The body cannot be read"),
     "unauthenticated":        Meaning(401, "A valid token is needed"),
     "forbidden":              Meaning(403, "The token does not allow this"),
-    "not_your_manager":       Meaning(403, "The manager is somebody else's"),
+    "not_your_manager":       Meaning(403, "The manager belongs to another user"),
     "not_found":              Meaning(404, "There is no such record"),
     "manager_not_found":      Meaning(404, "There is no such manager"),
     "operation_not_found":    Meaning(404, "There is no such operation on records"),
@@ -52,7 +52,7 @@ MEANINGS: Final[Mapping[str, Meaning]] = {
     "webhook_not_found":      Meaning(404, "There is no such webhook"),
     "no_such_route":          Meaning(404, "There is nothing at this address"),
     "method_not_allowed":     Meaning(405, "This address does not take this method"),
-    "not_acceptable":         Meaning(406, "The answer has no form that is accepted"),
+    "not_acceptable":         Meaning(406, "No accepted media type is available"),
     "refused":                Meaning(409, "The rules do not allow this"),
     "transition_forbidden":   Meaning(409, "The record's status does not allow this"),
     "wrong_kind":             Meaning(409, "The record's kind does not allow this"),
@@ -62,49 +62,49 @@ MEANINGS: Final[Mapping[str, Meaning]] = {
     "still_referenced":       Meaning(409, "Something refers to the record"),
     "nothing_to_adopt":       Meaning(409, "The record has no such late result"),
     "changed_since":          Meaning(409, "The record has changed since"),
-    "not_undoable":           Meaning(409, "This cannot be taken back"),
+    "not_undoable":           Meaning(409, "This cannot be undone"),
     "circular_family":        Meaning(409, "A record would become its own ancestor"),
-    "superseded":             Meaning(409, "The service has gone on since"),
-    "job_not_ended":          Meaning(409, "The job still goes on"),
-    "rebuild_running":        Meaning(409, "Somebody else rebuilds the tables now"),
+    "superseded":             Meaning(409, "The service has changed since"),
+    "job_not_ended":          Meaning(409, "The job is still running"),
+    "rebuild_running":        Meaning(409, "Another rebuild is running"),
     "dataset_exists":         Meaning(409, "Another dataset has this name"),
     "dataset_changed":        Meaning(409, "The dataset has changed since"),
     "dataset_locked":         Meaning(409, "A version of the dataset is locked"),
     "entry_exists":           Meaning(409, "The dataset has another entry of this name"),
     "specification_exists":   Meaning(409, "The dataset has another specification of this name"),
-    "too_many_webhooks":      Meaning(409, "There are enough webhooks"),
-    "too_large":              Meaning(413, "Over a limit of the server"),
-    "unsupported_media_type": Meaning(415, "The body is in no form that is read here"),
+    "too_many_webhooks":      Meaning(409, "The limit of webhooks is reached"),
+    "too_large":              Meaning(413, "A limit of the server is exceeded"),
+    "unsupported_media_type": Meaning(415, "The body's media type is not supported"),
     "invalid_input":          Meaning(422, "The request is wrong"),
-    "address_refused":        Meaning(422, "No webhook may be at this address"),
+    "address_refused":        Meaning(422, "The webhook's address is not allowed"),
     "idempotency_conflict":   Meaning(422, "The idempotency key was used for another request"),
-    "beyond_head":            Meaning(422, "The log does not go so far"),
-    "as_of_in_future":        Meaning(422, "That moment has not come"),
-    "as_of_before_beginning": Meaning(422, "Nothing had happened then"),
-    "ledger_error":           Meaning(500, "Something is wrong with the server"),
+    "beyond_head":            Meaning(422, "The position is beyond the log"),
+    "as_of_in_future":        Meaning(422, "The moment is in the future"),
+    "as_of_before_beginning": Meaning(422, "The moment is before the first event"),
+    "ledger_error":           Meaning(500, "The server has an internal error"),
     "impossible_history":     Meaning(500, "The log is damaged"),
     "unknown_event":          Meaning(500, "The log is newer than the server"),
     "unreadable_event":       Meaning(500, "The log is damaged"),
-    "seal_broken":            Meaning(500, "The log is not what was sealed"),
-    "note_broken":            Meaning(500, "What is kept of the seals is damaged"),
-    "proof_broken":           Meaning(500, "What is kept of the seals is damaged"),
-    "receipt_broken":         Meaning(500, "What is kept of the seals is damaged"),
+    "seal_broken":            Meaning(500, "The log differs from the seals"),
+    "note_broken":            Meaning(500, "The stored seals are damaged"),
+    "proof_broken":           Meaning(500, "The stored seals are damaged"),
+    "receipt_broken":         Meaning(500, "The stored seals are damaged"),
     "seal_key_refused":       Meaning(500, "The key for seals is not the ledger's"),
-    "internal_error":         Meaning(500, "Something is wrong with the server"),
+    "internal_error":         Meaning(500, "The server has an internal error"),
     "archive_invalid":        Meaning(422, "The archive is damaged"),
-    "archive_unknown":        Meaning(422, "This is no archive that the server knows"),
+    "archive_unknown":        Meaning(422, "The archive's format is not supported"),
     "archive_from_future":    Meaning(422, "The archive is newer than the server's clock"),
-    "database_not_empty":     Meaning(409, "The database has a ledger already"),
-    "backup_failed":          Meaning(500, "Something is wrong with a backup"),
-    "backup_invalid":         Meaning(500, "Something is wrong with a backup"),
+    "database_not_empty":     Meaning(409, "The database already contains a ledger"),
+    "backup_failed":          Meaning(500, "The backup failed"),
+    "backup_invalid":         Meaning(500, "The backup is not valid"),
     "backup_tool_unusable":   Meaning(500, "A tool of PostgreSQL is missing or too old"),
     "library_missing":        Meaning(500, "The server lacks a library"),
     "schema_mismatch":        Meaning(503, "The database does not fit the server", 60),
     "store_unavailable":      Meaning(503, "The database does not answer now", 1),
     "not_sealed_yet":         Meaning(503, "The newest events wait for the next seal", 2),
-    "nothing_sealed":         Meaning(503, "Nothing is sealed yet", 5),
+    "nothing_sealed":         Meaning(503, "The log has no seal yet", 5),
     "timeline_behind":        Meaning(503, "The tables of the past are catching up", 5),
-    "too_many_followers":     Meaning(503, "The log has enough followers", 5),
+    "too_many_followers":     Meaning(503, "The limit of followers is reached", 5),
     "storage_full":           Meaning(503, "The database's disk is full", 30),
 }
 # fmt: on
@@ -167,7 +167,8 @@ class BeyondHead(InvalidInput):
 
     def __init__(self, after: int, head: int) -> None:
         super().__init__(
-            f"the log goes to position {head}, and {after} is beyond that: is it of another ledger?"
+            f"the log goes to position {head}, and {after} is beyond that; check that it belongs "
+            "to this ledger"
         )
         self.after = after
         self.head = head
@@ -179,7 +180,10 @@ class TooManyFollowers(LedgerError):
     code = "too_many_followers"
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"{limit} follow the log already (followers_max); read it in pages")
+        super().__init__(
+            f"{limit} followers are already connected, the maximum (setting followers_max); read "
+            "the log in pages"
+        )
         self.limit = limit
 
 
@@ -254,11 +258,13 @@ async def _http_error(request: Request, error: Exception) -> Response:
     where = f"{request.method} {request.url.path[:200]}"
     match error.status_code:
         case 404:
-            detail = f"there is nothing at {where}; /openapi.json has what there is"
+            detail = f"there is nothing at {where}; see /openapi.json for all addresses"
             return problem("no_such_route", detail)
         case 405:
             headers = dict(error.headers or {})
-            detail = f"{where} is not possible; here one can {headers.get('Allow', 'do others')}"
+            detail = (
+                f"{where} is not allowed; this address allows {headers.get('Allow', 'do others')}"
+            )
             return problem("method_not_allowed", detail, headers=headers)
         case _:
             return problem("refused", str(error.detail), status=error.status_code)
@@ -269,8 +275,8 @@ def _incident(code: str, where: str, error: Exception) -> Response:
     log.error("incident %s in %s", incident, where, exc_info=error)
     return problem(
         code,
-        f"the server has met a fault of its own; its log has it as incident {incident}. "
-        "Nothing was half-done",
+        f"internal error; the server's log describes it as incident {incident}. Changes were made "
+        "completely or not at all",
     )
 
 

@@ -80,8 +80,8 @@ class Followers:
 
         Args:
             ledger: whose log.
-            limit: followers at the most.
-            buffer: events in memory at the most.
+            limit: followers at most.
+            buffer: events in memory at most.
             heartbeat_s: after so long without an event, a follower is told that there is none.
             gauge: shows how many there are.
         """
@@ -180,7 +180,7 @@ class Followers:
         self._wake()
 
     def failed(self, reader: _Reader) -> None:
-        """Let everybody go: the log cannot be read. Whoever comes again is told why."""
+        """Disconnect all followers: the log cannot be read. Those that reconnect get the error."""
         if reader is self._reader:
             self._end_reader()
             self._wake()
@@ -221,8 +221,10 @@ class Followers:
             try:
                 data, position = await self._next(position, which)
             except LedgerError:
-                # Too late for an answer that says so; whoever comes again gets one.
-                log.exception("the log cannot be read after %d; a follower is let go", position)
+                # Too late for an error answer; a client that reconnects gets one.
+                log.exception(
+                    "the log cannot be read after %d; a follower is disconnected", position
+                )
                 return
             if data:
                 yield data
@@ -264,10 +266,10 @@ class _Reader:
                 with Bell(self._ledger) as bell:
                     self._read(bell)
             except StoreUnavailable as error:
-                log.warning("the log cannot be followed now: %s", error)
+                log.warning("the log cannot be read for followers: %s", error)
                 self.stop.wait(_AGAIN_S)
             except Exception:
-                log.exception("the log cannot be read; its followers are let go")
+                log.exception("the log cannot be read; all followers are disconnected")
                 self._loop.call_soon_threadsafe(self._followers.failed, self)
                 return
 

@@ -32,7 +32,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "recordledger_requests",
-            "Requests that were answered.",
+            "Answered requests.",
             ("route", "method", "status"),
             registry=self.registry,
         )
@@ -45,23 +45,23 @@ class Metrics:
         )
         self.in_flight = Gauge(
             "recordledger_requests_in_flight",
-            "Requests that are not answered yet.",
+            "Requests being served.",
             registry=self.registry,
         )
         self.submitted = Counter(
             "recordledger_records_submitted",
-            "Entries of submissions, by what became of them: inserted, existing, refused.",
+            "Entries of submissions, by outcome: inserted, existing, refused.",
             ("outcome",),
             registry=self.registry,
         )
         self.claimed = Counter(
             "recordledger_tasks_claimed",
-            "Tasks that were given to managers.",
+            "Tasks claimed by managers.",
             registry=self.registry,
         )
         self.returned = Counter(
             "recordledger_results_returned",
-            "Results from managers, by what became of them: accepted, late, duplicate, refused.",
+            "Results from managers, by outcome: accepted, late, duplicate, refused.",
             ("outcome",),
             registry=self.registry,
         )
@@ -115,7 +115,7 @@ class _OfDatabase(Collector):
             )
         late = GaugeMetricFamily(
             "recordledger_late_core_hours",
-            "What computing results had taken that came late, by what became of them.",
+            "Computing time of late results, by outcome.",
             labels=["kind"],
         )
         for kind, rescued in rescues.items():
@@ -126,8 +126,8 @@ class _OfDatabase(Collector):
         stats: dict[str, int] = self._ledger.datastore.pool.get_stats()
         for name, text in (
             ("pool_size", "Connections in the pool."),
-            ("pool_available", "Connections in the pool that nobody uses."),
-            ("requests_waiting", "Requests that wait for a connection."),
+            ("pool_available", "Idle connections in the pool."),
+            ("requests_waiting", "Requests waiting for a connection."),
         ):
             yield GaugeMetricFamily(f"recordledger_database_{name}", text, stats.get(name, 0))
 
@@ -135,7 +135,7 @@ class _OfDatabase(Collector):
 def _of_self_audit(audited: SelfAuditState) -> Iterator[Metric]:
     divergent = GaugeMetricFamily(
         "recordledger_divergent_rows",
-        "Rows that were found not to be what the log says, and were not put right yet.",
+        "Rows found to differ from the log and not yet repaired.",
         labels=["table"],
     )
     for table in PROJECTIONS:
@@ -144,16 +144,16 @@ def _of_self_audit(audited: SelfAuditState) -> Iterator[Metric]:
     if audited.age_s is not None:
         yield GaugeMetricFamily(
             "recordledger_self_audit_age_seconds",
-            "For how long the self-audit has not looked at what it has not looked at for longest.",
+            "Age of the self-audit's oldest check, in seconds.",
             audited.age_s,
         )
     yield GaugeMetricFamily(
         "recordledger_self_audit_position",
-        "Position of the log up to which everything was looked at that is proved.",
+        "Position of the log up to which all verified rows were checked.",
         audited.position,
     )
     yield GaugeMetricFamily(
         "recordledger_self_audit_unproved",
-        "Records, managers and so on whose rows the self-audit has not proved, or found wrong.",
+        "Aggregates whose rows the self-audit has not verified, or found to differ from the log.",
         audited.n_unproved,
     )

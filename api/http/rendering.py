@@ -65,7 +65,7 @@ def require_answer_size(
     sizes = [payload_bytes(record, include) for record in found] if include else []
     if len(sizes) > 1 and sum(sizes) > bytes_max:
         raise TooLarge(
-            f"the answer (the payloads of {len(sizes)} records; ask for fewer at once)",
+            f"the answer (the payloads of {len(sizes)} records; ask for fewer)",
             sum(sizes),
             bytes_max,
             "answer_bytes_max",
@@ -187,7 +187,7 @@ def attempts_out(
     }
     n_bytes = sum(payload.size_bytes for payload in wanted.values())
     if len(outcomes) > 1 and n_bytes > bytes_max:
-        what = f"the answer (the payloads of {len(outcomes)} attempts; ask for less of each)"
+        what = f"the answer (the payloads of {len(outcomes)} attempts; ask for fewer fields)"
         raise TooLarge(what, n_bytes, bytes_max, "answer_bytes_max")
     messages = _digests(outcome.error_message for outcome in outcomes.values())
     if isinstance(history[-1].recorded.event, Erased):

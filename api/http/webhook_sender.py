@@ -57,7 +57,7 @@ class ConnectionTarget(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What came of a message: the status of the answer, or what kept it from being one.
+    """The outcome of a message: the status of the answer, or why there was none.
 
     `retry_after_s` is what the receiver asked for.
     """
@@ -96,7 +96,7 @@ class Sender:
     """Sends messages to webhooks.
 
     Attributes:
-        allowed: where they may be besides the public Internet, and be spoken to without TLS.
+        allowed: where they may be besides the public Internet, and be reached without TLS.
         timeout_s: for how long a message may take in all.
         lookup: finds the addresses of a host.
         tls: how the receiver's certificate is judged; None as this machine does it.
@@ -125,16 +125,16 @@ class Sender:
                 address = ip_address(text)
             except ValueError:
                 raise AddressRefused(
-                    f"{host} has the address {text[:60]!r}, which is none"
+                    f"{host} has the address {text[:60]!r}, which is not an IP address"
                 ) from None
             if not self.allowed.admits(address):
                 raise AddressRefused(
-                    f"{host} has the address {address}, which is not of the public Internet "
+                    f"{host} has the address {address}, which is not on the public Internet "
                     "(setting webhook_allow_private)"
                 )
             if parts.scheme == "http" and not self.allowed.is_private(address):
                 raise AddressRefused(
-                    f"{host} is spoken to over https only (setting webhook_allow_private)"
+                    f"{host} is only reached over https (setting webhook_allow_private)"
                 )
             addresses.append(plain(address))
         if not addresses:
@@ -143,7 +143,7 @@ class Sender:
         return ConnectionTarget(parts.scheme, host, port, path, tuple(addresses))
 
     def send(self, url: str, secret: bytes, message_id: str, body: bytes) -> Result:
-        """Send a message; return what came of it. It does not raise what the receiver may cause."""
+        """Send a message; return its outcome. It does not raise what the receiver may cause."""
         started = time.monotonic()
         now = int(time.time())
         headers = {
@@ -223,7 +223,7 @@ class _Connection(http.client.HTTPConnection):
                 # The certificate is judged by the name, although the name was not connected to.
                 self.sock = context.wrap_socket(found, server_hostname=self._target.host)
             return
-        raise failure or TimeoutError("there was no time left to connect")
+        raise failure or TimeoutError("the time limit was used up before connecting")
 
     def _cut(self) -> None:
         """End the connection: each of its operations has a time limit, and this is one for all."""

@@ -113,7 +113,7 @@ def _body_format(headers: Headers) -> tuple[Format | None, str]:
         if given is None:
             raise UnsupportedMediaType(
                 f"the body is {content_type[:100]!r}; "
-                "send application/json or application/msgpack, and say so in Content-Type"
+                "send application/json or application/msgpack and name it in Content-Type"
             )
     coding = _CODINGS.get(headers.get("content-encoding", "").strip().lower())
     if coding is None:
@@ -143,8 +143,7 @@ def _wanted(accept: str | None, given: Format | None) -> Format:
     best = max(liked.values(), default=0.0)
     if best <= 0:
         raise NotAcceptable(
-            f"the answer may only be {accept[:100]!r}; accept application/json or "
-            "application/msgpack"
+            f"Accept is {accept[:100]!r}; it must include application/json or application/msgpack"
         )
     choices = [format_ for format_, quality in liked.items() if quality == best]
     return given if given in choices else choices[0]
@@ -212,9 +211,9 @@ def _gunzip(data: bytes, size_bytes_max: int) -> bytes:
                     break
                 data = member.unconsumed_tail
                 if not piece and not data:
-                    raise MalformedBody("the gzip stream is cut short; send the body again")
+                    raise MalformedBody("the gzip stream is truncated; send the body again")
     except zlib.error as error:
-        raise MalformedBody(f"the body is no gzip stream: {error}") from error
+        raise MalformedBody(f"the body is not a gzip stream: {error}") from error
     return bytes(out)
 
 
@@ -234,7 +233,7 @@ def decode(data: bytes, given: Format | None) -> Any:
             return _decode_msgpack(data)
         case None:
             raise UnsupportedMediaType(
-                "the body has no Content-Type; say application/json or application/msgpack"
+                "the body has no Content-Type; use application/json or application/msgpack"
             )
 
 
@@ -243,7 +242,7 @@ def _decode_json(data: bytes) -> Any:
         return from_json(data, allow_inf_nan=False)
     except ValueError as error:
         if is_about_surrogates(error):
-            # One bad string shall not spoil its neighbours: it is refused or mended in its place.
+            # One bad string shall not spoil its neighbours: it is refused or repaired in its place.
             return _decode_json_with_surrogates(data)
         complaint = str(error)
     place = _PLACE.search(complaint)

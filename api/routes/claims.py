@@ -88,7 +88,10 @@ def _resolved(
         return_results(ledger, manager_id, errors, user=user, policies=settings.policies)
     if given_back:
         attempts = {task["record_id"]: task["attempt"] for task in given_back}
-        reason = "with what it refers to, the answer to the claim would have been too large"
+        reason = (
+            "the answer to the claim would have been too large with everything that the "
+            "record refers to"
+        )
         relinquish(ledger, manager_id, attempts, user=user, reason=reason)
     return found
 
@@ -111,7 +114,7 @@ def _tasks_over_limit(
 def _error_of(task: ClaimedTask, error: Exception) -> ReturnedResult:
     message = str(error)
     if not isinstance(error, ReferenceBroken):
-        message = f"what it refers to cannot be put in place: {message}"
+        message = f"a reference cannot be resolved: {message}"
     data = message.encode()
     payload = payload_of(data)
     outcome = Outcome(error_type=ReferenceBroken.__name__, error_message=payload)

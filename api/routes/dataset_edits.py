@@ -97,7 +97,7 @@ class DatasetEdit(Generic[Asked]):
 
 def _modification(asked: ModifyDatasetRequest) -> Mapping[str, Any]:
     if asked.new_name is None and asked.new_description is None:
-        raise InvalidInput("say what to modify: new_name, new_description or both")
+        raise InvalidInput("give new_name, new_description or both")
     return {"name": asked.new_name, "description": asked.new_description}
 
 
@@ -109,8 +109,8 @@ def _addition(asked: AddSpecificationRequest) -> Mapping[str, Any]:
 def _emptied(asked: UnlinkRequest) -> Mapping[str, Any]:
     if no_condition(asked) and not asked.all:
         raise InvalidInput(
-            "there is no condition, so every cell would be emptied; if that is what you want, "
-            "say so: all=true"
+            "there is no condition, so every cell would be emptied; set all=true if that is "
+            "intended"
         )
     return {"selection": selection_of(asked)}
 
@@ -233,7 +233,7 @@ for _row in EDITS:
 )
 @endpoint(Submitter)
 def create_dataset(call: Call) -> Reply:
-    """Make an empty dataset. Names are unique; capitals do not tell them apart."""
+    """Make an empty dataset. Names are unique, ignoring case."""
     asked = call.parse(CreateDatasetRequest)
     who = _who(call, asked.reason)
     created = dataset_edits.create(call.desk.ledger, asked.name, asked.description, who)

@@ -32,7 +32,7 @@ from recordledger.projections.tables.datasets import Content, Entry
 from ..http.errors import refusal_of
 from ..schemas.dataset_edits import EntryIn, SpecificationIn, WhichCells
 
-# A cell's arguments are made from these anew for every entry.
+# A cell's arguments are made from these again for every entry.
 KWARGS_BYTES_MAX: Final = 1 << 20
 ATTRIBUTES_BYTES_MAX: Final = 1 << 16
 
@@ -53,7 +53,9 @@ def cells_of(
     specifications, entries = query.get("specification"), query.get("entry")
     if "dataset" not in query:
         if specifications is not None or entries is not None:
-            raise InvalidInput("specification and entry are those of a dataset: say which dataset")
+            raise InvalidInput(
+                "specification and entry can only be used with dataset; name the dataset"
+            )
         return {}
     with ledger.datastore.reading() as db:
         if moment is None:

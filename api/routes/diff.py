@@ -30,7 +30,9 @@ _MANY: Final = 100
 Reader = Annotated[Visitor, allowed(Permission.read)]
 Places = Annotated[
     list[Status | Literal["none"]] | None,
-    Query(max_length=10, description="`none` is not to be there: not created yet, or erased."),
+    Query(
+        max_length=10, description="`none`: the record did not exist, not yet or not any longer."
+    ),
 ]
 Tags = Annotated[
     list[ShortText] | None, Query(max_length=_MANY, description="At any time between.")

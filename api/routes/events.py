@@ -119,5 +119,5 @@ def _last_event_id(request: Request, after: int) -> int:
     if not given:
         return after
     if not _POSITION.fullmatch(given) or int(given) > ID_MAX:
-        raise InvalidInput(f"Last-Event-ID is {given[:80]!r}, which is no position of the log")
+        raise InvalidInput(f"Last-Event-ID is {given[:80]!r}, which is not a position of the log")
     return int(given)

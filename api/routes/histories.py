@@ -80,7 +80,9 @@ def kinds_of(given: list[str] | None) -> frozenset[str]:
     """
     for each in given or ():
         if each not in event_log.KINDS:
-            raise InvalidInput(f"there is no kind of event {each[:80]!r}; docs/reference/events.md")
+            raise InvalidInput(
+                f"there is no kind of event {each[:80]!r}; docs/reference/events.md lists all"
+            )
     return frozenset(given or ())
 
 

@@ -52,8 +52,9 @@ def _endpoint(action: Action) -> Callable[..., Awaitable[Response]]:
     undo = "can be undone" if action.row.undoable else "cannot be undone"
     manage.__doc__ = (
         f"{action.row.text}.\n\n"
-        f"The call is one operation, which happens as a whole and {undo}. A record that the "
-        "rules refuse is told by its index and spoils no other; an id that comes twice counts "
+        f"The call is one operation, which is applied as a whole and {undo}. A record that the "
+        "rules "
+        "refuse is reported by its index and does not affect the others; a repeated id counts "
         "once. More than 10,000 records are changed by a job: the answer is 202 and its id."
     )
     return endpoint(Annotated[Visitor, allowed(permission)])(manage)
@@ -151,7 +152,7 @@ def _order(action: Action, asked: ManageRequest) -> OperationRequest:
     values = {name: value for name in own if (value := getattr(asked, name)) is not None}
     if action.row.needs_option and not values:
         both = " or both" if len(own) == 2 else ""
-        raise InvalidInput(f"say what to {action}: {', '.join(own)}{both}")
+        raise InvalidInput(f"give what to {action}: {', '.join(own)}{both}")
     if NEW_TAG.name in values:
         values[NEW_TAG.name] = parse_tag(values[NEW_TAG.name])
     if NEW_PRIORITY.name in values:
@@ -161,16 +162,16 @@ def _order(action: Action, asked: ManageRequest) -> OperationRequest:
 
 def _selected(call: Call, asked: ManageRequest) -> list[int]:
     if (asked.ids is None) == (asked.query is None):
-        raise InvalidInput("say which records: exactly one of ids and query")
+        raise InvalidInput("select records by exactly one of ids and query")
     if asked.ids is not None:
         if asked.all:
-            raise InvalidInput("`all` belongs to a query; leave it out beside ids")
+            raise InvalidInput("`all` can only be used with a query; leave it out with ids")
         return asked.ids
     query = asked.query or RecordQuery()
     if not asked.all and not query.model_dump(exclude_none=True):
         raise InvalidInput(
-            "the query has no condition, so it would find every record; if that is what you want, "
-            "say so: all=true"
+            "the query has no condition, so it would find every record; set all=true if that is "
+            "intended"
         )
     found = queries.select_ids(
         call.desk.ledger, filter_of(call.desk.ledger, query), MANAGED_MAX + 1

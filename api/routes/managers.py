@@ -1,4 +1,4 @@
-"""Managers: register, give signs of life, claim, return, give back, end."""
+"""Managers: register, give heartbeats, claim, return, give back, end."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ def register(call: Call) -> Reply:
     heartbeat_s = asked.heartbeat_s or min(settings.heartbeat_s, lease_s / 4)
     if heartbeat_s >= lease_s:
         raise InvalidInput(
-            f"heartbeat_s is {heartbeat_s:g} and lease_s is {lease_s:g}: the lease would run out "
-            "between two signs of life; make heartbeat_s a quarter of lease_s"
+            f"heartbeat_s is {heartbeat_s:g} and lease_s is {lease_s:g}: the lease would expire "
+            "between two heartbeats; make heartbeat_s a quarter of lease_s"
         )
     manager_id = managing.register_manager(
         call.desk.ledger,

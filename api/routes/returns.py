@@ -1,7 +1,7 @@
 """What managers return: results become outcomes and payloads, and as little as can be is lost.
 
 A result is hours of somebody's computer. So text that PostgreSQL or Unicode would not have is
-mended, what is too long is cut, and only what cannot be kept is refused, by its index.
+repaired, what is too long is cut, and only what cannot be kept is refused, by its index.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def _result_bytes(result: Any, bytes_max: int) -> bytes:
     except ValueError as error:
         if is_about_surrogates(error):
             raise InvalidInput(
-                "the result has half of a surrogate pair; it is not valid Unicode"
+                "the result has a lone surrogate, which is not valid Unicode"
             ) from error
         raise InvalidInput(f"the result's bytes are not JSON: {error}") from error
     # What the decoder lets through is rare, so it is looked for in the cheapest way first: NUL,
@@ -160,7 +160,7 @@ def _result_bytes(result: Any, bytes_max: int) -> bytes:
 def _require_size(what: str, data: bytes, bytes_max: int) -> None:
     if len(data) > bytes_max:
         raise TooLarge(
-            f"{what} (return less: write big data to a file, and return where it is)",
+            f"{what} (return less: write large data to a file and return its location)",
             len(data),
             bytes_max,
             "payload_bytes_max",

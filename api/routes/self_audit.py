@@ -47,14 +47,16 @@ def get_self_audit(call: Call) -> Reply:
 def repair_rows(call: Call) -> Reply:
     """Put rows right that the self-audit has found: all, those of a table, or one.
 
-    Each row is held against the log again under its lock, and changed together with the event that
+    Each row is compared with the log again under its lock, and changed together with the event that
     says so. An idempotency key has no effect: what is right is not repaired again.
     """
     asked = call.parse(RepairRequest)
     if asked.table is not None and asked.table not in PROJECTIONS:
-        raise InvalidInput(f"there is no table {asked.table!r}; there are {', '.join(PROJECTIONS)}")
+        raise InvalidInput(
+            f"there is no table {asked.table!r}; the tables are {', '.join(PROJECTIONS)}"
+        )
     if asked.key is not None and asked.table is None:
-        raise InvalidInput("a key needs the table in which it is")
+        raise InvalidInput("a key can only be used with a table")
     done = repair(
         call.desk.ledger,
         actor=call.visitor.actor,

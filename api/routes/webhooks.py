@@ -44,7 +44,7 @@ router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
 WebhookIdInPath = Annotated[int, Path(ge=1, le=ID_MAX)]
 Administrator = Annotated[Visitor, allowed(Permission.admin)]
 
-# Whoever tests waits for it, and so does one of the server's threads.
+# The caller of a test waits for it, and so does one of the server's threads.
 _TEST_TIMEOUT_S: Final = 5.0
 _CONDITIONS: Final = frozenset(WebhookFilter.model_fields)
 
@@ -143,7 +143,7 @@ def get_deliveries(
     webhook_id: WebhookIdInPath,
     limit: Annotated[int, Query(ge=1, le=ATTEMPTS_KEPT)] = ATTEMPTS_KEPT,
 ) -> Reply:
-    """Get the newest attempts to tell a webhook something, newest first; 100 are kept."""
+    """Get the newest deliveries to a webhook, newest first; 100 are kept."""
     found = deliveries.attempts(call.desk.ledger, webhook_id, limit)
     return {"webhook_id": webhook_id, "attempts": [each._asdict() for each in found]}
 
@@ -155,7 +155,7 @@ def get_deliveries(
 )
 @endpoint(Administrator)
 def test_webhook(call: Call, webhook_id: WebhookIdInPath) -> Reply:
-    """Send a webhook a message of type `ledger.test`, now, and say what came of it.
+    """Send a webhook a message of type `ledger.test`, now, and return the outcome.
 
     It is sent also if the webhook is disabled, and changes nothing.
     """

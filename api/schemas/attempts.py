@@ -12,9 +12,9 @@ AttemptInclude = Literal["result", "stdout", "stderr", "traceback", "provenance"
 
 
 class AttemptOut(Answer):
-    """One attempt of a record, and what came of it.
+    """One attempt of a record, and its outcome.
 
-    `ended_by` is the event that ended it. `late`: what came of it came when it was over. Outputs
+    `ended_by` is the event that ended it. `late`: its outcome arrived after it had ended. Outputs
     and the result are there only if they were asked for by `include`.
     """
 

@@ -61,7 +61,8 @@ class AddEntriesRequest(EditDatasetRequest):
     """Entries to add, in one operation."""
 
     entries: list[Any] = Field(
-        description="Each an EntryIn; a wrong one is refused by its index and spoils no other.",
+        description="Each an EntryIn; an invalid one is refused by its index and does not affect "
+        "the others.",
         json_schema_extra={"items": {"$ref": "#/components/schemas/EntryIn"}},
     )
 
@@ -145,7 +146,7 @@ class LockVersionRequest(EditDatasetRequest):
 
 
 class DatasetEdited(Answer):
-    """What became of a change; `operation_id` is None where there was nothing to change."""
+    """The outcome of a change; `operation_id` is None where there was nothing to change."""
 
     operation_id: str | None
     dataset_id: int
@@ -154,7 +155,7 @@ class DatasetEdited(Answer):
 
 
 class AddEntriesAnswer(Answer):
-    """What became of each entry, by its index."""
+    """The outcome of each entry, by its index."""
 
     operation_id: str | None
     version: int
@@ -171,7 +172,7 @@ class CellRefusal(Answer):
 
 
 class SubmitAnswer(Answer):
-    """What became of the cells that had no record.
+    """The outcome of the cells that had no record.
 
     `n_existing` of those that got one got a record that was there already. With a `job_id` (status
     202) the job has only begun, and tells the rest.

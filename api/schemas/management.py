@@ -58,11 +58,13 @@ class ManageRequest(_Options):
     """
 
     reason: Text | None = None
-    dry_run: bool = Field(default=False, description="Say what would happen, and change nothing.")
+    dry_run: bool = Field(
+        default=False, description="Report what would change, and change nothing."
+    )
 
 
 class ManageAnswer(Answer):
-    """What became of each record, by its index in `ids` (of the request, or of this answer).
+    """The outcome of each record, by its index in `ids` (of the request, or of this answer).
 
     `operation_id` is None where nothing was changed. `ids` are those that a query has found.
     `new_ids` are those of resubmitted records, in the order of the ids, None where there is none.

@@ -1,4 +1,4 @@
-"""Managers: their sign of life, and how they are listed."""
+"""Managers: their heartbeat, and how they are listed."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def moment_in(value: Any) -> Any:
             return value
         case _:
             pass
-    raise ValueError("it is neither a position of the log nor a time with a time zone")
+    raise ValueError("it must be a position of the log or a time with a time zone")
 
 
 AsOf = Annotated[

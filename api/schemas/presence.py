@@ -25,7 +25,7 @@ class RegisterRequest(Message):
 
 
 class RegisterAnswer(Answer):
-    """The manager's id, new at every boot, and how often it must give a sign of life."""
+    """The manager's id, new at every boot, and how often it must give a heartbeat."""
 
     manager_id: int
     lease_s: float
@@ -33,7 +33,7 @@ class RegisterAnswer(Answer):
 
 
 class HeartbeatRequest(Message):
-    """A sign of life, with everything that the manager has and has not had acknowledged."""
+    """A heartbeat, with everything that the manager has and has not had acknowledged."""
 
     held: list[AttemptRef] = Field(default_factory=list[AttemptRef], max_length=100_000)
 

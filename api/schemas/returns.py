@@ -11,7 +11,7 @@ from .fields import RecordId
 
 
 class ResultIn(Message):
-    """What came of one attempt: a result, or an error if `error_type` is set.
+    """The outcome of one attempt: a result, or an error if `error_type` is set.
 
     `result` is a JSON value: as such in JSON, or already encoded as JSON bytes in msgpack.
     """
@@ -41,7 +41,7 @@ class ReturnRequest(Message):
 
 
 class ReturnAnswer(Answer):
-    """What became of each result, by its index.
+    """The outcome of each result, by its index.
 
     `late`: kept aside, the attempt was over. `duplicate`: it was there already.
     """

@@ -48,7 +48,7 @@ class WhyAnswer(Answer):
     text: str
     remedy: str | None
     nearest: list[NearestOut] = Field(
-        description="Managers that can take it, or would need least to; five at the most."
+        description="Managers that can take it, or lack least for it; at most five."
     )
     retry_at: AwareDatetime | None
     retries: int | None
@@ -97,7 +97,7 @@ class QueueLaneOut(Answer):
     oldest_created_at: AwareDatetime | None
     oldest: dict[PriorityName, OldestOut]
     n_managers: int
-    manager_ids: list[int] = Field(description="Five of those that can take them, at the most.")
+    manager_ids: list[int] = Field(description="At most five of those that can take them.")
     blocked: str | None
 
 

@@ -15,7 +15,7 @@ from .fields import ShortText, Text
 class DivergenceOut(Answer):
     """A row of a table that was found not to be what the log says.
 
-    `key` are the values that tell the rows of the table apart; `columns` those that differ, if the
+    `key` are the values that identify the rows of the table; `columns` those that differ, if the
     row is there and should be. Nothing of what they hold is told.
     """
 
@@ -45,7 +45,7 @@ class SelfAuditAnswer(Answer):
 
 
 class RepairRequest(Message):
-    """What to put right: everything that is known, what is in a table, or one row of it."""
+    """What to repair: everything that is known, what is in a table, or one row of it."""
 
     table: ShortText | None = None
     key: Annotated[list[str], Field(min_length=1, max_length=10)] | None = None
@@ -53,13 +53,13 @@ class RepairRequest(Message):
 
 
 class RepairOut(Answer):
-    """What became of one divergence; `refusal` says why it is still open, if it is."""
+    """The outcome of one divergence; `refusal` says why it is still open, if it is."""
 
     divergence: DivergenceOut
     refusal: str | None
 
 
 class RepairAnswer(Answer):
-    """What became of each divergence that was to be repaired, oldest first."""
+    """The outcome of each divergence that was to be repaired, oldest first."""
 
     repairs: list[RepairOut]

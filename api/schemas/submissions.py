@@ -23,7 +23,10 @@ class RecordIn(Message):
     tag: str = Field(default="default", examples=["gpu"])
     priority: PriorityName = "normal"
     retries: int = Field(
-        default=0, ge=0, le=RETRIES_MAX, description="How many errors are reset by themselves."
+        default=0,
+        ge=0,
+        le=RETRIES_MAX,
+        description="Number of errors that are reset automatically.",
     )
     retry_delay_s: float = Field(
         default=0,
@@ -46,7 +49,8 @@ class CreateRequest(Message):
     """Records to create, in one operation: all valid ones or none."""
 
     records: list[Any] = Field(
-        description="Each a RecordIn; a wrong one is refused by its index and spoils no other.",
+        description="Each a RecordIn; an invalid one is refused by its index and does not affect "
+        "the others.",
         json_schema_extra={"items": {"$ref": "#/components/schemas/RecordIn"}},
     )
     find_existing: bool = True
@@ -54,7 +58,7 @@ class CreateRequest(Message):
 
 
 class CreateAnswer(Answer):
-    """What became of each entry, by its index: `ids` has None where an entry was refused."""
+    """The outcome of each entry, by its index: `ids` has None where an entry was refused."""
 
     operation_id: str | None
     ids: list[int | None]

@@ -50,7 +50,7 @@ class WebhookTestRequest(Message):
 
 
 class WebhookOut(Answer):
-    """A webhook, without its secret, and how far it was told.
+    """A webhook, without its secret, and how far delivery has come.
 
     Everything up to `position` that its filter lets through has arrived. `n_failures` attempts have
     failed since, the first at `failing_since`. `why` says why it is disabled.
@@ -122,7 +122,7 @@ class WebhookAttemptsAnswer(Answer):
 
 
 class WebhookTested(Answer):
-    """What came of a test."""
+    """The outcome of a test."""
 
     message_id: str
     has_arrived: bool

@@ -40,7 +40,7 @@ PERMISSIONS: Final[dict[Role, frozenset[Permission]]] = {
 
 
 class TokenIssued(Event):
-    """Whoever shows the token acts as this user. Only the SHA-256 of the token is kept."""
+    """Requests with the token act as this user. Only the SHA-256 of the token is kept."""
 
     topic = "token_issued"
 

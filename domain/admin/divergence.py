@@ -28,14 +28,14 @@ class RowFault(StrEnum):
 
 
 class DivergenceFound(Event):
-    """A row of a table is not what the log says. Nothing of what it holds is told here.
+    """A row of a table differs from the log. The event has none of the row's values.
 
-    `key` are the values that tell the rows of the table apart, as text; `columns` those that differ
-    if the row was `changed`.
+    `key` are the values of the table's key, as text; `columns` those that differ if the row was
+    `changed`.
     """
 
     topic = "divergence_found"
-    words = "{who} found a row of {table} that is not what the log says"
+    words = "{who} found a row of {table} that differs from the log"
 
     table: str
     key: tuple[str, ...]
@@ -44,17 +44,17 @@ class DivergenceFound(Event):
 
 
 class DivergenceRepaired(Event):
-    """Somebody wanted the row put right, and in the same transaction it was."""
+    """A user asked for the repair of the row, which was made in the same transaction."""
 
     topic = "divergence_repaired"
-    words = "{who} put the row right"
+    words = "{who} repaired the row"
 
 
 class DivergenceGone(Event):
-    """The row is what the log says again: by a later event of its own, or by a hand."""
+    """The row agrees with the log again, by a later event of its own or a change by hand."""
 
     topic = "divergence_gone"
-    words = "the row is what the log says again"
+    words = "the row agrees with the log again"
 
 
 DIVERGENCE_EVENTS: Final = events_of(__name__)
@@ -76,20 +76,20 @@ class DivergenceAggregate:
     ended_by: str | None = None
 
     def __str__(self) -> str:
-        """Return it as people say it.
+        """Return one line for people.
 
         >>> print(DivergenceAggregate(1, table="records", key=("411",), columns=("tag", "version")))
-        records 411: tag and version are not what the log says
+        records 411: tag and version differ from the log
         """
         where = f"{self.table} {', '.join(self.key)}"
         match self.fault:
             case RowFault.missing:
                 return f"{where}: the row is missing"
             case RowFault.extra:
-                return f"{where}: there should be no such row"
+                return f"{where}: the log has no such row"
             case _:
-                verb = "is" if len(self.columns) == 1 else "are"
-                return f"{where}: {' and '.join(self.columns)} {verb} not what the log says"
+                verb = "differs" if len(self.columns) == 1 else "differ"
+                return f"{where}: {' and '.join(self.columns)} {verb} from the log"
 
 
 def evolve_divergence(divergence: DivergenceAggregate, event: Event) -> DivergenceAggregate:

@@ -40,7 +40,7 @@ class JobAdvanced(Event):
     """A slice was done: its records were changed in the same transaction as this was recorded."""
 
     topic = "job_advanced"
-    words = "{n_done} records more are done"
+    words = "{n_done} more records were processed"
 
     n_done: int
     n_updated: int
@@ -62,14 +62,14 @@ class JobCancelRequested(Event):
     """Somebody wants the job stopped, and what it has done undone."""
 
     topic = "job_cancel_requested"
-    words = "{who} wants it stopped and undone"
+    words = "{who} asked to cancel it"
 
 
 class JobCancelled(Event):
     """The job was stopped, and what it had done was undone where nobody had changed it since."""
 
     topic = "job_cancelled"
-    words = "it was stopped, and what it had done undone"
+    words = "it was stopped, and its changes were undone"
 
     released: Payload | None = None
 

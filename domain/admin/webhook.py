@@ -1,4 +1,4 @@
-"""A webhook: an address that is told what happens; its events, state and rules."""
+"""A webhook: an address that receives events; its events, state and rules."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ URL_CHARACTERS_MAX: Final = 2_000
 
 
 class WebhookState(StrEnum):
-    """Whether a webhook is told anything. What is removed never comes back."""
+    """Whether a webhook receives events. What is removed never comes back."""
 
     enabled = auto()
     disabled = auto()
@@ -38,7 +38,7 @@ EVERYTHING: Final = WebhookFilter()
 
 
 class WebhookAdded(Event):
-    """The address is told what happens after the position `after` and meets the filter.
+    """The address receives the events after the position `after` that meet the filter.
 
     Its secret is not in the log.
     """
@@ -60,13 +60,13 @@ class WebhookChanged(Event):
 
 
 class WebhookEnabled(Event):
-    """The webhook is told again what happens, from where it was."""
+    """The webhook receives events again, from where it was."""
 
     topic = "webhook_enabled"
 
 
 class WebhookDisabled(Event):
-    """The webhook is told nothing until it is enabled; what happens meanwhile waits for it.
+    """The webhook receives nothing until it is enabled; what happens meanwhile waits for it.
 
     If the server gave up, `failing_since` says since when nothing arrived, and `error` what the
     last attempt met.
@@ -79,7 +79,7 @@ class WebhookDisabled(Event):
 
 
 class WebhookRemoved(Event):
-    """The webhook is told nothing any more; its secret is destroyed."""
+    """The webhook receives nothing any more; its secret is destroyed."""
 
     topic = "webhook_removed"
 
@@ -155,7 +155,7 @@ def change(
 
 
 def enable(webhook: WebhookAggregate, stamp: Stamp) -> list[Event]:
-    """Return the event by which the webhook is told again what happens; none if it is."""
+    """Return the event by which the webhook receives events again; none if it is."""
     if webhook.state is not WebhookState.disabled:
         return []
     return [WebhookEnabled(**stamp.model_dump())]
@@ -168,7 +168,7 @@ def disable(
     failing_since: datetime | None = None,
     error: str | None = None,
 ) -> list[Event]:
-    """Return the event by which the webhook is told nothing; none if it is so already."""
+    """Return the event by which the webhook receives nothing; none if it is so already."""
     if webhook.state is not WebhookState.enabled:
         return []
     return [WebhookDisabled(failing_since=failing_since, error=error, **stamp.model_dump())]

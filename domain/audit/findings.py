@@ -41,7 +41,7 @@ class Breach:
 
 @dataclass(slots=True)
 class Finding:
-    """What became of one invariant.
+    """The outcome of one invariant.
 
     Attributes:
         name: of the invariant.

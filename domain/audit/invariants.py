@@ -77,12 +77,14 @@ class Ordered:
         """Judge an event; `strand` is its stream before it."""
         self._finding.n_checked += 1
         if place.position <= self._position:
-            self._finding.report(f"it was read after position {self._position}", [place])
+            self._finding.report(
+                f"its position is not after {self._position}, the position read before it", [place]
+            )
         self._position = max(place.position, self._position)
         if strand.at is not None and event.timestamp < strand.at:
             self._finding.report(
-                f"it happened at {event.timestamp}, and what is before it in its stream later, at "
-                f"{strand.at}",
+                f"its time {event.timestamp} is before {strand.at}, the time of the event before "
+                "it in the stream",
                 [place],
             )
 
@@ -200,7 +202,7 @@ class Fence:
             return
         if life.holder is not None and event.actor != f"manager:{life.holder}":
             self._finding.report(
-                f"it is from {event.actor}, and manager {life.holder} had the attempt",
+                f"its actor is {event.actor}, but manager {life.holder} had the attempt",
                 [life.began(place.number), place],
             )
 
@@ -215,18 +217,18 @@ class Fence:
         manager_id = getattr(event, "manager_id", life.holder)
         if manager_id != life.holder:
             self._finding.report(
-                f"manager {manager_id} loses what manager {life.holder} had",
+                f"it requeues an attempt of manager {manager_id}, but manager {life.holder} had it",
                 [life.began(place.number), place],
             )
 
     def _is_current(self, life: RecordMemory, place: EventPlace, attempt: int) -> bool:
         self._finding.n_checked += 1
         if not life.live:
-            self._finding.report(f"attempt {attempt} ends, and none runs", [place])
+            self._finding.report(f"attempt {attempt} ends, but no attempt runs", [place])
             return False
         if attempt != life.attempt:
             self._finding.report(
-                f"attempt {attempt} ends, and attempt {life.attempt} runs",
+                f"attempt {attempt} ends, but attempt {life.attempt} runs",
                 [life.began(place.number), place],
             )
             return False
@@ -267,7 +269,8 @@ class ExactlyOnceAccept:
         self._finding.n_checked += 1
         if life.accepted and life.is_good:
             self._finding.report(
-                f"a late result of attempt {event.attempt} was adopted, and there was a result",
+                f"a late result of attempt {event.attempt} was adopted, but the record had a "
+                "result",
                 [life.accepted_at(place.number), place],
             )
 
@@ -302,20 +305,22 @@ class Late:
             self._finding.report(f"attempt {attempt} has an outcome already", [place])
         elif holder != event.manager_id:
             self._finding.report(
-                f"manager {holder} had attempt {attempt}, and not {event.manager_id}", [place]
+                f"attempt {attempt} belonged to manager {holder}, not to manager "
+                f"{event.manager_id}",
+                [place],
             )
 
     def _adopted(self, life: RecordMemory, place: EventPlace, event: e.ResultAdopted) -> None:
         self._finding.n_checked += 1
         kept = life.rare.kept.get(event.attempt)
         if kept is None:
-            self._finding.report(f"no late result of attempt {event.attempt} was kept", [place])
+            self._finding.report(f"no late result of attempt {event.attempt} is stored", [place])
         elif kept != event.outcome:
             self._finding.report(
-                f"it is not the late result that was kept of attempt {event.attempt}", [place]
+                f"it differs from the stored late result of attempt {event.attempt}", [place]
             )
         elif kept.error_type is not None:
-            self._finding.report("what was adopted is an error", [place])
+            self._finding.report("the adopted outcome is an error", [place])
 
 
 class Liveness:
@@ -353,7 +358,7 @@ class Liveness:
             for number in sorted(self._running.pop(place.number, ())):
                 began = self._known.lives[number].began(number)
                 self._finding.report(
-                    f"manager {place.number} ended and kept record {number}", [began, place]
+                    f"manager {place.number} ended, but still has record {number}", [began, place]
                 )
 
     def lose(self, number: int, life: RecordMemory) -> None:
@@ -371,7 +376,7 @@ class Liveness:
         manager = self._known.managers.get(event.manager_id)
         if manager is None or not manager.is_alive:
             state = manager.state if manager else "not there"
-            self._finding.report(f"manager {event.manager_id} claims and is {state}", [place])
+            self._finding.report(f"manager {event.manager_id} claims, but is {state}", [place])
             return
         self._running.setdefault(event.manager_id, set()).add(place.number)
 
@@ -478,20 +483,24 @@ class Audit:
             found("legal-transition", "every event is an edge of the table"), self._known
         )
         single = SingleLease(found("single-lease", "one live attempt at most", "attempts"))
-        fence = Fence(found("fence", "nothing is accepted of a stale attempt", "moves of attempts"))
+        fence = Fence(
+            found("fence", "no result of a stale attempt is accepted", "moves of attempts")
+        )
         once = ExactlyOnceAccept(
             found("exactly-once-accept", "one result is accepted at most", "outcomes")
         )
-        late = Late(found("late", "a stale result is kept, never applied by itself", "results"))
+        late = Late(
+            found("late", "a stale result is stored, never applied automatically", "results")
+        )
         self._order = Order(
             found("order", "claims follow tag order, priority, age", "claims"),
             self._known.managers,
             tolerance_s,
         )
         self._liveness = Liveness(
-            found("liveness", "what was lost waits again", "moves of attempts"), self._known
+            found("liveness", "lost attempts wait again", "moves of attempts"), self._known
         )
-        self._undo = Undo(found("undo", "what is undone had been done", "events"))
+        self._undo = Undo(found("undo", "an undo follows a change", "events"))
         services = Services(
             found("services", "no service completes before its children", "services"), self._known
         )
@@ -545,7 +554,7 @@ class Audit:
         """Judge what the last operation has left."""
         self._order.judge()
         if self._known.lost:
-            self._readable.note = f"{len(self._known.lost):,} streams not judged from there on"
+            self._readable.note = f"{len(self._known.lost):,} streams not checked from there on"
 
     def _feed_record(self, place: EventPlace, event: Event) -> None:
         number = place.number

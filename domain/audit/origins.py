@@ -18,7 +18,7 @@ NOT_HERE: Final = 0
 """As an id: of something that was not in the archive. No id here is 0."""
 
 _MANAGER: Final = re.compile(r"manager:(\d+)")
-# RFC 9562 leaves version 8 to whoever makes the id; operations of this ledger have 4 or 5.
+# RFC 9562 leaves version 8 to the maker of the id; operations of this ledger have 4 or 5.
 _FOREIGN_VERSION: Final = 8
 _VERSION_AND_VARIANT: Final = (0xF << 76) | (0x3 << 62)
 
@@ -64,8 +64,8 @@ class Ids:
 def translated(event: Event, ids: Ids) -> Event:
     """Return what happened in another ledger as it is told here.
 
-    When it happened, why, and what came of it stays the same. What it says of an aggregate that
-    did not come along is said of `NOT_HERE`.
+    The time, the reason and the outcome stay the same. What it says of an aggregate that did not
+    come along is said of `NOT_HERE`.
     """
     record = ids.records.get
     changes: dict[str, Any] = {

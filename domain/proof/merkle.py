@@ -172,7 +172,7 @@ def _hashes(tiles: Mapping[TileKey, bytes], key: TileKey, start: int, width: int
     tile = tiles.get(key, b"")
     end = (start + width) * HASH_BYTES
     if len(tile) < end:
-        raise SealBroken(f"tile {key[1]} of level {key[0]} is not there, or is too short")
+        raise SealBroken(f"tile {key[1]} of level {key[0]} is missing or too short")
     return [tile[at : at + HASH_BYTES] for at in range(start * HASH_BYTES, end, HASH_BYTES)]
 
 
@@ -220,7 +220,7 @@ def consistency_proof(first: int, second: int, node: Node) -> list[bytes]:
         else:
             path.append(_range_hash(start, split, node))
             start = split
-    # The older tree itself is known to whoever checks.
+    # The checker knows the older tree itself.
     if start:
         path.append(_range_hash(start, end, node))
     return path[::-1]
@@ -248,7 +248,7 @@ def root_from_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[byte
     """
     _require_hashes(proof)
     if not 0 <= index < size:
-        raise ProofBroken(f"a tree of {size} leaves has no leaf {index}")
+        raise ProofBroken(f"leaf {index} does not exist in a tree of {size} leaves")
     place, last, root = index, size - 1, leaf
     for sibling in proof:
         if not last:
@@ -277,7 +277,7 @@ def require_consistent(
     """
     _require_hashes(proof)
     if not 0 <= first <= second:
-        raise ProofBroken(f"a tree of {second} leaves cannot begin with one of {first}")
+        raise ProofBroken(f"a tree of {second} leaves cannot contain one of {first}")
     if first in (0, second):
         expected = EMPTY_ROOT if first == 0 else second_root
         if proof or first_root != expected:
@@ -308,4 +308,4 @@ def require_consistent(
 
 def _require_hashes(proof: Sequence[bytes]) -> None:
     if len(proof) > PROOF_HASHES_MAX or any(len(each) != HASH_BYTES for each in proof):
-        raise ProofBroken("the proof is no list of SHA-256 hashes")
+        raise ProofBroken("the proof must be a list of SHA-256 hashes")

@@ -50,7 +50,7 @@ class VerifierKey:
 
     @property
     def id(self) -> bytes:
-        """Four bytes that tell keys of one name apart."""
+        """Four bytes that distinguish keys of one name."""
         return _key_id(self.name, self.public)
 
     def __str__(self) -> str:
@@ -102,11 +102,11 @@ class SigningKey:
             NoteBroken: it is none.
         """
         if not text.startswith(_SECRET):
-            raise NoteBroken("this is no secret key of a signed note")
+            raise NoteBroken("the text is not a secret key of a signed note")
         name, key_id, seed = _parts(text.removeprefix(_SECRET), "secret key")
         key = cls(name, seed)
         if key.verifier.id != key_id:
-            raise NoteBroken("the secret key is damaged: its id is another key's")
+            raise NoteBroken("the secret key is damaged: its key id does not match the key")
         return key
 
     def sign(self, text: str) -> bytes:
@@ -128,7 +128,7 @@ def sign_note(text: str, *keys: SigningKey) -> str:
     ]
     note = written(text, lines)
     if split_note(note) != (text, lines):
-        raise NoteBroken("this is no text that a signed note can have")
+        raise NoteBroken("a signed note's text must be printable and end with a newline")
     return note
 
 
@@ -151,7 +151,7 @@ def split_note(note: str) -> tuple[str, list[Signature]]:
     text, gap, below = note.rpartition("\n\n")
     lines = below.split("\n")
     if not gap or not text or lines.pop() or not 0 < len(lines) <= SIGNATURES_MAX:
-        raise NoteBroken("the note is no text with signatures below an empty line")
+        raise NoteBroken("the note must be a text, an empty line and signatures")
     return text + "\n", [_parse_line(line) for line in lines]
 
 
@@ -170,7 +170,7 @@ def open_note(note: str, keys: Iterable[VerifierKey]) -> tuple[str, list[Verifie
         if key is None:
             continue
         if not key.has_signed(text, each.signature):
-            raise NoteBroken(f"the signature of {key} is wrong: something in the note was changed")
+            raise NoteBroken(f"the signature of {key} does not match: the note was changed")
         signers.append(key)
     if not signers:
         names = ", ".join(str(key) for key in known.values()) or "nobody"
@@ -181,17 +181,17 @@ def open_note(note: str, keys: Iterable[VerifierKey]) -> tuple[str, list[Verifie
 def _parse_line(line: str) -> Signature:
     name, _, signature = line.removeprefix(_DASH).partition(" ")
     if not line.startswith(_DASH) or not _is_name(name):
-        raise NoteBroken("a line of signatures of the note is none")
+        raise NoteBroken("malformed signature line: expected `— name base64`")
     data = _decoded(signature)
     if len(data) <= 4:
-        raise NoteBroken("a signature of the note is cut short")
+        raise NoteBroken("a signature of the note is truncated")
     return Signature(name, data[:4], data[4:])
 
 
 def _parse_key(text: str, what: str) -> tuple[str, bytes]:
     name, key_id, public = _parts(text, what)
     if key_id != _key_id(name, public):
-        raise NoteBroken(f"the {what} is damaged: its id is another key's")
+        raise NoteBroken(f"the {what} is damaged: its key id does not match the key")
     return name, public
 
 
@@ -200,10 +200,10 @@ def _parts(text: str, what: str) -> tuple[str, bytes, bytes]:
     # Base64 may have a plus of its own.
     parts = text.split("+", 2)
     if len(parts) != 3 or not _is_name(parts[0]) or not _ID.fullmatch(parts[1]):
-        raise NoteBroken(f"this is no {what} of the form name+id+base64")
+        raise NoteBroken(f"the {what} must have the form name+id+base64")
     data = _decoded(parts[2])
     if data[:1] != _ED25519 or len(data) != 1 + _KEY_BYTES:
-        raise NoteBroken(f"the {what} is none of Ed25519")
+        raise NoteBroken(f"the {what} is not an Ed25519 key")
     return parts[0], bytes.fromhex(parts[1]), data[1:]
 
 
@@ -226,5 +226,5 @@ def _decoded(text: str) -> bytes:
     except ValueError:
         data = b""
     if not text or _encoded(data) != text:
-        raise NoteBroken("what should be base64 in the note or key is none")
+        raise NoteBroken("malformed base64 in the note or key")
     return data

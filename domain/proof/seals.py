@@ -74,14 +74,16 @@ class Checkpoint:
         """
         lines = text.split("\n")
         if len(lines) != 4 or not lines[0] or not _SIZE.fullmatch(lines[1]):
-            raise NoteBroken("the note is no checkpoint: a name, a number of events, and a root")
+            raise NoteBroken(
+                "the note is not a checkpoint: expected a name, a number of events and a root"
+            )
         try:
             root = b64decode(lines[2], validate=True)
         except ValueError:
             root = b""
         found = cls(lines[0], int(lines[1]), root)
         if len(root) != HASH_BYTES or found.text != text:
-            raise NoteBroken("the checkpoint has no root that is a SHA-256")
+            raise NoteBroken("the checkpoint's root is not a SHA-256 hash")
         return found
 
     @classmethod
@@ -94,5 +96,7 @@ class Checkpoint:
         text, signers = open_note(note, keys)
         found = cls.parse(text)
         if all(key.name != found.origin for key in signers):
-            raise NoteBroken(f"the checkpoint is of {found.origin}, and signed by another")
+            raise NoteBroken(
+                f"the checkpoint's origin is {found.origin}, but another name signed it"
+            )
         return found

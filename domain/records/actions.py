@@ -100,8 +100,8 @@ TEXT: Final = Option(
 ATTEMPT: Final = Option(
     name="attempt",
     kind=int,
-    help="which late result",
-    unset="the newest good one",
+    help="the attempt whose late result is adopted",
+    unset="the newest without an error",
     field="attempt",
     least=1,
     most=2**31 - 1,
@@ -109,7 +109,7 @@ ATTEMPT: Final = Option(
 DELETE_CHILDREN: Final = Option(
     name="delete_children",
     kind=bool,
-    help="whether children that nobody else needs follow",
+    help="whether children that no other record needs are changed too",
     default=True,
     field="delete_children",
     flags="--delete-children/--keep-children",
@@ -117,7 +117,7 @@ DELETE_CHILDREN: Final = Option(
 PROPAGATE: Final = Option(
     name="propagate",
     kind=bool,
-    help="whether what was made from them becomes invalid too",
+    help="whether records made from them become invalid too",
     default=True,
     field="propagate",
 )
@@ -131,7 +131,7 @@ class Row:
         event: what happens to the records that are meant, by topic; None for `undo`.
         text: what it does, as a sentence without its full stop; what comes before a semicolon says
             it in short.
-        done: what has become of a record, in the past tense.
+        done: what was done to a record, a past participle.
         options: what it takes besides the records.
         needs_option: whether a request must give one of its options at least.
         parents, children: what it does to relatives.
@@ -165,7 +165,7 @@ class Row:
 
     @property
     def is_downward(self) -> bool:
-        """Whether it concerns children only, whoever else needs them."""
+        """Whether it concerns children only, even if others need them."""
         return self.parents is None and self.children is not None and self.children.shared
 
 
@@ -218,7 +218,7 @@ class Action(StrEnum):
         "delete",
         Row(
             event="soft_deleted",
-            text="Put records out of sight, with their children; they can be undeleted",
+            text="Hide records, with their children; they can be undeleted",
             done="deleted",
             opposite="undelete",
             options=(DELETE_CHILDREN,),
@@ -242,7 +242,8 @@ class Action(StrEnum):
         "erase",
         Row(
             event="erased",
-            text="Destroy records that nothing refers to, for good; only bare events stay",
+            text="Destroy records that nothing refers to, for good; only events without "
+            "content stay",
             done="destroyed",
             options=(DELETE_CHILDREN,),
             children=Reach("erased", Group.existing, option=DELETE_CHILDREN.name),
@@ -255,7 +256,7 @@ class Action(StrEnum):
         "invalidate",
         Row(
             event="invalidated",
-            text="Declare results not to be used, and what was made from them; they stay readable",
+            text="Mark results as not to be used, with records made from them; they stay readable",
             done="invalidated",
             opposite="uninvalidate",
             options=(PROPAGATE,),
@@ -302,7 +303,7 @@ class Action(StrEnum):
         "fail",
         Row(
             event="failed",
-            text="Declare errors final; the records are out of the queue for good",
+            text="Mark errors as final; the records leave the queue for good",
             done="failed",
         ),
     )
@@ -351,7 +352,7 @@ class Action(StrEnum):
         "adopt",
         Row(
             event="result_adopted",
-            text="Take a late result of each record as its result; a running attempt is then stale",
+            text="Use a late result of each record as its result; a running attempt becomes stale",
             done="complete by a late result",
             options=(ATTEMPT,),
         ),
@@ -360,7 +361,7 @@ class Action(StrEnum):
         "undo",
         Row(
             event=None,
-            text="Take back what an operation changed, where nobody has changed it since",
+            text="Undo what an operation changed, except in records that were changed since",
             done="again what they were",
         ),
     )

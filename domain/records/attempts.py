@@ -1,4 +1,4 @@
-"""Attempts: one claim of a record each, and what came of it, read from the record's history."""
+"""Attempts: one claim of a record each, and its outcome, read from the record's history."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Return:
-    """Hand in what came of an attempt.
+    """Return the result or the error of an attempt.
 
     `past` is the attempt as the history has it; it is looked up only when the attempt is not
     the current one, and stays None when the record never had such an attempt. `auto_resets` and

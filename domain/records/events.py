@@ -76,7 +76,7 @@ def events_of(module: str) -> tuple[type[Event], ...]:
 
 
 class Outcome(BaseModel):
-    """What came of one attempt.
+    """The outcome of one attempt.
 
     `compute_s` is wall time on the worker, in seconds; `cores` is how many processor cores the
     task was given there.
@@ -214,7 +214,7 @@ class LateResult(Event):
     """A result came for an attempt that was over; it is kept aside and may be adopted."""
 
     topic = "late_result"
-    words = "a result of attempt {attempt} came late from manager {manager_id}"
+    words = "a late result of attempt {attempt} arrived from manager {manager_id}"
 
     attempt: int
     manager_id: int
@@ -255,7 +255,7 @@ class Relinquished(Event):
     """The manager gave the attempt back; the record waits again."""
 
     topic = "relinquished"
-    words = "manager {manager_id} gave attempt {attempt} back, and it waits again"
+    words = "manager {manager_id} returned attempt {attempt} unfinished, and it waits again"
 
     attempt: int
     manager_id: int
@@ -291,7 +291,7 @@ class Failed(Event):
 
 
 class Revived(Event):
-    """A failed record waits again, with a task made anew from its specification."""
+    """A failed record waits again, with a task made again from its specification."""
 
     topic = "revived"
     words = "{who} revived it"
@@ -323,7 +323,7 @@ class Uncancelled(Event):
     """The record is again what it was before it was cancelled; running became waiting."""
 
     topic = "uncancelled"
-    words = "{who} took the cancellation back"
+    words = "{who} undid the cancellation"
 
 
 class Invalidated(Event):
@@ -352,7 +352,7 @@ class Undeleted(Event):
     """The record is again what it was before it was deleted; running became waiting."""
 
     topic = "undeleted"
-    words = "{who} took the deletion back"
+    words = "{who} undid the deletion"
 
 
 class Resubmitted(Event):
@@ -380,7 +380,7 @@ class Rerouted(Event):
     """The record has another tag or priority; None keeps what it was."""
 
     topic = "rerouted"
-    words = "{who} changed where it is queued"
+    words = "{who} changed its tag or priority"
 
     tag: str | None = None
     priority: Priority | None = None

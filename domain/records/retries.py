@@ -29,7 +29,7 @@ class Retry:
         delay_s: seconds before the first retry; it doubles with each further one, up to
             `DELAY_S_MAX`. 0 is at once.
         on: patterns (as of file names) of the error types that qualify; one that begins with `!`
-            excludes. Empty: all but those that computing again cannot mend.
+            excludes. Empty: all but those that computing again cannot repair.
     """
 
     retries: int = 0
@@ -81,7 +81,7 @@ def parse_retry(retries: int, delay_s: float = 0.0, on: Sequence[str] = ()) -> R
     for pattern in on:
         if not _PATTERN.fullmatch(pattern):
             raise InvalidInput(
-                f"{pattern[:120]!r} in retry_on is no pattern of error types: write something "
-                "like 'OSError', '*Timeout*' or '!ValueError'"
+                f"{pattern[:120]!r} in retry_on is not a pattern of error types; write one like "
+                "'OSError', '*Timeout*' or '!ValueError'"
             )
     return Retry(retries, delay_s, tuple(dict.fromkeys(on)))

@@ -83,5 +83,5 @@ def _period_of(record: RecordAggregate, event: Event) -> StatusPeriod | None:
 
 
 def _period_key(period: StatusPeriod | None) -> tuple[Status, int | None, bool] | None:
-    """Return what tells periods apart that follow on each other."""
+    """Return what distinguishes consecutive periods."""
     return None if period is None else (period.status, period.attempt, period.is_pause)

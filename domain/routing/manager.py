@@ -60,7 +60,7 @@ class ProgramsChanged(Event):
     """The manager has other programs than before: these are all that it has now."""
 
     topic = "programs_changed"
-    words = "it has other programs now"
+    words = "its programs changed"
 
     programs: dict[str, str | None]
 
@@ -180,7 +180,7 @@ def evolve_manager(manager: ManagerAggregate, event: Event) -> ManagerAggregate:
             ended = ManagerState.inactive if manager.is_alive else manager.state
             return replace(manager, state=ended)
         case ProgramsChanged(programs=programs) if manager.is_alive:
-            # Another version may be the mended one.
+            # Another version may be the repaired one.
             same = {
                 name: each
                 for name, each in manager.suspended.items()

@@ -63,7 +63,7 @@ _OBSTACLES: Final[Mapping[Fit, Cause | None]] = {
 
 
 class ManagerSigns(NamedTuple):
-    """A manager and its signs of life, by the database's clock; None once it has ended."""
+    """A manager and its heartbeats, by the database's clock; None once it has ended."""
 
     manager: ManagerAggregate
     heartbeat_at: datetime | None

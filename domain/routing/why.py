@@ -156,7 +156,7 @@ def explain(
             raise RecordNotFound(record.id)
         case None:
             told = _past_action(record, Cause.erased, "erased", _newest(history, e.Erased))
-            text = f"{told.text} Its payloads are destroyed; its bare events remain."
+            text = f"{told.text} Its payloads are destroyed; its events remain without content."
             return replace(told, text=text)
         case Status.waiting if record.kind is Kind.service:
             return _service_not_started(record, now)
@@ -295,7 +295,7 @@ def _queued(able: Sequence[Nearest], now: Circumstances) -> str:
         before = f"{_counted(now.n_before, 'task')} of the same tag and programs {verb} before it"
     else:
         before = "no task of the same tag and programs is before it"
-    heard = f", last heard of at {_moment(able[0].heartbeat_at)}" if able[0].heartbeat_at else ""
+    heard = f", last heartbeat at {_moment(able[0].heartbeat_at)}" if able[0].heartbeat_at else ""
     who = f"{_counted(len(able), 'manager')} can take it: {_named(able)}"
     return f"It is in the queue, and {before}. {who}{heard}."
 
@@ -377,7 +377,7 @@ def _running(record: RecordAggregate, now: Circumstances) -> StatusExplanation:
     lease = explained.lease_expires_at
     if lease is None:
         return replace(explained, text=text)
-    heard = f"{text} It was last heard of at {_moment(explained.heartbeat_at)}"
+    heard = f"{text} Its last heartbeat was at {_moment(explained.heartbeat_at)}"
     if lease > now.now:
         return replace(explained, text=f"{heard}; its lease runs until {_moment(lease)}.")
     silent = (
@@ -395,7 +395,7 @@ def _service_running(record: RecordAggregate, now: Circumstances) -> StatusExpla
         f"{_moment(record.started_at)}, and waits for {awaited}.{_children(now.children)}"
     )
     if now.blocking:
-        text += f" Among those that it waits for: {'; '.join(map(str, now.blocking))}."
+        text += f" It waits for, among others: {'; '.join(map(str, now.blocking))}."
     return StatusExplanation(
         record_id=record.id,
         status=record.status,
@@ -445,7 +445,7 @@ def _complete(record: RecordAggregate, history: Sequence[Event]) -> StatusExplan
         record_id=record.id,
         status=record.status,
         code=Cause.completed,
-        text=f"{who} ended attempt {event.attempt} well at {_moment(event.timestamp)}.",
+        text=f"{who} completed attempt {event.attempt} at {_moment(event.timestamp)}.",
         manager_id=record.manager_id,
         attempt=event.attempt,
         at=event.timestamp,
@@ -469,7 +469,11 @@ def _in_error(
         code, because = Cause.no_retries, "It was submitted without retries."
     elif not retry.qualifies(error_type):
         code = Cause.error_not_retried
-        rule = f"retry_on is {_listed(retry.on)}" if retry.on else "computing again cannot mend it"
+        rule = (
+            f"retry_on is {_listed(retry.on)}"
+            if retry.on
+            else "another attempt would fail in the same way"
+        )
         because = f"Errors of this type are not retried: {rule}."
     else:
         code = Cause.retries_used_up

@@ -80,7 +80,7 @@ def _fault(value: Any, path: str, depth: int) -> str | None:
             if "\0" in value:
                 return f"{where} has a NUL character; remove it"
             if any("\ud800" <= character <= "\udfff" for character in value):
-                return f"{where} has half of a surrogate pair; it is not valid Unicode"
+                return f"{where} has a lone surrogate, which is not valid Unicode"
             return None
         case dict():
             for key, item in cast("Mapping[Any, Any]", value).items():

@@ -106,8 +106,8 @@ def _part(reference: Reference, contents: Mapping[bytes, Any]) -> Any:
     name = reference.payload.digest.hex()[:12]
     if reference.payload.digest not in contents:
         raise ReferenceBroken(
-            f"the payload {name}... is not there any more: the record whose result it was, and "
-            "all that referred to it, were erased"
+            f"the payload {name}... was destroyed: the record with this result and all references "
+            "to it were erased"
         )
     part = contents[reference.payload.digest]
     for depth, step in enumerate(reference.path):

@@ -59,7 +59,7 @@ class Child:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What became of a child that a service waited for.
+    """The outcome of a child that a service waited for.
 
     Attributes:
         status: complete, or one of those of which nothing can be expected: error, failed,

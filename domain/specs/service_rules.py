@@ -1,4 +1,4 @@
-"""The rules for services: what a decision may be, and what becomes of one that cannot go on."""
+"""The rules for services: what a decision may be, and the outcome of one that cannot go on."""
 
 from __future__ import annotations
 
@@ -141,9 +141,9 @@ def require_version(service: type[Service[Any, Any]], state_version: str | None)
         return
     raise ServiceFault(
         VERSION_MISMATCH,
-        f"its state was made by version {state_version} of {service.name}, and installed is "
-        f"version {service.version}, which does not continue that one; install a version that "
-        "does and reset the record, or resubmit it to begin anew",
+        f"its state was written by version {state_version} of {service.name}, which the installed "
+        f"version {service.version} cannot continue; install a version that "
+        "does and reset the record, or resubmit it to start from the beginning",
     )
 
 
@@ -190,7 +190,7 @@ def _require_sound(step: Wait[Any]) -> None:
         if not isinstance(key, str) or not 0 < len(key) <= KEY_CHARACTERS_MAX or "\0" in key:
             raise ServiceFault(
                 DECISION_INVALID,
-                f"{str(key)[:120]!r} is no key of a child: it must be a text of 1 to "
+                f"{str(key)[:120]!r} is not a child's key: it must be a string of 1 to "
                 f"{KEY_CHARACTERS_MAX} characters",
             )
     until: object = step.until
@@ -240,9 +240,7 @@ def require_keys(
     """
     for key in step_keys:
         if key in known:
-            raise ServiceFault(
-                DECISION_INVALID, f"the key {key!r} is that of an older child already"
-            )
+            raise ServiceFault(DECISION_INVALID, f"an older child already has the key {key!r}")
     for key in awaited:
         if key not in known:
             raise ServiceFault(DECISION_INVALID, f"there is no older child with the key {key!r}")

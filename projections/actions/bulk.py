@@ -43,7 +43,7 @@ RUNNER: Final = "server:bulk-operations"
 
 
 class OperationOutcome(TypedDict):
-    """What became of an order: done at once (`managed`), or by a job that has begun.
+    """The outcome of an order: done at once (`managed`), or by a job that has begun.
 
     `ids` are the records that `managed` speaks of, if the caller asked for them. `changed` is
     false where nothing has come into the log: there is no such operation then.
@@ -58,7 +58,7 @@ class OperationOutcome(TypedDict):
 
 
 class Undone(TypedDict):
-    """What became of an undo: how much was taken back, and what was left: (id, code, message)."""
+    """The outcome of an undo: how much was taken back, and what was left: (id, code, message)."""
 
     operation_id: str
     n_undone: int
@@ -318,7 +318,7 @@ def _do_slice(ledger: Ledger, seen: JobAggregate) -> None:
 
 
 def _undo_all(ledger: Ledger, job: JobAggregate) -> None:
-    """Take back everything that a job has done. Begun anew after a crash, it finds less to do."""
+    """Take back everything that a job has done. Begun again after a crash, it finds less to do."""
     assert job.operation_id is not None  # noqa: S101 - every submitted job has one
     undone = job.operation_id
     intent = Intent(Action.undo, operation_id=uuid5(undone, "undo"), undoes=undone)

@@ -1,7 +1,7 @@
 """What people do to datasets: each call is one operation, in one transaction.
 
-Whoever changes a dataset holds its row. Where cells are emptied, their records are held too, so
-that nobody changes what is counted of them meanwhile.
+A transaction that changes a dataset holds its row. Where cells are emptied, their records are held
+too, so that nobody changes what is counted of them meanwhile.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ INPUTS_BYTES: Final = 1 << 22
 
 
 class Edited(TypedDict):
-    """What became of a change: the dataset's version after it, and how many things it concerned."""
+    """The outcome of a change: the dataset's version after it, and how many things it concerned."""
 
     operation_id: str
     dataset_id: int
@@ -36,7 +36,7 @@ class Edited(TypedDict):
 
 
 class AddedEntries(TypedDict):
-    """What became of entries to add, by index; `refusals` are (index, code, message)."""
+    """The outcome of entries to add, by index; `refusals` are (index, code, message)."""
 
     operation_id: str
     version: int
@@ -100,7 +100,7 @@ def modify(
     """
 
     def work(operation: Operation) -> Edited:
-        # Names are taken before the rows of datasets are locked, as by whoever makes one.
+        # Names are taken before the rows of datasets are locked, as when one is made.
         taken_by = None if name is None else datasets.lock_name(operation.db, name)
         dataset = locked(operation, dataset_id, expected_version)
         before = dataset.version
@@ -429,7 +429,7 @@ def _numbers(operation: Operation, dataset_id: int, names: Sequence[str]) -> dic
 
 
 def edited(operation: Operation, dataset: DatasetAggregate, n_changed: int) -> Edited:
-    """Return what became of a change."""
+    """Return the outcome of a change."""
     return Edited(
         operation_id=str(operation.id),
         dataset_id=dataset.id,

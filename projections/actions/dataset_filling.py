@@ -61,7 +61,7 @@ class CellToFill(NamedTuple):
 
 
 class Filled(TypedDict):
-    """What became of cells: how many were filled, by a job if there is a `job_id`.
+    """The outcome of cells: how many were filled, by a job if there is a `job_id`.
 
     `n_selected` counts those that were empty. `refusals` are (code, message).
     """
@@ -338,7 +338,7 @@ def _n_fitting(db: Db, dataset_id: int, cells: Sequence[CellToFill]) -> int:
 
 @dataclass(slots=True)
 class Filling:
-    """What became of cells; `refusals` by their indexes."""
+    """The outcome of cells; `refusals` by their indexes."""
 
     n_linked: int = 0
     n_existing: int = 0

@@ -1,4 +1,4 @@
-"""How far webhooks were told: what is due, what is on its way, and what came of it.
+"""How far delivery to webhooks has come: what is due, what is on its way, and its outcome.
 
 A message is noted before it is sent: a worker that dies leaves behind which one it was, and the
 next one sends the same again under the same id.
@@ -45,7 +45,7 @@ class DeliveryTask(NamedTuple):
 
 
 class DeliveryAttempt(NamedTuple):
-    """One attempt to send a message: which events, and what came of it."""
+    """One attempt to send a message: which events, and its outcome."""
 
     message_id: str
     after: int
@@ -75,7 +75,7 @@ def allow_private_in_force(ledger: Ledger) -> str | None:
 
 
 def due(ledger: Ledger) -> list[int]:
-    """Return the webhooks that have something to be told and that no worker has in hand."""
+    """Return the webhooks that have events due and that no worker has in hand."""
     with ledger.datastore.reading() as db:
         return [row[0] for row in db.execute(_SQL["due"], prepare=True)]
 
@@ -85,7 +85,7 @@ def lease_delivery(
 ) -> DeliveryTask | None:
     """Have a webhook in hand for so many seconds; None if another worker has, or it is not enabled.
 
-    Whoever has it already, has it anew.
+    A worker that has it already extends its lease.
     """
     parameters = {"id": webhook_id, "worker": worker, "lease_s": lease_s}
     with ledger.datastore.writing() as db:
@@ -150,7 +150,7 @@ def note_attempt(
     status_code: int | None,
     error: str | None,
 ) -> None:
-    """Keep what came of an attempt, and the newest hundred with it."""
+    """Keep the outcome of an attempt, and the newest hundred with it."""
     parameters = {
         "id": task.webhook_id,
         "message_id": message_id,
@@ -167,7 +167,7 @@ def note_attempt(
 
 
 def attempts(ledger: Ledger, webhook_id: int, limit: int) -> list[DeliveryAttempt]:
-    """Return the newest attempts to tell a webhook something, newest first.
+    """Return the newest deliveries to a webhook, newest first.
 
     Raises:
         WebhookNotFound: there is none with this id.

@@ -1,4 +1,4 @@
-"""What managers do: register, give signs of life, claim, return, relinquish, end."""
+"""What managers do: register, give heartbeats, claim, return, relinquish, end."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class ClaimedTasks(TypedDict):
 
 
 class ExtendedLeases(TypedDict):
-    """What a sign of life is answered: until when, and which attempts are not theirs any more.
+    """What a heartbeat is answered: until when, and which attempts are not theirs any more.
 
     `draining`: it will get no more tasks, and shall end when it has none left.
     """
@@ -86,7 +86,7 @@ class ReturnedResult:
 
 
 class ReturnedResults(TypedDict):
-    """What became of each result, by its index; `errors` are (index, code, message)."""
+    """The outcome of each result, by its index; `errors` are (index, code, message)."""
 
     operation_id: str
     accepted_idx: list[int]
@@ -134,7 +134,7 @@ def heartbeat(
         user: whose token it is.
 
     Raises:
-        ManagerNotFound, ManagerNotActive, NotYourManager: it must register anew.
+        ManagerNotFound, ManagerNotActive, NotYourManager: it must register again.
     """
 
     def work(operation: Operation) -> ExtendedLeases:
@@ -176,14 +176,14 @@ def claim(
     Args:
         ledger: where.
         manager_id: who claims.
-        limit: tasks at the most.
+        limit: tasks at most.
         user: whose token it is.
-        spec_bytes_max: bytes of all the specifications at the most, unless it is one task.
+        spec_bytes_max: bytes of all the specifications at most, unless it is one task.
         breaker: when programs that fail on a manager are tried there again.
         request: identifies the request if it may be sent again.
 
     Raises:
-        ManagerNotFound, ManagerNotActive, NotYourManager: it must register anew.
+        ManagerNotFound, ManagerNotActive, NotYourManager: it must register again.
     """
 
     def work(operation: Operation) -> ClaimedTasks:
@@ -242,7 +242,7 @@ def return_results(
     Failures in a row suspend the programs that the tasks required, if there is a breaker.
 
     Raises:
-        ManagerNotFound, NotYourManager: the token may not speak for this manager.
+        ManagerNotFound, NotYourManager: the token belongs to another user.
     """
 
     def work(operation: Operation) -> ReturnedResults:
@@ -320,7 +320,7 @@ def relinquish(
         request: identifies the request if it may be sent again.
 
     Raises:
-        ManagerNotFound, NotYourManager: the token may not speak for this manager.
+        ManagerNotFound, NotYourManager: the token belongs to another user.
     """
 
     def work(operation: Operation) -> list[int]:
@@ -359,7 +359,7 @@ def deactivate_manager(
         request: identifies the request if it may be sent again.
 
     Raises:
-        ManagerNotFound, NotYourManager: the token may not speak for this manager.
+        ManagerNotFound, NotYourManager: the token belongs to another user.
     """
 
     def work(operation: Operation) -> list[int]:
@@ -394,7 +394,7 @@ def drain_manager(
     Args: as of `deactivate_manager`.
 
     Raises:
-        ManagerNotFound, NotYourManager: the token may not speak for this manager.
+        ManagerNotFound, NotYourManager: the token belongs to another user.
     """
 
     def work(operation: Operation) -> str:
@@ -418,7 +418,7 @@ def report_programs(
     """Take note of what a manager has now; return whether that is a change.
 
     Raises:
-        ManagerNotFound, ManagerNotActive, NotYourManager: it must register anew.
+        ManagerNotFound, ManagerNotActive, NotYourManager: it must register again.
     """
 
     def work(operation: Operation) -> bool:
@@ -445,7 +445,7 @@ def lose_silent_managers(ledger: Ledger, limit: int = 100) -> dict[int, list[int
 def _lose_manager(ledger: Ledger, manager_id: int) -> list[int] | None:
     def work(operation: Operation) -> list[int] | None:
         if not managers.lock_heartbeat(operation.db, manager_id):
-            return None  # It gave a sign of life, or ended, just now.
+            return None  # It gave a heartbeat, or ended, just now.
         manager = managers.get(operation.db, manager_id, "lock")
         held = records.lock_of_manager(operation.db, manager_id, ledger.lanes)
         for record in held:

@@ -89,7 +89,7 @@ class OperationRequest:
 
 
 class Managed(TypedDict):
-    """What became of an operation, by the indexes of the ids that were given.
+    """The outcome of an operation, by the indexes of the ids that were given.
 
     `errors` are (index, code, message). `new_ids` are those of resubmitted records, by index.
     """
@@ -104,7 +104,7 @@ class Managed(TypedDict):
 
 @dataclass(slots=True)
 class SliceOutcome:
-    """What became of a slice, by record."""
+    """The outcome of a slice, by record."""
 
     updated: set[int] = field(default_factory=set[int])
     refusals: dict[int, CommandRefused] = field(default_factory=dict[int, CommandRefused])
@@ -140,7 +140,7 @@ def manage(
 
 
 def answer_of(operation_id: str, ids: Sequence[int], done: SliceOutcome) -> Managed:
-    """Return what became of each id, in the order in which they were given."""
+    """Return the outcome of each id, in the order in which they were given."""
     answer = Managed(
         operation_id=operation_id,
         updated_idx=[],
@@ -590,11 +590,11 @@ def undo_slice(operation: Operation, undone: UUID, record_ids: Sequence[int]) ->
 def _lock_with_family(
     operation: Operation, wanted: Sequence[int], action: Action
 ) -> tuple[Family, dict[int, RecordAggregate]]:
-    """Lock records and whoever their change concerns, in the order of ids; return both.
+    """Lock records and those that their change concerns, in the order of ids; return both.
 
     Relatives can only be found by reading, and may change until they are locked. So they are
     read again under the locks, and if there are more of them, all locks are given back and taken
-    anew: nobody ever waits for a smaller id while holding a larger one.
+    again: nobody ever waits for a smaller id while holding a larger one.
     """
     if not action.row.is_familial:
         return Family(), operation.lock(wanted)

@@ -36,7 +36,7 @@ def fail_old_errors(ledger: Ledger, failed_after_s: float, limit: int = SLICE) -
         failed = Failed(**operation.stamp.model_dump())
         n_failed = 0
         for record in locked.values():
-            # It may have been reset, and may have erred anew, before it was locked.
+            # It may have been reset, and may have erred again, before it was locked.
             if record.status is not Status.error or (record.finished_at or before) > before:
                 continue
             operation.happen(record, decide(record, Change(event=failed)))

@@ -36,7 +36,7 @@ from .submission import NewRecord, create_of, store_specifications
 RUNNER: Final = "server:service-runner"
 
 _LOG_SQL: Final = statements("log.ledger_events")
-_GOES_ON: Final = "the children because of which it was in error are complete"
+_GOES_ON: Final = "the children that caused the error are complete"
 
 
 class DecisionPoint(NamedTuple):
@@ -351,7 +351,7 @@ def finish(
         ledger: where.
         service_id: which service.
         place: where it stood when this was decided.
-        outcome: what came of it.
+        outcome: how the decision ended.
         contents: what the outcome names, by digest.
         runner: who has decided it.
         cause: the child because of which it is an error.

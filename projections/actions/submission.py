@@ -37,7 +37,7 @@ class NewRecord:
 
 
 class Submitted(TypedDict):
-    """What became of a submission: an id for each entry, and the indexes of those that existed."""
+    """The outcome of a submission: an id for each entry, and the indexes of those that existed."""
 
     operation_id: str
     ids: list[int]
@@ -85,8 +85,8 @@ def find_or_create(
 ) -> tuple[list[int], list[int]]:
     """Return a record for each entry, all of them locked, and the indexes of those that existed.
 
-    Records are locked before payloads are stored, as everywhere. Which ones exist is only known
-    for sure when the payloads are held; if there are more of them then, all is taken anew.
+    Records are locked before payloads are stored, as everywhere. Which ones exist is only known for
+    sure when the payloads are held; if there are more of them then, all is taken again.
     """
     contents = {
         entry.specification.payload.digest: entry.specification.canonical for entry in entries
@@ -136,8 +136,9 @@ def store_specifications(
 ) -> dict[tuple[bytes, Kind], int]:
     """Store what is new; return the records that may stand for specifications to be found.
 
-    Whoever brings a specification first makes the others wait; whoever finds it there locks it.
-    So two submissions of the same specification never both believe to be the first.
+    A transaction that brings a specification first makes the others wait; a transaction that finds
+    it there locks it. So two submissions of the same specification never both believe to be the
+    first.
 
     Args:
         operation: in which transaction.

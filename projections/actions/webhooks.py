@@ -1,4 +1,4 @@
-"""Webhooks: added, changed, given up, removed, and how far each was told what happens."""
+"""Webhooks: added, changed, given up, removed, and how far delivery has come."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class AddedWebhook(NamedTuple):
 
 
 class WebhookProgress(NamedTuple):
-    """A webhook and how far it was told: everything up to `position` that its filter lets through.
+    """A webhook, and the `position` up to which its events were delivered.
 
     `failing_since` is when the attempts began to fail; `next_try_at` is when the next one is due.
     """
@@ -96,14 +96,14 @@ def modify(
     reason: str | None = None,
     request: RequestKey | None = None,
 ) -> None:
-    """Change a webhook; what is None stays. With another address or filter, messages begin anew.
+    """Change a webhook; what is None stays. With another address or filter, messages begin again.
 
     Args:
         ledger: where.
         webhook_id: which.
         url: its address, which was looked at already.
         what: makes the new filter from the old one.
-        enabled: whether it is told what happens.
+        enabled: whether it receives events.
         actor: who changes it.
         reason: why; on every event.
         request: identifies the request if it may be sent again.
@@ -142,7 +142,7 @@ def disable_failing(
         operation.happen(webhook, events)
         return bool(events)
 
-    return ledger.operate(work, actor=DELIVERER, reason="nothing arrives there")
+    return ledger.operate(work, actor=DELIVERER, reason="no message was delivered")
 
 
 def remove(

@@ -81,11 +81,13 @@ def export_tables(
         LibraryMissing: PyArrow is not installed.
     """
     if unknown := sorted(set(names) - TABLES.keys()):
-        raise InvalidInput(f"there is no table {unknown[0]!r}; there are {', '.join(TABLES)}")
+        raise InvalidInput(f"there is no table {unknown[0]!r}; the tables are {', '.join(TABLES)}")
     wanted = list(dict.fromkeys(names)) or list(TABLES)
     is_file = path.suffix == ".parquet"
     if is_file and len(wanted) > 1:
-        raise InvalidInput(f"{path.name} is for one table; name it, or name a folder for all")
+        raise InvalidInput(
+            f"{path.name} is a file for one table; name the table, or give a folder for all"
+        )
     (path.parent if is_file else path).mkdir(parents=True, exist_ok=True)
     written: list[Written] = []
     with snapshot(ledger) as connection:

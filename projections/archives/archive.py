@@ -134,9 +134,9 @@ class Container:
         try:
             self._views = dict(_files_of(path) if path.is_dir() else _entries_of(path))
         except (OSError, zipfile.BadZipFile, struct.error, ValueError) as error:
-            raise ArchiveUnknown(path.name, f"it is no archive: {error}") from error
+            raise ArchiveUnknown(path.name, f"it is not an archive: {error}") from error
         if MANIFEST not in self._views:
-            raise ArchiveUnknown(path.name, f"it is no archive: it has no {MANIFEST}")
+            raise ArchiveUnknown(path.name, f"it is not an archive: {MANIFEST} is missing")
         if missing := REQUIRED - self._views.keys():
             raise ArchiveInvalid(path.name, f"{', '.join(sorted(missing))} is missing")
         if extra := self._views.keys() - ALLOWED:
@@ -159,11 +159,11 @@ class Container:
         """
         view = self.view(name)
         if len(view) > _DESCRIPTION_BYTES_MAX:
-            raise ArchiveInvalid(name, f"it has {len(view)} bytes, which no such file has")
+            raise ArchiveInvalid(name, f"it has {len(view)} bytes, which is not a valid size")
         try:
             return bytes(view).decode("utf-8")
         except UnicodeDecodeError as error:
-            raise ArchiveInvalid(name, f"it is no text: {error}") from error
+            raise ArchiveInvalid(name, f"it is not UTF-8 text: {error}") from error
 
     def facts(self, name: str) -> Facts:
         """Return what a file is."""
@@ -184,7 +184,7 @@ def manifest_of(container: Container) -> tuple[Manifest, str]:
     found = {name: container.facts(name) for name in container.names - {SUMS}}
     if container.text(SUMS) != sums_of(found):
         wrong = _first_wrong(container.text(SUMS), found)
-        raise ArchiveInvalid(wrong, f"it is not the file that {SUMS} names: it was altered")
+        raise ArchiveInvalid(wrong, f"its SHA-256 differs from the one in {SUMS}: it was changed")
     text = container.text(MANIFEST)
     try:
         manifest = Manifest.model_validate_json(text)
@@ -200,7 +200,7 @@ def manifest_of(container: Container) -> tuple[Manifest, str]:
         )
     listed = {name: facts for name, facts in found.items() if name != MANIFEST}
     if manifest.files != listed:
-        raise ArchiveInvalid(MANIFEST, "it names other files than there are")
+        raise ArchiveInvalid(MANIFEST, "the files that it lists differ from those present")
     return manifest, found[MANIFEST].sha256
 
 
@@ -248,7 +248,7 @@ def pack(folder: Path, target: Path) -> None:
 def _files_of(folder: Path) -> Iterator[tuple[str, memoryview]]:
     for path in folder.iterdir():
         if path.is_symlink() or not path.is_file():
-            raise ValueError(f"{path.name} is no file")
+            raise ValueError(f"{path.name} is not a file")
         yield path.name, _mapped(path)
 
 
@@ -261,24 +261,24 @@ def _entries_of(path: Path) -> Iterator[tuple[str, memoryview]]:
         for entry in sorted(packed.infolist(), key=lambda each: each.header_offset):
             stored = entry.compress_type == zipfile.ZIP_STORED and entry.flag_bits == 0
             if not stored or entry.file_size != entry.compress_size or entry.filename in names:
-                raise ValueError(f"{entry.filename!r} is not stored as it is")
+                raise ValueError(f"{entry.filename!r} is not stored uncompressed")
             if entry.header_offset != place:
-                raise ValueError(f"there is something before {entry.filename!r}")
+                raise ValueError(f"unexpected bytes before {entry.filename!r}")
             names.add(entry.filename)
             header = whole[place : place + _LOCAL_HEADER.size]
             mark, n_name, n_extra = _LOCAL_HEADER.unpack(header)
             begin = place + _LOCAL_HEADER.size
             name = bytes(whole[begin : begin + n_name])
             if mark != b"PK\x03\x04" or name != entry.filename.encode():
-                raise ValueError(f"the header of {entry.filename!r} says otherwise")
+                raise ValueError(f"the header of {entry.filename!r} differs from the directory")
             begin += n_name + n_extra
             place = begin + entry.file_size
             if place > len(whole):
-                raise ValueError(f"{entry.filename!r} is cut short")
+                raise ValueError(f"{entry.filename!r} is truncated")
             yield entry.filename, whole[begin:place]
         ends = len(whole) - _END_BYTES
         if place != packed.start_dir or packed.comment or not _ends_at(whole, ends):
-            raise ValueError("there is something after the last file")
+            raise ValueError("unexpected bytes after the last file")
 
 
 def _ends_at(whole: memoryview, place: int) -> bool:

@@ -92,7 +92,7 @@ def backup(url: str, schema: str, folder: Path) -> BackupManifest:
         SchemaMismatch: the database has no ledger of this version.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InvalidInput(f"{folder} is there already, and not empty; name another place")
+        raise InvalidInput(f"{folder} already exists and is not empty; give another path")
     schemas.check(url, schema)
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = folder.with_name(f".{folder.name}.{token_hex(4)}")
@@ -154,11 +154,13 @@ def check_backup(folder: Path) -> BackupManifest:
         facts = {name: facts_of(folder / name) for name in names}
         sums = (folder / SUMS).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise BackupInvalid(f"{folder} is no backup: {error}") from error
+        raise BackupInvalid(f"{folder} is not a backup: {error}") from error
     if extra := present - {*names, SUMS}:
-        raise BackupInvalid(f"{folder} has {', '.join(sorted(extra))}, which no backup has")
+        raise BackupInvalid(
+            f"{folder} has {', '.join(sorted(extra))}, which does not belong to a backup"
+        )
     if sums != sums_of(facts):
-        raise BackupInvalid(f"{folder} was altered or cut short: its files are not those of {SUMS}")
+        raise BackupInvalid(f"{folder} was changed or truncated: its files differ from {SUMS}")
     try:
         manifest = BackupManifest.model_validate_json((folder / MANIFEST).read_bytes())
     except ValidationError as error:
@@ -167,7 +169,7 @@ def check_backup(folder: Path) -> BackupManifest:
             f"{MANIFEST}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
         ) from error
     if manifest.dump != facts[DUMP]:
-        raise BackupInvalid(f"{DUMP} is not the file that {MANIFEST} names")
+        raise BackupInvalid(f"{DUMP} differs from the file described in {MANIFEST}")
     return manifest
 
 
@@ -233,11 +235,11 @@ def verify(url: str, manifest: BackupManifest, *, progress: Progress | None = No
         replayed = check_replay(ledger)
         if not replayed.equal:
             first = next(iter(map(str, replayed.differences)), "payloads are missing")
-            raise BackupInvalid(f"the tables are not what the log says: {first}")
+            raise BackupInvalid(f"the tables differ from the log: {first}")
         say("auditing the log")
         audited = audit(ledger, log_only=True)
         if not audited.holds:
-            raise BackupInvalid(f"the log does not hold: {audited}")
+            raise BackupInvalid(f"the audit found errors: {audited}")
     return Verified(manifest, replayed, audited)
 
 
@@ -248,7 +250,7 @@ def _drop_empty_schema(connection: Connection[Any], schema: str) -> None:
         return
     n_tables, has_log = row
     if n_tables and not has_log:
-        raise DatabaseNotEmpty(f"the schema {schema} holds something that is no ledger")
+        raise DatabaseNotEmpty(f"the schema {schema} contains something other than a ledger")
     if has_log and connection.execute("SELECT FROM ledger_events LIMIT 1").fetchone() is not None:
         raise DatabaseNotEmpty(
             f"the schema {schema} holds a ledger with events; restore into an empty database"
@@ -271,10 +273,10 @@ def find_tool(name: Tool, major_min: int) -> tuple[str, str]:
     for major, program, version in found:
         if major >= major_min:
             return program, version
-    there = f"there is only version {found[-1][2]}" if found else "there is none"
+    there = f"there is only version {found[-1][2]}" if found else "it was not found"
     raise ToolUnusable(
-        f"this needs {name} of PostgreSQL {major_min} or newer, and {there}; install it, so that "
-        "it is found in PATH"
+        f"this needs {name} of PostgreSQL {major_min} or newer, and {there}; install it where PATH "
+        "finds it"
     )
 
 

@@ -125,7 +125,7 @@ def archived_events(container: Container) -> Iterator[ArchivedEvent]:
         except (UnknownEvent, UnreadableEvent, KeyError, TypeError) as error:
             raise ArchiveInvalid(archive.EVENTS, f"{where}: {error}") from error
         if tuple(said[: len(_COMPARED)]) != event_columns(event)[: len(_COMPARED)]:
-            raise ArchiveInvalid(archive.EVENTS, f"{where}: its columns say something else than it")
+            raise ArchiveInvalid(archive.EVENTS, f"{where}: its columns differ from its content")
         yield found
 
 
@@ -151,7 +151,7 @@ def contents_of_payload(codec: str, data: bytes, size_bytes: int) -> bytes:
         ValueError: it is something else than it says.
     """
     if not 0 <= size_bytes <= PAYLOAD_BYTES_MAX:
-        raise ValueError(f"{size_bytes} bytes are more than a payload has")
+        raise ValueError(f"{size_bytes} bytes exceed the maximum size of a payload")
     try:
         plain = payloads.decompress(data, size_bytes) if codec == "zstd" else data
     except (TooLarge, InvalidInput) as error:
@@ -196,7 +196,7 @@ class _Check:
             reader = TableReader(buffer, archive.EVENT_COLUMNS)
             for stream, number in reader.rows(["stream", "id"]):
                 if stream not in {each.name for each in ARCHIVED} or not 0 < number < 2**63:
-                    raise ValueError(f"{stream} {number} is no aggregate")
+                    raise ValueError(f"{stream} {number} is not an aggregate")
                 yield Stream[stream], number
         except library.faults as error:
             raise ArchiveInvalid(
@@ -223,7 +223,7 @@ class _Check:
             erased_payloads=len(self._erased_names - contents.named.keys()),
         )
         if found != counts:
-            raise ArchiveInvalid(archive.MANIFEST, f"it says {counts!r}, and there is {found!r}")
+            raise ArchiveInvalid(archive.MANIFEST, f"it states {counts!r}, but contains {found!r}")
 
     # Events
 
@@ -241,7 +241,7 @@ class _Check:
         if key != self._key:
             self._end_of_stream()
             if key < self._key or key in self._contents.versions:
-                raise self._wrong("it does not stand where it belongs", archived)
+                raise self._wrong("it is not in the right order", archived)
             self._clear(key)
         if archived.version != self._version + 1:
             raise self._wrong(f"event {self._version + 1} is missing", archived)
@@ -279,7 +279,7 @@ class _Check:
         for payload in payloads.named_by(event):
             if self._names.setdefault(payload.digest, payload.size_bytes) != payload.size_bytes:
                 raise ArchiveInvalid(
-                    archive.EVENTS, f"payload {payload.digest.hex()} is named with two sizes"
+                    archive.EVENTS, f"payload {payload.digest.hex()} is listed with two sizes"
                 )
         outcome: Outcome | None = getattr(event, "outcome", None)
         said = event.text if isinstance(event, Commented) else outcome and outcome.error_message
@@ -309,11 +309,11 @@ class _Check:
         for digest, size in self._names.items():
             if contents.named.setdefault(digest, size) != size:
                 raise ArchiveInvalid(
-                    archive.EVENTS, f"payload {digest.hex()} is named with two sizes"
+                    archive.EVENTS, f"payload {digest.hex()} is listed with two sizes"
                 )
 
     def _judged(self) -> None:
-        """Require that no invariant was broken, and begin anew."""
+        """Require that no invariant was broken, and begin again."""
         self._audit.end()
         for finding in self._audit.findings:
             for breach in finding.breaches:
@@ -336,7 +336,7 @@ class _Check:
             try:
                 plain = contents_of_payload(codec, data, size)
                 if sha256(plain).digest() != digest:
-                    raise ValueError("its bytes have another digest")  # noqa: TRY301
+                    raise ValueError("its SHA-256 does not match the content")  # noqa: TRY301
                 self._require_readable(digest, plain)
             except ValueError as error:
                 raise ArchiveInvalid(archive.PAYLOADS, f"{where}: {error}") from error
@@ -356,9 +356,9 @@ class _Check:
                 found: Iterable[Any] = cast("Iterable[Any]", msgpack.unpackb(plain))
                 pairs = [tuple(cast("Iterable[Any]", each)) for each in found]
             except (TypeError, msgpack.UnpackException) as error:
-                raise ValueError(f"it holds no entries: {error}") from error
+                raise ValueError(f"its entries cannot be read: {error}") from error
             if len(pairs) != self._entries[digest] or {len(pair) for pair in pairs} - {2}:
-                raise ValueError("it holds other entries than are named")
+                raise ValueError("its entries differ from those listed")
 
 
 def _first_line(error: Exception) -> str:

@@ -80,7 +80,7 @@ def export_archive(
         LibraryMissing: PyArrow is not installed.
     """
     if path.exists():
-        raise InvalidInput(f"{path} is there already; name another place")
+        raise InvalidInput(f"{path} already exists; give another path")
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = path.with_name(f".{path.name}.{token_hex(4)}")
     folder.mkdir()
@@ -266,7 +266,7 @@ def _payload_rows(connection: Connection[Any], notes: _Notes) -> Iterator[tuple[
         if len(found) < len(part):
             missing = min(set(part) - {row[0] for row in found}).hex()
             raise ImpossibleHistory(
-                "the ledger", notes.last, f"payload {missing} is named and not there"
+                "the ledger", notes.last, f"payload {missing} is referred to, but missing"
             )
         yield from found
 

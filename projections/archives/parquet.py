@@ -11,10 +11,10 @@ from typing import Any, Final, Literal, NamedTuple, Self, TypeAlias
 from recordledger.domain.errors import LibraryMissing
 
 ROWS_MAX: Final = 20_000
-"""Rows of a group at the most."""
+"""Rows of a group at most."""
 
 BYTES_MAX: Final = 32 * 1024 * 1024
-"""Of values whose size varies, in a group: so much at the most, and one row more."""
+"""Of values whose size varies, in a group: so much at most, and one row more."""
 
 Type: TypeAlias = Literal[
     "int64", "int32", "float64", "bool", "string", "label", "time", "bytes", "strings"
@@ -156,7 +156,7 @@ class TableReader:
             self._arrow.core.BufferReader(buffer), page_checksum_verification=True
         )
         if not self._file.schema_arrow.equals(schema_of(columns)):
-            raise ValueError(f"it has not the columns {', '.join(columns)}")
+            raise ValueError(f"its columns must be {', '.join(columns)}")
         meta = self._file.metadata
         self.n_rows: int = meta.num_rows
         for index in range(meta.num_row_groups):

@@ -161,7 +161,7 @@ def export_ro_crate(
         LibraryMissing: PyArrow is not installed.
     """
     if folder.exists():
-        raise InvalidInput(f"{folder} is there already; name another place")
+        raise InvalidInput(f"{folder} already exists; give another path")
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = folder.with_name(f".{folder.name}.{token_hex(4)}")
     unfinished.mkdir()
@@ -346,7 +346,7 @@ class _Crate:
         kinds = {
             TABLE: ("application/vnd.apache.parquet", "The results, a row for each record"),
             CSV: ("text/csv", "The same results as text"),
-            SPECIFICATIONS: ("application/json", "What was computed: functions and arguments"),
+            SPECIFICATIONS: ("application/json", "The computations: functions and arguments"),
         }
         facts = facts_of(self.folder / name)
         encoding, what = kinds[name]
@@ -370,7 +370,7 @@ class _Crate:
             "@id": _function_id(function),
             "@type": "SoftwareApplication",
             "name": function,
-            "description": "What managers of the ledger ran.",
+            "description": "The computations that managers of the ledger ran.",
         }
 
     @staticmethod

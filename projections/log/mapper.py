@@ -122,7 +122,7 @@ class EventMapper(Mapper[UUID]):
         try:
             decoded = self.transcoder.decode(state)
             if not isinstance(decoded, dict):
-                raise UnreadableEvent(topic, "they are no map")
+                raise UnreadableEvent(topic, "stored event is not a msgpack map")
             shape = cast("dict[str, Any]", decoded)
             version = shape.pop(VERSION_KEY, 1)
             shape = upcast(topic, shape, version, event_type.class_version)
@@ -144,7 +144,7 @@ class EventMapper(Mapper[UUID]):
         except (*_NO_EVENT, LookupError) as error:
             raise UnreadableEvent(topic, _reason(error)) from error
         if not isinstance(found, datetime):
-            raise UnreadableEvent(topic, "its time is none")
+            raise UnreadableEvent(topic, "its time is not valid")
         return found
 
 
@@ -159,7 +159,7 @@ def actor_of(topic: str, state: bytes) -> str:
     except (*_NO_EVENT, LookupError) as error:
         raise UnreadableEvent(topic, _reason(error)) from error
     if not isinstance(found, str):
-        raise UnreadableEvent(topic, "its actor is none")
+        raise UnreadableEvent(topic, "its actor is not valid")
     return found
 
 
@@ -183,7 +183,7 @@ def timestamp_of(topic: str, state: bytes) -> datetime:
             return found
     except _NO_EVENT as error:
         raise UnreadableEvent(topic, _reason(error)) from error
-    raise UnreadableEvent(topic, "they do not begin with the time")
+    raise UnreadableEvent(topic, "the map does not begin with the time")
 
 
 def _reason(error: Exception) -> str:
@@ -191,7 +191,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_input=False)[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-    return str(error) or "they are no msgpack"
+    return str(error) or "not valid msgpack"
 
 
 def _shape(event: Event) -> dict[str, Any]:

@@ -33,8 +33,8 @@ _ROWS_OF_AGGREGATES: Final = ("records", "managers", "tokens", "jobs", "datasets
 _COUNTERS: Final = ("status_counts", "rescue_counts", "dataset_counts")
 
 ELSEWHERE: Final = {
-    "idempotent": "it takes the same request twice; tests/api/http/test_idempotency.py does",
-    "no-lost-ack": "it takes what clients were told; tests/acceptance/crash.py keeps that",
+    "idempotent": "it needs the same request twice; see tests/api/http/test_idempotency.py",
+    "no-lost-ack": "it needs the answers that clients received; see tests/acceptance/crash.py",
 }
 """Invariants that neither the log nor the tables show, and why not or where they are checked."""
 
@@ -75,7 +75,7 @@ class AuditReport:
             if self.stopped:
                 lines.append("What comes after the first breach was not checked (--keep-going).")
         else:
-            lines.append("Every invariant that can be checked here holds.")
+            lines.append("All invariants that can be checked here hold.")
         return "\n".join(lines)
 
     @property
@@ -171,7 +171,7 @@ def _events(
         try:
             stream, number = stream_number(originator_id)
         except ValueError:
-            unreadable(None, f"position {position}: {originator_id} is no stream")
+            unreadable(None, f"position {position}: {originator_id} is not a stream")
             yield None
             continue
         place = EventPlace(position, stream, number, version)
@@ -189,10 +189,10 @@ def _chain(ledger: Ledger, connection: Connection[TupleRow], breaches_max: int) 
     """Compare the log with its seals, by the keys that the database names."""
     found = verify_in(connection, ledger, breaches_max=breaches_max)
     if not found.n_seals:
-        return Finding("chain", "", unchecked="nothing is sealed yet")
+        return Finding("chain", "", unchecked="the log has no seal yet")
     finding = Finding(
         "chain",
-        "the log is what was sealed",
+        "the log agrees with its seals",
         "sealed events",
         n_checked=found.n_sealed,
         breaches_max=breaches_max,
@@ -210,7 +210,7 @@ def _erasure(
     """Look for what erased records have named, and nobody else, among the payloads."""
     finding = Finding(
         "erasure",
-        "after a hard delete the payload is nowhere",
+        "a hard delete destroys the payload",
         "erased records",
         breaches_max=breaches_max,
     )
@@ -238,12 +238,12 @@ def _named_by(ledger: Ledger, db: Db, record_ids: Sequence[int]) -> dict[bytes, 
 
 def _skipped() -> list[Finding]:
     names = ("atomic", "counters", "replay")
-    return [Finding(name, "", unchecked="only the log was to be read") for name in names]
+    return [Finding(name, "", unchecked="only the log was checked") for name in names]
 
 
 def _compare(ledger: Ledger, breaches_max: int, shadow: Shadow | None) -> list[Finding]:
     """Compare the tables with the log, by folding it again."""
-    atomic = Finding("atomic", "a row and its last event agree", breaches_max=breaches_max)
+    atomic = Finding("atomic", "each row agrees with its last event", breaches_max=breaches_max)
     counters = Finding("counters", "kept counts equal recounted ones", breaches_max=breaches_max)
     replay = Finding("replay", "rebuilt tables equal the live ones", breaches_max=breaches_max)
     try:
@@ -257,7 +257,7 @@ def _compare(ledger: Ledger, breaches_max: int, shadow: Shadow | None) -> list[F
     for difference in found.differences:
         _broken_by(difference, atomic, counters, replay).report(str(difference))
     for digest, record_id in found.missing_payloads:
-        replay.report(f"payload {digest}, which record {record_id} names, is not there")
+        replay.report(f"payload {digest}of record {record_id} is missing")
     return [atomic, counters, replay]
 
 

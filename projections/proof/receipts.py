@@ -1,8 +1,8 @@
 """Receipts: what has happened to a record, with the proof that it is in the log, in one file.
 
 A receipt is JSON, and verifying it takes neither server nor database. Its text is a function of the
-events, the proofs, the checkpoint and the key alone; so whoever verifies it writes it again from
-these and compares, and no byte of it can change unnoticed.
+events, the proofs, the checkpoint and the key alone; so the verifier writes it again from these and
+compares, and no byte of it can change unnoticed.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class VerifiedReceipt:
         changed_at: when the last of them happened, as the ledger says.
         n_sealed: how many events the checkpoint seals.
         key: the public key, as text.
-        key_is_given: whether the key came from whoever verifies; or else from the receipt itself,
+        key_is_given: whether the verifier gave the key; or else it is from the receipt itself,
             which then proves nothing to those who do not know the key.
         result_is_checked: whether a result was given, and is the one that the events name.
     """
@@ -141,13 +141,13 @@ class VerifiedReceipt:
             f"among the first {self.n_sealed:,} that the ledger has sealed",
         ]
         if self.result_is_checked:
-            lines.append("the result that was given is that result")
+            lines.append("the given result is that result")
         if self.key_is_given:
-            lines.append(f"signed by {self.key}, which was given")
+            lines.append(f"signed by {self.key}, the given key")
         else:
             lines.append(
-                f"signed by {self.key}, WHICH IS FROM THE RECEIPT ITSELF: compare it with the key "
-                "of the ledger, or give that one"
+                f"signed by {self.key}, WHICH IS FROM THE RECEIPT ITSELF: compare it with the "
+                "ledger's key, or pass that key"
             )
         return "\n".join(lines)
 
@@ -222,7 +222,9 @@ def verify_receipt(
     except (ProofBroken, NoteBroken, ImpossibleHistory, UnknownEvent, UnreadableEvent) as error:
         raise ReceiptBroken(str(error)) from error
     except (ValueError, RecursionError) as error:
-        raise ReceiptBroken(f"it is not written as a ledger writes it ({error})") from error
+        raise ReceiptBroken(
+            f"its form differs from the one that a ledger writes ({error})"
+        ) from error
 
 
 def _parsed(receipt: str | bytes) -> tuple[str, _Receipt]:
@@ -234,7 +236,7 @@ def _parsed(receipt: str | bytes) -> tuple[str, _Receipt]:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
-        raise ReceiptBroken(f"it is no receipt: {where}: {first['msg']}") from error
+        raise ReceiptBroken(f"it is not a receipt: {where}: {first['msg']}") from error
     except (ValueError, RecursionError) as error:
         raise ReceiptBroken(f"it cannot be read: {error}") from error
 
@@ -244,11 +246,11 @@ def _verified(
 ) -> VerifiedReceipt:
     own = VerifierKey.parse(receipt.key)
     if given is not None and given != own:
-        raise ReceiptBroken(f"it is signed with {own}, and not with {given}")
+        raise ReceiptBroken(f"it is signed with {own}, not with {given}")
     checkpoint = Checkpoint.open(receipt.checkpoint, [own])
     name = UUID(receipt.ledger_id)
     if checkpoint.origin != origin_of(name):
-        raise ReceiptBroken(f"the checkpoint is of {checkpoint.origin}")
+        raise ReceiptBroken(f"the checkpoint's origin is {checkpoint.origin}")
     stream = stream_uuid(Stream.record, receipt.record_id)
     proven = [
         _Proven(
@@ -267,7 +269,9 @@ def _verified(
         leaf = leaf_hash(leaf_of(each.position, stream, each.version, each.topic, each.state))
         root = root_from_inclusion(leaf, each.index, checkpoint.size, each.proof)
         if root != checkpoint.root:
-            raise ReceiptBroken(f"event {number} is not in the log: its proof leads elsewhere")
+            raise ReceiptBroken(
+                f"event {number} is not in the log: its proof leads to another root"
+            )
     record = _folded(receipt.record_id, proven)
     # What is left can only differ in what is derived from all this, or in how it is written.
     again = _text(name, receipt.record_id, record, proven, receipt.checkpoint, receipt.key)
@@ -304,7 +308,7 @@ def _require_result(named: Payload | None, result: bytes) -> None:
         digests.add(digest_of(canonical_json(json.loads(result))))
     if named.digest not in digests:
         raise ReceiptBroken(
-            f"the result that was given is not the record's, whose SHA-256 is {named.digest.hex()}"
+            f"the given result is not the record's, which has the SHA-256 {named.digest.hex()}"
         )
 
 
@@ -369,7 +373,7 @@ def _difference(expected: str, found: str) -> str:
     lines = zip_longest(expected.split("\n"), found.split("\n"))
     for number, (should, does) in enumerate(lines, start=1):
         if should != does:
-            return f"line {number} should be {_short(should)}, and is {_short(does)}"
+            return f"line {number} should be {_short(should)}, but is {_short(does)}"
     return "it is the same"  # pragma: no cover - nobody asks then
 
 

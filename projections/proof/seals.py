@@ -38,7 +38,7 @@ from ..store.statements import statements
 Proof = TypeVar("Proof")
 
 _SQL: Final = statements("proof.seals")
-# Of one seal at the most: so much is hashed in one transaction.
+# Of one seal at most: so much is hashed in one transaction.
 SEAL_EVENTS_MAX: Final = 20_000
 
 
@@ -71,8 +71,8 @@ def seal_next(
         ledger: which.
         key: the ledger's secret key.
         signed: the last checkpoint that this key is known to have signed. Nothing that contradicts
-            it is signed again, even if whoever owns the database has made it all fit.
-        events_max: how many at the most.
+            it is signed again, even if the owner of the database has made it all consistent.
+        events_max: how many at most.
 
     Raises:
         SealKeyRefused: the key is not the ledger's.
@@ -80,7 +80,7 @@ def seal_next(
     """
     origin = origin_of(ledger_id(ledger))
     if key.name != origin:
-        raise SealKeyRefused(f"the key signs for {key.name}, and this ledger is {origin}")
+        raise SealKeyRefused(f"the key signs for {key.name}, but this ledger is {origin}")
     with ledger.datastore.writing() as db:
         db.execute(_SQL["lock"])
         _require_key(db, key)
@@ -102,7 +102,7 @@ def _require_key(db: Db, key: SigningKey) -> None:
     if not known:
         db.execute(_SQL["add_key"], {"vkey": ours})
     elif known[-1] != ours:
-        raise SealKeyRefused(f"the ledger is sealed with the key {known[-1]}, and this is {ours}")
+        raise SealKeyRefused(f"the ledger is sealed with the key {known[-1]}, not with {ours}")
 
 
 def _frontier(db: Db, newest: Seal | None) -> Frontier:
@@ -113,8 +113,8 @@ def _frontier(db: Db, newest: Seal | None) -> Frontier:
     frontier = frontier_of(newest.size, _tiles(db, keys))
     if frontier.root() != newest.root:
         raise SealBroken(
-            f"the hashes that are kept do not have the root of the seal at {newest.size} events: "
-            "somebody has changed them. `recordledger verify` tells more"
+            f"the stored hashes do not have the root of the seal at {newest.size} events: they "
+            "were changed; `recordledger verify` gives details"
         )
     return frontier
 
@@ -123,12 +123,12 @@ def _require_continued(db: Db, signed: Checkpoint, size: int) -> None:
     """Return if the tree begins with what was signed."""
     if signed.size > size:
         raise SealBroken(
-            f"{signed.size} events were sealed with this key, and the database knows of {size}: it "
-            "was put back to an older state, or rewritten"
+            f"{signed.size} events were sealed with this key, but the database has seals of "
+            f"{size}: it was restored to an older state, or rewritten"
         )
     if _proved(db, lambda node: root_at(signed.size, node)) != signed.root:
         raise SealBroken(
-            f"the first {signed.size} events are not those that were sealed with this key before: "
+            f"the first {signed.size} events differ from those sealed with this key before: "
             "history was rewritten"
         )
 
@@ -184,7 +184,7 @@ def change_key(ledger: Ledger, old: SigningKey | None, new: SigningKey) -> Seal 
         if old is not None:
             _require_key(db, old)
         if str(new.verifier) in [row[0] for row in db.execute(_SQL["keys"])]:
-            raise SealKeyRefused("this key was in use before; make another one")
+            raise SealKeyRefused("this key was used before; make another one")
         db.execute(_SQL["add_key"], {"vkey": str(new.verifier)})
         newest = _newest(db)
         if newest is None:
@@ -199,7 +199,7 @@ def change_key(ledger: Ledger, old: SigningKey | None, new: SigningKey) -> Seal 
 def keys_of(ledger: Ledger) -> list[VerifierKey]:
     """Return the public keys that the ledger was sealed with, the one in use last.
 
-    They are the database's word: whoever wants proof has them from elsewhere.
+    They are the database's word: anyone who wants proof has them from elsewhere.
 
     Raises:
         NoteBroken: one is no key.
@@ -233,7 +233,7 @@ def prove_consistency(ledger: Ledger, first: int, second: int) -> list[bytes]:
         newest = _newest(db)
         size = 0 if newest is None else newest.size
         if second > size:
-            raise InvalidInput(f"{size} events are sealed, and {second} were asked for")
+            raise InvalidInput(f"{size} events are sealed, but {second} were requested")
         return _proved(db, lambda node: consistency_proof(first, second, node))
 
 
@@ -267,7 +267,7 @@ def _index(
     for at in range(0, len(hashes), HASH_BYTES):
         if hashes[at : at + HASH_BYTES] == leaf:
             return (number or 0) * TILE_WIDTH + at // HASH_BYTES
-    raise SealBroken(f"the event at position {position} is not what was sealed")
+    raise SealBroken(f"the event at position {position} differs from the sealed one")
 
 
 def _proved(db: Db, prove: Callable[[Node], Proof]) -> Proof:

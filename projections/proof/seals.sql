@@ -1,5 +1,5 @@
 -- name: lock
--- One sealer at a time; whoever reads seals is not kept waiting.
+-- One sealer at a time; readers of seals do not wait.
 LOCK TABLE seals IN EXCLUSIVE MODE;
 
 -- name: newest

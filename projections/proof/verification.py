@@ -40,7 +40,7 @@ _PAYLOADS: Final = 10
 
 
 class _RootClaim(NamedTuple):
-    """Somebody's word that the first `size` events have this root."""
+    """A statement that the first `size` events have this root."""
 
     size: int
     root: bytes
@@ -57,7 +57,7 @@ class Verification:
         n_events: how many events the log has.
         n_sealed: how many of them the newest seal covers, or the newest checkpoint that was given.
         keys: the public keys with which signatures were checked.
-        keys_are_given: whether these came from whoever verifies, or else from the database.
+        keys_are_given: whether the verifier gave these, or else they are from the database.
         findings: what was checked, and what is wrong.
     """
 
@@ -79,7 +79,9 @@ class Verification:
         for finding in self.findings:
             lines.append(str(finding))
             lines += [f"  {breach}" for breach in finding.breaches]
-        whose = "that were given" if self.keys_are_given else "that the DATABASE names (see --key)"
+        whose = (
+            "that were given" if self.keys_are_given else "that the DATABASE contains (see --key)"
+        )
         lines += [f"keys {whose}:", *(f"  {key}" for key in self.keys)]
         n_open = max(0, self.n_events - self.n_sealed)
         lines.append(
@@ -87,11 +89,11 @@ class Verification:
             f"and {n_open:,} of them are not sealed yet"
         )
         if self.holds:
-            lines.append("The log is what was sealed.")
+            lines.append("The log agrees with its seals.")
         elif self.n_seals:
-            lines.append("The log is NOT what was sealed.")
+            lines.append("The log does NOT agree with its seals.")
         else:
-            lines.append("Nothing is sealed, so nothing is proven.")
+            lines.append("The log has no seal, so nothing is proven.")
         return "\n".join(lines)
 
 
@@ -149,11 +151,11 @@ class _Run:
 
         self._connection = connection
         self._origin = origin
-        self._events = finding("events", "each has the hash that was kept", "events")
+        self._events = finding("events", "each matches its stored hash", "events")
         self._tiles = finding(
-            "tiles", "the kept hashes of the tree follow from the events", "tiles"
+            "tiles", "the stored hashes of the tree follow from the events", "tiles"
         )
-        self._seals = finding("seals", "each root is the one of the events then", "seals")
+        self._seals = finding("seals", "each root follows from the events up to it", "seals")
         self._signatures = finding("signatures", "each is by one of the keys", "signatures")
         self._checkpoints = finding("checkpoints", "each is of this log", "checkpoints")
         self._keys = keys or self._known_keys()
@@ -176,7 +178,7 @@ class _Run:
         """Compute the digest of every payload again."""
         finding = Finding(
             "payloads",
-            "each is what its name says",
+            "each matches its digest",
             "payloads",
             breaches_max=self._events.breaches_max,
         )
@@ -199,7 +201,7 @@ class _Run:
             try:
                 known.append(VerifierKey.parse(text))
             except NoteBroken as error:
-                self._signatures.report(f"the database names the key {text[:100]!r}: {error}")
+                self._signatures.report(f"the database contains the key {text[:100]!r}: {error}")
         return known
 
     def _sealed(self, rows: Iterable[Any]) -> Iterator[_RootClaim]:
@@ -215,7 +217,7 @@ class _Run:
                 self._signatures.report(f"{name}: {error}")
             else:
                 if signed != Checkpoint(self._origin, size, root):
-                    self._signatures.report(f"{name}: what is signed is something else")
+                    self._signatures.report(f"{name}: its signed text differs")
             yield _RootClaim(size, root, position, name, self._seals)
 
     def _claimed(self, checkpoints: Mapping[str, str]) -> Iterator[_RootClaim]:
@@ -229,7 +231,7 @@ class _Run:
                 continue
             if signed.origin != self._origin:
                 self._checkpoints.n_checked += 1
-                self._checkpoints.report(f"{name}: it is of {signed.origin}")
+                self._checkpoints.report(f"{name}: its origin is {signed.origin}")
                 continue
             self._found.n_seals += 1
             self._found.n_sealed = max(self._found.n_sealed, signed.size)
@@ -271,10 +273,10 @@ class _Run:
     def _judge(claim: _RootClaim, walk: _Walk) -> None:
         claim.finding.n_checked += 1
         if claim.root != walk.root():
-            claim.finding.report(f"{claim.name}: the log has another root there")
+            claim.finding.report(f"{claim.name}: the log has another root at that size")
         elif claim.position not in (None, walk.position):
             claim.finding.report(
-                f"{claim.name}: it ends at position {walk.position}, and not at {claim.position}"
+                f"{claim.name}: it ends at position {walk.position}, not at {claim.position}"
             )
 
     @contextmanager
@@ -326,7 +328,7 @@ class _Walk:
         self._events.n_checked += len(kept)
         for position, there, now in zip(self._positions, kept, self._hashes, strict=False):
             if there != now:
-                self._events.report(f"position {position}: the event is not what was sealed")
+                self._events.report(f"position {position}: the event differs from the sealed one")
         self._require(self._frontier.extend(self._hashes))
         self._hashes.clear()
         self._positions.clear()

@@ -86,7 +86,7 @@ class LogPage(NamedTuple):
 
 
 def page(ledger: Ledger, after: int, limit: int, which: EventFilter = EVERYTHING) -> LogPage:
-    """Return the next events after a position, at most `limit`; looks at `SCAN_MAX` at the most.
+    """Return the next events after a position, at most `limit`; looks at `SCAN_MAX` at most.
 
     A page may be empty and yet not be the last: that is where `next_after` is the head.
 

@@ -1,4 +1,4 @@
-"""What can be read: records, histories, payloads and counts, a page at the most."""
+"""What can be read: records, histories, payloads and counts, a page at most."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ def counts(ledger: Ledger) -> dict[Status, int]:
 
 
 def ledger_id(ledger: Ledger) -> UUID:
-    """Return which ledger this is; cursors and exports of another one are told apart by it."""
+    """Return which ledger this is; cursors and exports of another one are distinguished by it."""
     found: UUID = _one(ledger, _SQL["ledger_id"])
     return found
 

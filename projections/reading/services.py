@@ -80,7 +80,7 @@ def view(
             told = [event for event in decided if event.iteration == iteration]
             if not told:
                 raise InvalidInput(
-                    f"service {service_id} has had {record.iteration} iterations, and no "
+                    f"service {service_id} has {record.iteration} iterations; there is no "
                     f"iteration {iteration}"
                 )
         else:
@@ -152,8 +152,8 @@ def tree(
     Args:
         ledger: where.
         record_id: the root.
-        nodes_max: so many records at the most; those that are left out are counted.
-        children_max: so many children of one service at the most.
+        nodes_max: so many records at most; those that are left out are counted.
+        children_max: so many children of one service at most.
 
     Raises:
         RecordNotFound: there is no such record.

@@ -1,9 +1,9 @@
 """The timeline: what every record was, from when to when, in tables that follow the log.
 
 Nobody waits for it: `advance` takes the next events into account, in their order and from a
-checkpoint that moves in the same transaction. It is called by a job of `recordledger work`, and
-by whoever asks about a moment that the timeline has not reached. What it writes depends on the log
-alone, and not on how much of it was read at a time: so replay can compare it.
+checkpoint that moves in the same transaction. It is called by a job of `recordledger work`, and by
+a query about a moment that the timeline has not reached. What it writes depends on the log alone,
+and not on how much of it was read at a time: so replay can compare it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ..store.statements import statements
 
 _SQL: Final = statements("reading.timeline")
 
-# The tables, and what tells their rows apart.
+# The tables, and what identifies their rows.
 TABLES: Final[Mapping[str, tuple[str, ...]]] = {
     "timeline": ("only_row",),
     "timeline_marks": ("position",),
@@ -114,7 +114,7 @@ def reach(ledger: Ledger, position: int) -> None:
 
 
 def forget(ledger: Ledger) -> None:
-    """Empty the tables; they are filled anew by whoever advances the timeline."""
+    """Empty the tables; they are filled again when the timeline is advanced."""
     with ledger.datastore.writing() as db:
         db.execute(_SQL["lock"])
         db.execute(_SQL["forget"])

@@ -3,7 +3,7 @@
 SELECT position, newest_id, latest_at FROM timeline;
 
 -- name: lock
--- Whoever lengthens the timeline does it alone.
+-- Only one transaction at a time extends the timeline.
 SELECT position, newest_id, latest_at FROM timeline FOR UPDATE;
 
 -- name: begin

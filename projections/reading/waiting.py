@@ -30,7 +30,7 @@ from ..tables import managers, payloads
 
 _SQL = statements("reading.waiting")
 _LOG_SQL = statements("log.ledger_events")
-# How many pausing tasks are counted at the most.
+# How many pausing tasks are counted at most.
 PAUSED_MAX: Final = 10_000
 _ABLE_MAX: Final = 5
 # The statuses in which a service may still wait for its children.
@@ -86,7 +86,7 @@ def queue(ledger: Ledger, limit: int, tags: Collection[str] | None = None) -> Wa
 
     Args:
         ledger: where.
-        limit: so many lanes at the most.
+        limit: so many lanes at most.
         tags: only of these; None for all.
     """
     with ledger.datastore.reading() as db:
@@ -200,7 +200,7 @@ def tasks_before(db: Db, lane_id: int, record: RecordAggregate) -> int:
 
 
 def children_by_status(db: Db, record_id: int) -> dict[Status, int]:
-    """Return how many children of a service are in each status, of `CHILDREN_MAX` at the most."""
+    """Return how many children of a service are in each status, of `CHILDREN_MAX` at most."""
     parameters = {"id": record_id, "limit": CHILDREN_MAX}
     rows: dict[str, int] = dict(db.execute(_SQL["children"], parameters, prepare=True))
     return {status: rows[status] for status in Status if status in rows}

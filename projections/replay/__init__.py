@@ -1,1 +1,1 @@
-"""Tables made anew from the log: filled, compared, and put in place."""
+"""Tables made again from the log: filled, compared, and put in place."""

@@ -43,8 +43,8 @@ _ROUNDS: Final = 20
 _LOCK_S: Final = 0.5
 _LOG_LOCK_S: Final = 5.0
 _PAUSE_S: Final = 0.2
-# What commands lock before all else, in the order in which they do. Whoever has got one of these
-# goes on to its end while this waits for it, holding nothing that it may need.
+# What commands lock before all else, in the order in which they do. A transaction that has got one
+# of these goes on to its end while this waits for it, holding nothing that it may need.
 _LOCKED_FIRST: Final = ("jobs", "datasets", "managers", "records")
 
 
@@ -127,7 +127,8 @@ def _chosen(only: Collection[str] | None) -> tuple[str, ...]:
         return tuple(PROJECTIONS)
     if unknown := sorted(set(only) - set(PROJECTIONS)):
         raise InvalidInput(
-            f"{', '.join(unknown)}: no such projection; they are {', '.join(PROJECTIONS)}"
+            f"{', '.join(unknown)}: no such projection; the projections are "
+            f"{', '.join(PROJECTIONS)}"
         )
     return tuple(table for table in PROJECTIONS if table in only)
 
@@ -206,8 +207,9 @@ class _Switch:
         while not self._lock_all(db):
             if time.monotonic() > deadline:
                 raise StoreUnavailable(
-                    f"others have kept the tables locked for {patience_s:.0f} s: long queries or "
-                    "dumps, perhaps. Nothing was changed; rebuild again when they are done"
+                    f"the tables were locked by others for {patience_s:.0f} s, perhaps by long "
+                    "queries or dumps. Nothing was changed; run the rebuild again when these have "
+                    "ended"
                 )
             self._follow(db)
             time.sleep(random.uniform(_PAUSE_S / 4, _PAUSE_S))  # noqa: S311

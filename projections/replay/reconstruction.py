@@ -132,7 +132,9 @@ def keep(
         ImpossibleHistory, UnknownEvent, UnreadableEvent: the log up to there cannot be folded.
     """
     if is_shadow(into, ledger.schema):
-        raise InvalidInput(f"{into} is a name for shadows, which are removed; choose another one")
+        raise InvalidInput(
+            f"{into} is a name for temporary schemas, which are removed; choose another one"
+        )
     position = position_of(ledger, as_of)
     shadow = Shadow(ledger.schema, PROJECTIONS, into)
     with as_ledger_errors(), connect(ledger.url, ledger.schema) as owner:

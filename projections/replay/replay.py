@@ -72,11 +72,11 @@ class Difference:
         """Return one readable line."""
         where = f"{self.table} {', '.join(map(str, self.key))}"
         if self.live is None:
-            return f"{where}: the log says there is such a row, and there is none"
+            return f"{where}: the row is in the log, but missing from the table"
         if self.replayed is None:
-            return f"{where}: there is such a row, and the log says there is none"
+            return f"{where}: the row is in the table, but not in the log"
         changes = (
-            f"{name} is {self.live.get(name)!r}, and the log says {self.replayed.get(name)!r}"
+            f"{name} is {self.live.get(name)!r}, but the log has {self.replayed.get(name)!r}"
             for name in self.columns
         )
         return f"{where}: {'; '.join(changes)}"
@@ -212,7 +212,7 @@ def _compare_past(
     report: ReplayReport,
     differences_max: int,
 ) -> None:
-    """Fill the tables of the past anew as far as they go, and compare them."""
+    """Fill the tables of the past again as far as they go, and compare them."""
     extent = SQL("SELECT position FROM {}").format(Identifier(shadow.live, "timeline"))
     position = one(connection, extent)[0]
     for table in timeline.TABLES:

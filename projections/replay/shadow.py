@@ -25,8 +25,8 @@ from ..tables.inline import PARTS
 _SQL: Final = statements("replay.shadow")
 
 _VIEWS: Final = ("ledger_events", "payloads", "lanes")
-# The first of two keys of an advisory lock; the second is the hash of a shadow's name. Whoever
-# works on a shadow holds it: a shadow that nobody holds was left behind.
+# The first of two keys of an advisory lock; the second is the hash of a shadow's name. A
+# transaction that works on a shadow holds it: a shadow that nobody holds was left behind.
 _SHADOW_LOCK: Final = 730_195_601
 _NAME_BYTES: Final = 40
 _PAGE_BYTES: Final = 8192
@@ -94,7 +94,7 @@ class Shadow:
     def kept(self, connection: Connection[Any], *, logged: bool) -> Generator[None]:
         """Give the shadow to all sessions, and remove it at the end; first, what others have left.
 
-        If this process is killed, whoever makes the next shadow removes it.
+        If this process is killed, the next one that makes a shadow removes it.
         """
         remove_leftovers(connection, self.live)
         connection.execute(_SQL["hold"], {"lock": _SHADOW_LOCK, "name": self.name})
@@ -171,8 +171,8 @@ class Shadow:
         if rows := self._ask(connection, "not_carried_over"):
             what = ", ".join(f"{kind} {name} of {table}" for table, kind, name in rows[:5])
             raise SchemaMismatch(
-                f"a rebuilt table would lack what was added to the live one by hand: {what}; "
-                "drop that first, and add it again afterwards"
+                f"a rebuilt table would lack what was added to the live one by hand: {what}; drop "
+                "it first and add it again afterwards"
             )
 
     def _options(self, connection: Connection[Any]) -> dict[str, Composable]:

@@ -35,7 +35,7 @@ _SQL: Final = statements("self_audit.self_audit")
 _LOG: Final = statements("log.ledger_events")
 # So many aggregates are folded together: their histories are in memory at once.
 _FOLDED_AT_ONCE: Final = 256
-# So many were folded when the temporary tables are made anew: deleted rows take up room in them.
+# So many were folded when the temporary tables are made again: deleted rows take up room in them.
 _FOLDED_MAX: Final = 5_000
 
 _ALL: Final = SQL("true")
@@ -88,7 +88,7 @@ def owner_of(table: str, key: Sequence[str]) -> tuple[Stream, int] | None:
 
 
 class Compared(NamedTuple):
-    """What came of comparing some aggregates.
+    """The outcome of comparing some aggregates.
 
     Attributes:
         differences: the rows that are not what the log says.
@@ -205,13 +205,13 @@ class Expected:
     def compare(
         self, db: Db, stream: Stream, numbers: Sequence[int], limit: int | None = DIFFERENCES_MAX
     ) -> Compared:
-        """Fold the histories of aggregates, and compare what comes of them with their rows.
+        """Fold the histories of aggregates, and compare the results with their rows.
 
         Args:
             db: in a transaction.
             stream: their kind.
             numbers: their numbers.
-            limit: so many differences of each table at the most; None for all.
+            limit: so many differences of each table at most; None for all.
         """
         unreadable = self.fold(db, stream, numbers)
         readable = [number for number in numbers if number not in unreadable]
@@ -284,7 +284,7 @@ class Expected:
             columns: which are compared; all if empty.
             mine: which rows are compared.
             look_first: whether there is probably no difference, in many rows.
-            limit: so many at the most; None for all.
+            limit: so many at most; None for all.
         """
         key = PROJECTIONS[table]
         parts = {"columns": _names(columns), "live": self.live(table), "mine": mine, "said": said}

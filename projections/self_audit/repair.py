@@ -1,8 +1,8 @@
-"""Repairs: rows that were found not to be what the log says are put right, when somebody wants it.
+"""Repairs: rows that were found to differ from the log are repaired on request.
 
-The row is held against the log once more, under the locks of those who may change it, and written
+The row is compared with the log once more, under the locks of those who may change it, and written
 in the same transaction as the event that says so. What is live is updated and not replaced, so that
-whoever waits for its lock finds it.
+a transaction that waits for its lock finds it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class _NobodyKnows(Exception):
 
 
 class Repair(NamedTuple):
-    """What became of one divergence: its state, and why it is still open if it is."""
+    """The outcome of one divergence: its state, and why it is still open if it is."""
 
     divergence: DivergenceAggregate
     refusal: str | None = None
@@ -115,7 +115,7 @@ def _repair(
     except IntegrityError as error:
         why = f"another row is in the way ({str(error).splitlines()[0]})"
     except (_NobodyKnows, UnreadableEvent) as error:
-        why = f"the log does not say what is right ({error})"
+        why = f"the right row cannot be computed from the log ({error})"
     else:
         return Repair(ended)
     with ledger.datastore.reading() as db:
@@ -124,7 +124,7 @@ def _repair(
 
 
 def _refusal(db: Db, divergence: DivergenceAggregate) -> str | None:
-    """Return why a row cannot be put right now: what it is counted from is wrong."""
+    """Return why a row cannot be repaired now: what it is counted from is wrong."""
     if not is_counted(divergence):
         return None
     sources = [
@@ -143,7 +143,7 @@ def _lock_row(db: Db, shadow: Expected, divergence: DivergenceAggregate) -> None
     elif table in _OF_RECORDS:
         owner = Stream.record, int(key[_OF_RECORDS[table]])
     elif table == "user_blocks":
-        # Whoever notes a block has the log already, and would wait for the table.
+        # A transaction that notes a block has the log already, and would wait for the table.
         db.execute(_SQL["hold_log"], {"lock": LOG_LOCK})
         return
     else:

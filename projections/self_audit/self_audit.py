@@ -1,10 +1,10 @@
-"""The continuous self-audit: the rows of all tables are held against the log, again and again.
+"""The continuous self-audit: the rows of all tables are compared with the log, again and again.
 
 Aggregates are looked at in ranges of their numbers. An aggregate is proved by folding its history
-and comparing what comes of it with its rows; then a checksum of these is kept. From then on it is
-enough that the checksum is still the same, as long as the log has nothing new of the aggregate. A
-checksum is never taken from rows that were not compared in the same snapshot, so that nothing that
-is wrong can become what is right.
+and comparing the result with its rows; then a checksum of these is kept. From then on it is enough
+that the checksum is still the same, as long as the log has nothing new of the aggregate. A checksum
+is never taken from rows that were not compared in the same snapshot, so that nothing that is wrong
+can become what is right.
 
 What is counted over all aggregates is compared with what they add up to (`counted`). What differs
 there without being known is looked into in one snapshot, with all ranges: a count may be right and
@@ -96,7 +96,7 @@ class Range(NamedTuple):
 
 @dataclass(slots=True)
 class Lap:
-    """What came of one lap.
+    """The outcome of one lap.
 
     Attributes:
         position: the newest position of the log when it began.
@@ -443,9 +443,9 @@ class SelfAuditor:
         for each in begun[:_SAID_MAX]:
             log.error("divergence %d: %s", each.id, each)
         if len(begun) > _SAID_MAX:
-            log.error("and %d divergences more", len(begun) - _SAID_MAX)
+            log.error("and %d more divergences", len(begun) - _SAID_MAX)
         for each in ended[:_SAID_MAX]:
-            log.info("divergence %d is gone: %s", each.id, each)
+            log.info("divergence %d has ended: %s", each.id, each)
 
 
 def fault_of(difference: Difference) -> RowFault:

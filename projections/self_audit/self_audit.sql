@@ -49,7 +49,7 @@ SELECT number
 SELECT checksums FROM self_audit_ranges WHERE stream = %(stream)s AND number = %(range)s;
 
 -- name: keep
--- Whoever is late, because another process has taken over, changes nothing.
+-- A transaction that is late, because another process has taken over, changes nothing.
 INSERT INTO self_audit_ranges AS r (stream, number, position, looked_at, n_unproved, checksums)
 VALUES (%(stream)s, %(range)s, %(position)s, %(looked_at)s, %(n_unproved)s, %(checksums)s::bigint[])
     ON CONFLICT (stream, number) DO UPDATE
@@ -60,7 +60,7 @@ VALUES (%(stream)s, %(range)s, %(position)s, %(looked_at)s, %(n_unproved)s, %(ch
  WHERE r.position <= excluded.position;
 
 -- name: keep_on
--- A range in which nothing had to be proved anew: its checksums are not written again.
+-- A range in which nothing had to be proved again: its checksums are not written again.
 UPDATE self_audit_ranges
    SET position = %(position)s,
        looked_at = %(looked_at)s
@@ -130,11 +130,11 @@ SELECT stream, count(*), sum(n_unproved)::bigint, min(position),
 SELECT pg_advisory_xact_lock(%(lock)s);
 
 -- name: hold_owner
--- Whoever has this row locked may change the aggregate.
+-- A transaction that has this row locked may change the aggregate.
 SELECT FROM {live} WHERE {key} = %(number)s FOR UPDATE;
 
 -- name: hold_table
--- Keeps away whoever counts, and lets everybody read.
+-- Excludes transactions that count; readers are not blocked.
 LOCK TABLE {live} IN SHARE ROW EXCLUSIVE MODE;
 
 -- name: hold_log

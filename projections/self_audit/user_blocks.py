@@ -1,4 +1,4 @@
-"""Where in the log users did something, held against the log: the self-audit of `user_blocks`.
+"""Where in the log users did something, compared with the log: the self-audit of `user_blocks`.
 
 The log is searched once, stretch by stretch, a few in each lap. What is noted of a stretch is
 compared with that, and a checksum of it is remembered; from then on it is enough that the checksum

@@ -146,7 +146,7 @@ class LedgerDatastore(PostgresDatastore):
         Args:
             url: where the database is.
             schema: where the ledger's tables are.
-            pool_size: connections at the most.
+            pool_size: connections at most.
             timeout_s: how long a request waits for a connection before it is told to come again.
         """
         super().__init__("", "", "", "", "", schema=schema)

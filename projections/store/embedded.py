@@ -7,8 +7,9 @@
     <home>/postgres/supervisor.lock   held by the living process that supervises the server
 
 Who may start it is decided by that lock, which dies with its holder. A server whose supervisor was
-killed lives on, since its data are safe only in a running or an orderly stopped server; whoever
-gets the lock next *adopts* it: the data directory is ours, so is the server, and `stop` ends it.
+killed lives on, since its data are safe only in a running or an orderly stopped server; the next
+process that gets the lock next *adopts* it: the data directory is ours, so is the server, and
+`stop` ends it.
 
     EmbeddedPostgresError
     ├── BinariesMissing           the wheel is not installed, or not for this platform
@@ -81,7 +82,7 @@ SETTINGS: Final[Mapping[str, str]] = {
     "timezone": "UTC",  # one clock in sessions
 }
 
-# Nothing here depends on the locale of whoever runs it, which may be broken.
+# Nothing here depends on the user's locale, which may be broken.
 _INITDB_OPTIONS: Final = (
     "--auth=scram-sha-256",
     "--data-checksums",
@@ -195,7 +196,7 @@ class EmbeddedPostgres:
         create_databases: let the role create databases. Only read when the server is made.
         start_timeout_s: how long `start` tries, crash recovery not included.
         recovery_timeout_s: how long `start` waits for a server that says it is recovering. To give
-            up on it would be to begin the recovery anew the next time.
+            up on it would be to begin the recovery again the next time.
         stop_timeout_s: how long `stop` waits for an orderly end before it sends SIGQUIT.
     """
 
@@ -296,7 +297,7 @@ class EmbeddedPostgres:
         """
         pid = self._recorded_pid()
         if pid is None or not _serves(pid, self.data):
-            raise NotRunning(f"nobody serves {self.data}")
+            raise NotRunning(f"no server is running for {self.data}")
         try:
             self._connect_once()
         except psycopg.OperationalError as error:
@@ -383,12 +384,12 @@ class EmbeddedPostgres:
             version = (self.data / "PG_VERSION").read_text().strip()
         except OSError as error:
             raise DataDirectoryUnusable(
-                f"{self.data} holds files and is no data directory of PostgreSQL: {error}. "
-                "Nothing was touched; move it away, or name another home"
+                f"{self.data} contains files, but is not a data directory of PostgreSQL: {error}. "
+                "Nothing was changed; move it away, or choose another home"
             ) from error
         if version != str(POSTGRES_MAJOR):
             raise DataDirectoryUnusable(
-                f"{self.data} was made by PostgreSQL {version}, and this is {POSTGRES_MAJOR}; "
+                f"{self.data} was created by PostgreSQL {version}, but this is {POSTGRES_MAJOR}; "
                 "dump it with the old version and restore it here"
             )
         self._account.own_data(self.data)
@@ -413,8 +414,8 @@ class EmbeddedPostgres:
             return {name: str(passwords[name]) for name in (SUPERUSER, ROLE)}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataDirectoryUnusable(
-                f"{path}, which has the passwords of the server beside it, cannot be read "
-                f"({error!r}); put it back from a backup"
+                f"{path}, which contains the server's passwords, cannot be read ({error!r}); "
+                "restore it from a backup"
             ) from error
 
     def _serve(self) -> None:
@@ -429,7 +430,7 @@ class EmbeddedPostgres:
             if not any(words in last_words for words in _LEFTOVERS_REMAIN):
                 unexplained_exits += 1
             if unexplained_exits == _UNEXPLAINED_EXITS_MAX or time.monotonic() > deadline:
-                raise StartFailed(f"the server of {self.data} ends when started:\n{last_words}")
+                raise StartFailed(f"the server of {self.data} exits when started:\n{last_words}")
             time.sleep(_RETRY_INTERVAL_S)
 
     def _find_orphan(self) -> _Postmaster | None:
@@ -458,7 +459,7 @@ class EmbeddedPostgres:
                 self._connect_once()
             except psycopg.OperationalError as error:
                 if "authentication failed" in str(error):
-                    raise StartFailed(f"secrets.json is not of this server: {error}") from error
+                    raise StartFailed(f"secrets.json belongs to another server: {error}") from error
                 recovering = _NOT_NOW in str(error)
                 if time.monotonic() > (recovery_deadline if recovering else deadline):
                     raise StartFailed(
@@ -573,7 +574,7 @@ class EmbeddedPostgres:
         lines = self._recorded()
         if sys.platform == "win32":
             if len(lines) < 4:
-                raise NotRunning(f"nobody serves {self.data}, so there is no port")
+                raise NotRunning(f"no server is running for {self.data}, so there is no port")
             host, port = "127.0.0.1", lines[3]
         else:
             # An adopted server may have been started under another TMPDIR.

@@ -99,7 +99,7 @@ class LockedVersion(NamedTuple):
 def write(db: Db, changes: Changes) -> None:
     """Bring the tables from what was to what is, after those of the records.
 
-    First the records that have changed are counted anew where they are linked already; then the
+    First the records that have changed are counted again where they are linked already; then the
     events of datasets are applied, which count what the records are now.
     """
     counts: Counter[tuple[int, int, str]] = Counter()

@@ -29,7 +29,7 @@ SELECT id, version, name, description, owner, cloned_from, created_at, modified_
  WHERE id = %(id)s AND deleted_at IS NULL;
 
 -- name: lock
--- Whoever changes a dataset has this lock, and takes it before those of any records.
+-- A transaction that changes a dataset has this lock, and takes it before those of any records.
 SELECT id, version, name, description, owner, cloned_from, created_at, modified_at, deleted_at,
        n_entries, entries_added, specifications_added, versions_locked
   FROM datasets

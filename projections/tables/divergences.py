@@ -23,7 +23,7 @@ from .table import Owner, ProjectionTable
 _SQL = statements("tables.divergences")
 
 OPEN_MAX: Final = 1_000
-"""So many are open at the most: the log is not for listing a table that is wrong as a whole."""
+"""So many are open at most: the log is not for listing a table that is wrong as a whole."""
 
 
 def next_id(db: Db) -> int:

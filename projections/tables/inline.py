@@ -56,13 +56,14 @@ INLINE: Final[tuple[ProjectionTable, ...]] = (
     jobs.TABLE,
     webhooks.TABLE,
     USER_BLOCKS,
-    # Last: whoever changes records of the same lane waits for these rows until the commit.
+    # Last: a transaction that changes records of the same lane waits for these rows until the
+    # commit.
     status_counts.TABLE,
 )
 """In the order in which they are written, and so in which their rows are locked."""
 
 PROJECTIONS: Final[Mapping[str, tuple[str, ...]]] = {table.name: table.key for table in INLINE}
-"""The inline projections, and what tells their rows apart."""
+"""The inline projections, and what identifies their rows."""
 
 PARTS: Final[Mapping[str, Parts]] = {
     table.name: table.parts for table in INLINE if table.parts is not None

@@ -105,8 +105,8 @@ class LaneRegistry:
     def learn(self, db: Db, lane_ids: Iterable[int]) -> None:
         """Read the new lanes if one of these is unknown.
 
-        On the caller's own connection: whoever held one and waited for a second could wait for
-        others that do the same.
+        On the caller's own connection: a transaction that held one and waited for a second could
+        wait for others that do the same.
         """
         if not self._by_id.keys() >= set(lane_ids):
             self.refresh(db)

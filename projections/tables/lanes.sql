@@ -1,6 +1,6 @@
 -- name: intern
 -- Give a number to routing keys that have none. The advisory lock makes the numbers appear in
--- order, so that whoever has read up to one has not missed a smaller one.
+-- order, so that a transaction that has read up to one has not missed a smaller one.
   WITH one_at_a_time AS MATERIALIZED (SELECT pg_advisory_xact_lock(%(lock)b))
 INSERT INTO lanes (tag, required_programs)
 SELECT tag, string_to_array(required_programs, ' ; ')

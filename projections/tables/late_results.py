@@ -36,7 +36,7 @@ def write(db: Db, changes: Changes) -> None:
 
 
 def lock_counts(db: Db) -> None:
-    """Keep others from counting here, for whoever counts in several steps."""
+    """Lock the counts, for a transaction that counts in several steps."""
     db.execute(_SQL["hold"])
 
 

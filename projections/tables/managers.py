@@ -1,4 +1,4 @@
-"""The table `managers`, and the signs of life beside it."""
+"""The table `managers`, and the table of heartbeats beside it."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def alive(db: Db) -> list[ManagerSigns]:
 
 
 def one(db: Db, manager_id: int) -> ManagerSigns | None:
-    """Return a manager and its signs of life; None if there is none with this id."""
+    """Return a manager and its heartbeats; None if there is none with this id."""
     found = page(db, manager_id - 1, 1)
     return found[0] if found and found[0].manager.id == manager_id else None
 
@@ -97,7 +97,7 @@ def first_beat(db: Db, manager: ManagerAggregate) -> None:
 
 
 def beat(db: Db, manager_id: int) -> tuple[ManagerAggregate, datetime]:
-    """Note a sign of life; return the manager, and until when its lease is extended.
+    """Note a heartbeat; return the manager, and until when its lease is extended.
 
     Raises:
         ManagerNotFound: there is none with this id.
@@ -121,7 +121,7 @@ def lock_heartbeat(db: Db, manager_id: int) -> bool | None:
 
 
 def forget_heartbeat(db: Db, manager_id: int) -> None:
-    """Remove the signs of life, and of failure, of a manager that has ended."""
+    """Remove the heartbeats and the failures of a manager that has ended."""
     db.execute(_SQL["forget_heartbeat"], {"id": manager_id})
     db.execute(_SQL["forget_failures"], {"id": manager_id})
 

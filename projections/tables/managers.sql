@@ -39,7 +39,7 @@ SELECT m.id, m.version, m.state, m.name, m.hostname, m.tags, m.programs, m.lease
  LIMIT %(limit)s;
 
 -- name: alive
--- The managers that have a lease. Only they have signs of life, so that it does not matter how many
+-- The managers that have a lease. Only they have heartbeats, so that it does not matter how many
 -- there ever were.
 SELECT m.id, m.version, m.state, m.name, m.hostname, m.tags, m.programs, m.lease_s,
        m.heartbeat_s, m.owner, m.registered_at, m.modified_at, m.suspended,
@@ -55,8 +55,8 @@ INSERT INTO manager_heartbeats (manager_id, heartbeat_at, lease_expires_at)
 VALUES (%(id)s, clock_timestamp(), clock_timestamp() + make_interval(secs => %(lease_s)s));
 
 -- name: beat
--- A sign of life; the lease runs from the database's clock. No row: the manager is not active.
--- The lock on the row is also what keeps the manager from being declared lost meanwhile.
+-- A heartbeat; the lease runs from the database's clock. No row: the manager is not active. The
+-- lock on the row is also what keeps the manager from being declared lost meanwhile.
 UPDATE manager_heartbeats h
    SET heartbeat_at = clock_timestamp(),
        lease_expires_at = clock_timestamp() + make_interval(secs => m.lease_s)

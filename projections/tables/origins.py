@@ -100,7 +100,7 @@ def page(
     Args:
         db: where.
         stream: of which kind.
-        limit: origins at the most.
+        limit: origins at most.
         since: the number to begin with, without the first `skip` origins of it.
         skip: how many were shown already.
         number: only of this one.

@@ -45,8 +45,8 @@ _NAMING: Final[frozenset[type[Event]]] = frozenset(
     and any(_holds_payloads(field.annotation) for field in event_type.model_fields.values())
 )
 
-# Held shared by whoever stores payloads, and alone by whoever destroys some: what is about to be
-# named anew is not destroyed.
+# Held shared by a transaction that stores payloads, and alone by a transaction that destroys some:
+# what is about to be named again is not destroyed.
 _ERASURE_LOCK: Final = 7_301_956_004
 
 _threads = local()
@@ -96,9 +96,9 @@ def decompress(data: bytes, size_bytes_max: int) -> bytes:
                         "the compressed data", len(out), size_bytes_max, "body_bytes_max"
                     )
     except zstandard.ZstdError as error:
-        raise InvalidInput(f"the body is no zstd frame: {error}") from error
+        raise InvalidInput(f"the body is not a zstd frame: {error}") from error
     if declared not in (-1, len(out)):
-        raise InvalidInput("the zstd frame is cut short; send the body again")
+        raise InvalidInput("the zstd frame is truncated; send the body again")
     return bytes(out)
 
 
@@ -121,8 +121,8 @@ def store(db: Db, contents: Mapping[bytes, bytes]) -> set[bytes]:
 def store_as_they_are(db: Db, rows: Sequence[tuple[bytes, int, str, bytes]]) -> None:
     """Store payloads that come as another ledger has stored them: digest, size, codec, data.
 
-    Whoever calls this has checked that each is what its digest says, and comes with them in the
-    order of digests.
+    The caller has checked that each is what its digest says, and passes them in the order of
+    digests.
     """
     digests, sizes, codecs, datas = map(list[Any], zip(*rows, strict=True))
     parameters = {

@@ -49,8 +49,8 @@ RETURNING r.digest;
 SELECT pg_advisory_xact_lock(%(lock)s);
 
 -- name: destroy
--- Destroy those of these payloads that nobody names any more. Whoever names one anew meanwhile
--- holds the lock that this waits for.
+-- Destroy those of these payloads that nobody names any more. A transaction that names one again
+-- meanwhile holds the lock that this waits for.
 DELETE FROM payloads p
  WHERE p.digest = ANY(%(digests)b::bytea[])
    AND NOT EXISTS (SELECT FROM payload_references r WHERE r.digest = p.digest)

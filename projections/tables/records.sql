@@ -7,8 +7,8 @@ SELECT nextval('record_ids') FROM generate_series(1, %(n)b::bigint) ORDER BY 1;
 SELECT {columns} FROM records r WHERE r.id = ANY(%(ids)b::bigint[]) ORDER BY r.id;
 
 -- name: lock
--- The one lock of a record: its row, in the order of ids. Whoever has it may change the record
--- and its place in the claim queue.
+-- The one lock of a record: its row, in the order of ids. A transaction that has it may change the
+-- record and its place in the claim queue.
 SELECT {columns} FROM records r WHERE r.id = ANY(%(ids)b::bigint[]) ORDER BY r.id FOR UPDATE;
 
 -- name: lock_classes

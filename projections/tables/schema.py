@@ -100,8 +100,8 @@ def check(url: str, schema: str = DEFAULT_SCHEMA) -> None:
         _refuse_newer(present)
         if present < NEWEST:
             raise SchemaMismatch(
-                f"the database's schema is version {present} and this code works with {NEWEST}: "
-                "run `recordledger migrate`"
+                f"the database's schema is version {present} but this version of recordledger "
+                f"needs version {NEWEST}: run `recordledger migrate`"
             )
 
 
@@ -113,9 +113,9 @@ def _version(connection: Connection[Any]) -> int:
 def _refuse_newer(present: int) -> None:
     if present > NEWEST:
         raise SchemaMismatch(
-            f"the database's schema is version {present}, and this code knows versions up to "
-            f"{NEWEST}: a newer recordledger has been here. Upgrade recordledger; "
-            "schemas never go back"
+            f"the database's schema is version {present}, but this version of recordledger "
+            f"supports versions up to {NEWEST}: a newer recordledger has migrated it. Upgrade "
+            "recordledger; schemas cannot be downgraded"
         )
 
 
@@ -149,5 +149,5 @@ def _require_supported_server(connection: Connection[Any]) -> None:
     found = connection.info.server_version
     if found < 150000:
         raise SchemaMismatch(
-            f"the server is PostgreSQL {found // 10000}; the ledger needs 15 or newer"
+            f"the server runs PostgreSQL {found // 10000}; the ledger needs 15 or newer"
         )

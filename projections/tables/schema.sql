@@ -41,7 +41,7 @@ ALTER TABLE ledger_events ENABLE ALWAYS TRIGGER ledger_events_are_immutable;
 
 REVOKE UPDATE, DELETE, TRUNCATE ON ledger_events FROM PUBLIC, CURRENT_USER;
 
--- Who this ledger is: cursors, exports and receipts of another one are told apart by it.
+-- Who this ledger is: cursors, exports and receipts of another one are distinguished by it.
 CREATE TABLE ledger_identity (
     only_row  boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     ledger_id uuid NOT NULL DEFAULT gen_random_uuid()
@@ -82,9 +82,10 @@ CREATE TABLE webhook_secrets (
     secret     bytea  NOT NULL
 );
 
--- How far each webhook was told what happens: everything up to `position`, but for what its filter
--- leaves out. `message_id` and `upto` are of the message that is on its way; a worker has it in hand
--- until `leased_until`. Without this it is not known what was delivered: it is kept with the ledger.
+-- How far delivery to each webhook has come: everything up to `position`, but for what its filter
+-- leaves out. `message_id` and `upto` are of the message that is on its way; a worker has it in
+-- hand until `leased_until`. Without this it is not known what was delivered: it is kept with the
+-- ledger.
 CREATE TABLE webhook_deliveries (
     webhook_id    bigint      PRIMARY KEY,
     position      bigint      NOT NULL,
@@ -293,7 +294,7 @@ CREATE TABLE operation_changes (
     version      integer NOT NULL,
     PRIMARY KEY (operation_id, record_id, version)
 );
--- For whoever proves the rows of some records.
+-- For a transaction that proves the rows of some records.
 CREATE INDEX operation_changes_record ON operation_changes (record_id, version);
 
 -- In which blocks of 64 positions of the log there is anything that a user did: what the history of
@@ -325,7 +326,7 @@ CREATE TABLE jobs (
 CREATE INDEX jobs_state ON jobs (state, id);
 CREATE INDEX jobs_operation ON jobs (operation_id);
 
--- Who is told what happens. The secrets are elsewhere: they are not in the log.
+-- Who receives events. The secrets are elsewhere: they are not in the log.
 CREATE TABLE webhooks (
     id          bigint      PRIMARY KEY,
     version     integer     NOT NULL,
@@ -412,7 +413,7 @@ CREATE UNIQUE INDEX dataset_records_cell ON dataset_records (dataset_id, entry, 
 -- For a page of a dataset's records, newest first.
 CREATE INDEX dataset_records_page ON dataset_records (dataset_id, record_id)
     WHERE removed_in IS NULL;
--- For whoever changes a record: which datasets count it, or refer to it.
+-- For a transaction that changes a record: which datasets count it, or refer to it.
 CREATE INDEX dataset_records_record ON dataset_records (record_id);
 
 -- How many cells of each specification have a record in each status.
@@ -469,7 +470,7 @@ CREATE UNIQUE INDEX divergences_open ON divergences (table_name, row_key) WHERE 
 -- Seals -------------------------------------------------------------------------------------
 
 -- The public keys that seals were signed with, in the format of c2sp.org/signed-note. The secret
--- ones are never here: whoever can write into the database cannot sign.
+-- ones are never here: anyone who can write into the database cannot sign.
 CREATE TABLE seal_keys (
     number   integer     GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     vkey     text        NOT NULL UNIQUE,
@@ -581,7 +582,7 @@ CREATE TABLE manager_heartbeats (
 ) WITH (fillfactor = 50);
 CREATE INDEX manager_heartbeats_expiry ON manager_heartbeats (lease_expires_at);
 
--- Which runner has a service in hand, and until when, if it gives no sign of life.
+-- Which runner has a service in hand, and until when, if it gives no heartbeat.
 CREATE TABLE service_leases (
     record_id        bigint      PRIMARY KEY,
     runner           text        NOT NULL,
@@ -597,7 +598,7 @@ CREATE TABLE manager_failures (
     PRIMARY KEY (manager_id, program)
 );
 
--- The newest attempts to tell webhooks something.
+-- The newest deliveries to webhooks.
 CREATE TABLE webhook_attempts (
     id           bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     webhook_id   bigint      NOT NULL,
@@ -623,9 +624,9 @@ CREATE TABLE idempotency_keys (
 );
 CREATE INDEX idempotency_keys_age ON idempotency_keys (created_at);
 
--- What the self-audit knows: for ranges of aggregates of a kind, up to which position of the log the
--- rows of each were proved, and what their checksum was then; NULL for what is not proved. A checksum
--- that is lost is computed anew, from the log. Kind 0 is what is counted over all.
+-- What the self-audit knows: for ranges of aggregates of a kind, up to which position of the log
+-- the rows of each were proved, and what their checksum was then; NULL for what is not proved. A
+-- checksum that is lost is computed again, from the log. Kind 0 is what is counted over all.
 CREATE TABLE self_audit_ranges (
     stream     smallint    NOT NULL,
     number     bigint      NOT NULL,

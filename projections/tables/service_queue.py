@@ -1,7 +1,8 @@
 """The tables `services`, `service_children` and `service_leases`: what services wait for.
 
 A service's row counts those children that it waits for and that are open, and those that have come
-to no good end. Whoever changes a child has its record locked, and so has whoever begins to wait for
+to no good end. A transaction that changes a child has its record locked, and so has a transaction
+that begins to wait for
 it: each sees what the other did. So the counts are right at every commit, and say which services
 are due without looking at a child.
 """
@@ -84,9 +85,9 @@ def follow(
 
     Records that only moved between statuses in which a child is open concern nobody. The order
     within is such that a replay, which meets parents and children in any order, counts the same:
-    first the services that wait already hear of children that moved, then those that have
-    decided anew count theirs. Unless `tell`, nobody hears of children: where the table `records`
-    is up to date before the first service is written, all count what their children are now.
+    first the services that wait already hear of children that moved, then those that have decided
+    again count theirs. Unless `tell`, nobody hears of children: where the table `records` is up to
+    date before the first service is written, all count what their children are now.
     """
     services = [
         (before, after)
@@ -282,7 +283,7 @@ def pick(
     Args:
         db: in a transaction.
         runner: its name.
-        limit: so many services at the most.
+        limit: so many services at most.
         active_max: services that run at once, of all runners.
         lease_s: until when those that it gets, and those in hand, are its own, in seconds.
         in_hand: what it works on.
@@ -330,7 +331,7 @@ def waits_of(db: Db, service_id: int) -> Waits | None:
 
 
 class AwaitedRow(NamedTuple):
-    """A child that a service waits for, and what came of it."""
+    """A child that a service waits for, and its outcome."""
 
     child: Awaited
     outcome: bytes | None

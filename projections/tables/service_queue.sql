@@ -20,7 +20,8 @@ SELECT s.record_id
    FOR UPDATE OF s;
 
 -- name: tell
--- Children are open, complete or troubled now that were not before: whoever waits for them counts.
+-- Children are open, complete or troubled now that were not before: the services that wait for them
+-- count them.
 UPDATE services s
    SET n_open = s.n_open + told.n_open,
        n_troubled = s.n_troubled + told.n_troubled
@@ -129,7 +130,7 @@ DELETE FROM service_leases
    AND record_id = ANY(%(ids)b::bigint[]);
 
 -- name: extend
--- A sign of life for all that a runner has in hand. What it does not know that it has, because the
+-- A heartbeat for all that a runner has in hand. What it does not know that it has, because the
 -- answer to its pick was lost, is free again when the lease is over.
 UPDATE service_leases
    SET lease_expires_at = clock_timestamp() + make_interval(secs => %(lease_s)b::double precision)

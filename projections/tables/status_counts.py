@@ -70,7 +70,7 @@ TABLE: Final = ProjectionTable(
 def lock_counts(db: Db, lane_ids: Iterable[int]) -> None:
     """Keep others from counting in these lanes, in the order in which all count.
 
-    For whoever counts in several steps: two of them would wait for each other in a circle.
+    For transactions that count in several steps: two of them would wait for each other in a circle.
     """
     keys = [(lane_id, status) for lane_id in lane_ids for status in Status]
     if keys:

@@ -45,7 +45,7 @@ class CountedFrom:
 
     Attributes:
         sources: the tables that they are counted from; none if it is the log.
-        expected: the statement that counts them anew, with each source in braces, and `{only}`
+        expected: the statement that counts them again, with each source in braces, and `{only}`
             where a row can be asked for; None if the self-audit reads the log for it.
         parameters: those of the statement.
         columns: what is counted, after the key; all columns if empty.
@@ -82,7 +82,7 @@ class ProjectionTable:
 
     Attributes:
         name: its name.
-        key: the columns that tell its rows apart.
+        key: the columns that identify its rows.
         owner: whose history alone says what a row is, if one aggregate's does.
         counted: what its rows follow from otherwise.
         zero: the column of counts in which 0 means the same as that there is no such row.

@@ -1,4 +1,4 @@
-"""The table `webhooks`: who is told what happens."""
+"""The table `webhooks`: who receives events."""
 
 from __future__ import annotations
 

@@ -24,7 +24,8 @@ SELECT id, version, state, url, kinds, tags, actors, dataset_id, owner, why, cre
    FOR UPDATE;
 
 -- name: lock_all
--- Whoever adds one makes others wait who add one, so that there are never more than the limit.
+-- A transaction that adds one makes others wait who add one, so that there are never more than the
+-- limit.
 LOCK TABLE webhook_secrets IN SHARE ROW EXCLUSIVE MODE;
 
 -- name: all
@@ -67,7 +68,7 @@ UPDATE webhook_deliveries
  WHERE webhook_id = %(id)s;
 
 -- name: due
--- Webhooks that have something to be told now and that nobody has in hand.
+-- Webhooks that have events due now and that nobody has in hand.
 SELECT w.id
   FROM webhooks AS w
   JOIN webhook_deliveries AS d ON d.webhook_id = w.id

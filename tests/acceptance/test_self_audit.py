@@ -84,5 +84,5 @@ def test_it_finds_within_a_minute_what_was_changed_and_goes_on_after_a_kill(
         stage.wait(lambda: state(stage.ledger).position == stage.newest(), DEADLINE_S)
         assert state(stage.ledger).n_unproved == 0
     assert found(stage) == []
-    assert f"records {ids[1]}: owner is not what the log says" in errors(log)[0]
+    assert f"records {ids[1]}: owner differs from the log" in errors(log)[0]
     assert len(errors(log)) == 3

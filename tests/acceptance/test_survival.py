@@ -56,7 +56,7 @@ def beats(site: Site, manager_id: int, since: datetime) -> None:
         at = site.client.manager(manager_id).heartbeat_at
         return at is not None and at > since
 
-    site.eventually(has_beaten, f"manager {manager_id} gives a sign of life")
+    site.eventually(has_beaten, f"manager {manager_id} sends a heartbeat")
 
 
 # The server
@@ -126,7 +126,7 @@ def test_a_token_can_be_replaced_while_tasks_run(site: Site) -> None:
     site.begin("ab")
     client.revoke_token(old.token.id)
     site.may_end("ab")
-    site.says(manager, "results wait to be returned: this token opens nothing")
+    site.says(manager, "results wait to be returned: the token is wrong")
     site.says(manager, "no heartbeat: Unauthorized")
     assert len(site.spooled()) >= 1
     file.write_text(new.secret + "\n")
@@ -152,7 +152,7 @@ def test_a_manager_that_is_lost_while_it_has_no_token_registers_with_the_new_one
     (first_id,) = ids_of(manager)
     site.is_lost(first_id)
     file.write_text(new.secret)
-    site.says(manager, "registering anew")
+    site.says(manager, "registering again")
     site.may_end("a")
     site.settle()
     assert len(ids_of(manager)) == 2

@@ -109,7 +109,7 @@ def test_a_manager_that_is_drained_is_not_started_again(
             assert time.monotonic() < deadline
             time.sleep(0.05)
         client.drain_manager(alive[0].id)
-        while "manager: ended as it was told to" not in caplog.text:
+        while "manager: exited with status 0" not in caplog.text:
             assert time.monotonic() < deadline
             time.sleep(0.05)
         assert up_.child("manager").n_starts == 1
@@ -138,4 +138,4 @@ def test_a_changed_table_is_found_by_replay(home: Path) -> None:
             check=False,
         )
         assert done.returncode == 1
-        assert "records 3: status is 'error', and the log says 'complete'" in done.stdout
+        assert "records 3: status is 'error', but the log has 'complete'" in done.stdout

@@ -105,7 +105,7 @@ def entry(
 
 
 def good(result: bytes = OK) -> tuple[Outcome, dict[bytes, bytes]]:
-    """Return the outcome of an attempt that went well, and its contents by digest."""
+    """Return the result or the error of an attempt that went well, and its contents by digest."""
     ref = payload_of(result)
     return Outcome(result=ref, compute_s=1.5), {ref.digest: result}
 
@@ -113,7 +113,7 @@ def good(result: bytes = OK) -> tuple[Outcome, dict[bytes, bytes]]:
 def bad(
     error_type: str = "ValueError", message: bytes = MESSAGE
 ) -> tuple[Outcome, dict[bytes, bytes]]:
-    """Return the outcome of an attempt that went wrong, and its contents by digest."""
+    """Return the result or the error of an attempt that went wrong, and its contents by digest."""
     said, ref = payload_of(message), payload_of(TRACEBACK)
     outcome = Outcome(error_type=error_type, error_message=said, traceback=ref)
     return outcome, {said.digest: message, ref.digest: TRACEBACK}

@@ -31,13 +31,19 @@ _PATH = click.Path(path_type=Path)
 @click.option("--parquet", type=_PATH, help="Write tables here: a folder, or one FILE.parquet.")
 @click.option("--archive", type=_PATH, help="Write an archive here: a new folder, or FILE.zip.")
 @click.option("--ro-crate", type=_PATH, help="Write a dataset as an RO-Crate: a new folder.")
-@click.option("--table", "tables", multiple=True, help="Of --parquet: only this. Repeatable.")
+@click.option(
+    "--table", "tables", multiple=True, help="With --parquet: only this table. Repeatable."
+)
 @click.option("--record", "records", multiple=True, type=RECORD_ID, help="Only this. Repeatable.")
 @with_record_conditions
 @click.option("--dataset", help="Only this dataset and its records, by name.")
-@click.option("--version", type=click.IntRange(1), help="Of --ro-crate: a locked version. [newest]")
-@click.option("--license", "license_url", help="Of --ro-crate: the licence, as a URL.")
-@click.option("--author", "authors", multiple=True, help="Of --ro-crate: a name. Repeatable.")
+@click.option(
+    "--version", type=click.IntRange(1), help="With --ro-crate: a locked version. [newest]"
+)
+@click.option("--license", "license_url", help="With --ro-crate: the licence, as a URL.")
+@click.option(
+    "--author", "authors", multiple=True, help="With --ro-crate: name of an author. Repeatable."
+)
 @exits_on_ledger_errors
 def export(
     home: Path | None,
@@ -71,12 +77,12 @@ def export(
     """
     wanted = [path for path in (parquet, archive, ro_crate) if path is not None]
     if len(wanted) != 1:
-        raise click.UsageError("say one of --parquet, --archive and --ro-crate")
+        raise click.UsageError("give one of --parquet, --archive and --ro-crate")
     given = {name for name, value in which.items() if value}
     if parquet is not None and given:
-        raise click.UsageError("--parquet writes whole tables; select rows when you read them")
+        raise click.UsageError("--parquet writes whole tables; select rows when reading them")
     if ro_crate is not None and given != {"dataset"}:
-        raise click.UsageError("--ro-crate takes --dataset, and no other selection")
+        raise click.UsageError("--ro-crate takes --dataset and no other selection")
     url = running_database(home, database_url)
     with closing(open_ledger(url, database_schema)) as ledger:
         if parquet is not None:
@@ -120,7 +126,8 @@ def _write_archive(ledger: Ledger, path: Path, selection: ArchiveSelection) -> N
     )
     if counts.erased_records:
         click.echo(
-            f"Of {counts.erased_records:,} hard-deleted records there are the bare events only."
+            f"{counts.erased_records:,} hard-deleted records are included as events without "
+            "content."
         )
 
 
@@ -130,7 +137,7 @@ def _selection(ledger: Ledger, which: dict[str, Any]) -> ArchiveSelection:
 
     filters = filter_of(which)
     if sum(map(bool, (which["records"], which["dataset"], filters is not None))) > 1:
-        raise click.UsageError("give --record, --dataset, or conditions, and not several of these")
+        raise click.UsageError("give only one of --record, --dataset and conditions")
     if which["records"]:
         return ArchiveSelection(record_ids=which["records"])
     if which["dataset"]:
@@ -146,16 +153,20 @@ def _selection(ledger: Ledger, which: dict[str, Any]) -> ArchiveSelection:
 @DATABASE_SCHEMA
 @click.argument("archive", type=click.Path(exists=True, path_type=Path))
 @click.option("--check", is_flag=True, help="Only check the archive; no database is needed.")
-@click.option("--dry-run", is_flag=True, help="Do everything, and leave no trace.")
-@click.option("--release", is_flag=True, help="Let managers here run what waited or ran there.")
-@click.option("--user", help="In whose name. [who you are here]")
-@click.option("--reason", help="Why; it stands in the log.")
+@click.option("--dry-run", is_flag=True, help="Run the import, then roll it back.")
+@click.option(
+    "--release",
+    is_flag=True,
+    help="Let managers here run the records that were waiting or running there.",
+)
+@click.option("--user", help="User that the import is recorded for. [the account that runs it]")
+@click.option("--reason", help="Reason; kept in the log.")
 @click.option(
     "--events-max",
     type=click.IntRange(1),
     default=1_000_000,
     show_default=True,
-    help="Refuse larger archives: all is one transaction.",
+    help="Maximum number of events; larger archives are refused, as the import is one transaction.",
 )
 @JSON
 @exits_on_ledger_errors
@@ -230,9 +241,9 @@ def _print_report(report: ImportReport) -> None:
         f"{report.n_events:,} events, {report.n_payloads:,} payloads"
     )
     if report.n_known:
-        click.echo(f"{report.n_known:,} were here already, and are as they were.")
+        click.echo(f"{report.n_known:,} were already here and are unchanged.")
     if report.n_erased:
-        click.echo(f"{report.n_erased:,} records were hard-deleted there, and were left out.")
+        click.echo(f"{report.n_erased:,} records were hard-deleted there and were skipped.")
     for old, new in report.renamed.items():
         click.echo(f"The name {old!r} is taken: the dataset is called {new!r} here.")
 
@@ -249,8 +260,13 @@ def _print_report(report: ImportReport) -> None:
     show_default=True,
     help="Of what.",
 )
-@click.option("--id", "number", type=RECORD_ID, help="Only of this, by its number here.")
-@click.option("--ledger", type=click.UUID, help="Only what came from this ledger.")
+@click.option(
+    "--id",
+    "number",
+    type=RECORD_ID,
+    help="Only of the record, manager or dataset with this number here.",
+)
+@click.option("--ledger", type=click.UUID, help="Only what was imported from this ledger.")
 @click.option("--origin-id", type=RECORD_ID, help="Only what had this number there.")
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Most.")
 @JSON

@@ -19,10 +19,10 @@ from .terminal import JSON, exits_on_ledger_errors, print_json, print_table
 
 
 @click.command("self-audit")
-@click.option("--repair", is_flag=True, help="Put right what was found.")
+@click.option("--repair", is_flag=True, help="Repair the rows that were found.")
 @click.option("--table", help="Only rows of this table; with --repair.")
 @click.option("--key", multiple=True, help="Only this row; once for each part of its key.")
-@click.option("--reason", help="Why; on the events of the repairs.")
+@click.option("--reason", help="Reason; kept with the events of the repairs.")
 @JSON
 @exits_on_ledger_errors
 def self_audit(
@@ -30,8 +30,8 @@ def self_audit(
 ) -> None:
     """Print how far the self-audit is, and the rows that it found not to be what the log says.
 
-    `recordledger work` does it all the time. With --repair, each of these rows is held against the
-    log again and put right. It takes a token of role admin.
+    `recordledger work` does it all the time. With --repair, each of these rows is compared with the
+    log again and repaired. It takes a token of role admin.
 
     \b
     Examples:
@@ -44,9 +44,9 @@ def self_audit(
     from recordledger.api.client import Client
 
     if not repair and (table or key or reason):
-        raise click.UsageError("--table, --key and --reason go with --repair")
+        raise click.UsageError("--table, --key and --reason can only be used with --repair")
     if key and not table:
-        raise click.UsageError("--key needs --table")
+        raise click.UsageError("--key can only be used with --table")
     with Client() as client:
         if repair:
             done = client.repair(table, key or None, reason=reason)
@@ -81,8 +81,8 @@ def self_audit(
     show_default=True,
     help="Seconds for which a waiting task may be passed over by claims.",
 )
-@click.option("--keep-going", is_flag=True, help="Check everything, whatever is broken.")
-@click.option("--log-only", is_flag=True, help="Do not compare the tables with the log: faster.")
+@click.option("--keep-going", is_flag=True, help="Continue after the first broken invariant.")
+@click.option("--log-only", is_flag=True, help="Do not compare the tables with the log; faster.")
 @JSON
 @exits_on_ledger_errors
 def audit(

@@ -59,7 +59,8 @@ def restore(home: Path | None, database_url: str | None, folder: Path, verify_on
     if verify_only:
         manifest = check_backup(folder)
         click.echo(
-            f"The backup is whole: ledger {manifest.ledger_id}, {manifest.n_events:,} events up to "
+            f"The backup is complete: ledger {manifest.ledger_id}, {manifest.n_events:,} events up "
+            "to "
             f"position {manifest.head}."
         )
         return
@@ -68,7 +69,7 @@ def restore(home: Path | None, database_url: str | None, folder: Path, verify_on
     click.echo(
         f"Restored and verified: ledger {verified.manifest.ledger_id}, "
         f"{verified.replay.n_events:,} events up to position {verified.replay.position}. The "
-        "tables agree with the log, and every invariant that the log can show holds."
+        "tables agree with the log, and all invariants that can be checked in the log hold."
     )
 
 

@@ -22,7 +22,7 @@ DATABASE_SCHEMA = click.option(
     default="recordledger",
     show_default=True,
     show_envvar=True,
-    help="PostgreSQL schema that holds everything of the ledger.",
+    help="PostgreSQL schema with all of the ledger's tables.",
 )
 HOME = click.option(
     "--home",
@@ -36,7 +36,7 @@ SEAL_KEY_FILE = click.option(
     envvar="RECORDLEDGER_SEAL_KEY_FILE",
     type=click.Path(dir_okay=False, path_type=Path),
     show_envvar=True,
-    help="Secret key for seals; made if there is none. [seals/LEDGER_ID.key below --home]",
+    help="Secret key for seals; created if missing. [seals/LEDGER_ID.key below --home]",
 )
 CHECKPOINT_DIR = click.option(
     "--checkpoint-dir",
@@ -51,7 +51,8 @@ def given_url(database_url: str | None) -> str:
     """Return the URL, which must be given."""
     if not database_url:
         raise click.UsageError(
-            "say which database: --database-url, or RECORDLEDGER_DATABASE_URL in the environment"
+            "no database is given: use --database-url, or RECORDLEDGER_DATABASE_URL in the "
+            "environment"
         )
     return database_url
 

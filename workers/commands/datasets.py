@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from recordledger.api.client import Results
 
 _NAME = click.argument("name")
-_REASON = click.option("--reason", help="Why; kept with every event.")
-_YES = click.option("--yes", is_flag=True, help="Do not ask.")
-_VERSION = click.option("--version", type=click.IntRange(1), help="As in this locked version.")
+_REASON = click.option("--reason", help="Reason; kept with every event.")
+_YES = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+_VERSION = click.option("--version", type=click.IntRange(1), help="Of this locked version.")
 _SPECIFICATIONS = click.option(
     "--specification", "specifications", multiple=True, help="Only this one. Repeatable."
 )
@@ -49,7 +49,11 @@ def dataset() -> None:
 
 @dataset.command("list")
 @click.option(
-    "--limit", type=click.IntRange(1), default=100, show_default=True, help="Most to print."
+    "--limit",
+    type=click.IntRange(1),
+    default=100,
+    show_default=True,
+    help="Maximum number to print.",
 )
 @JSON
 @exits_on_ledger_errors
@@ -68,7 +72,7 @@ def list_datasets(limit: int, as_json: bool) -> None:
 
 @dataset.command("create")
 @_NAME
-@click.option("--description", default="", help="What it is.")
+@click.option("--description", default="", help="Description.")
 @_REASON
 @JSON
 @exits_on_ledger_errors
@@ -81,7 +85,7 @@ def create(name: str, description: str, reason: str | None, as_json: bool) -> No
     if as_json:
         print_json({"id": made.id, "name": name})
     else:
-        click.echo(f"dataset {made.id}, {name!r}, is there, and empty")
+        click.echo(f"dataset {made.id}, {name!r}, is ready and empty")
 
 
 @dataset.command("add")
@@ -126,15 +130,15 @@ def add(
     Entries are objects with `name`, `input` and `attributes`, or a mapping from name to input. Of a
     CSV file the column `name` is the name, and the others are the input.
 
-    Exit status is 0 when everything was added or was there already, and 1 when some entries were
+    Exit status is 0 when everything was added or already existed, and 1 when some entries were
     refused.
     """
     from recordledger.api.client import Client
 
     if source is None and specification is None:
-        raise click.UsageError("say what to add: --entries, --specification or both")
+        raise click.UsageError("give what to add: --entries, --specification or both")
     if (specification is None) != (function is None):
-        raise click.UsageError("a specification has both --specification and --function")
+        raise click.UsageError("a specification needs both --specification and --function")
     given = None if source is None else list(_entries_in(source))
     base = json_object(kwargs, "--kwargs")
     added, is_new = None, None
@@ -157,10 +161,10 @@ def add(
         print_json({"entries": added, "specification_added": is_new})
     else:
         if is_new is not None:
-            click.echo(f"{specification!r} {'was added' if is_new else 'was there already'}")
+            click.echo(f"{specification!r} {'was added' if is_new else 'already existed'}")
         if added is not None:
             n_new, n_old = len(added.inserted_idx), len(added.existing_idx)
-            click.echo(f"{n_new:,} entries were added, {n_old:,} were there already")
+            click.echo(f"{n_new:,} entries were added, {n_old:,} already existed")
             rows = [(each.idx, each.code, each.message) for each in added.errors[:_SHOWN_MAX]]
             if rows:
                 print_table(("index", "code", "why"), rows, f"{len(added.errors):,} refused")
@@ -183,9 +187,14 @@ def add(
     "--find-existing/--all-new",
     default=True,
     show_default=True,
-    help="Whether to take records that are there already for the same specification.",
+    help="Whether to use existing records of the same specification.",
 )
-@click.option("--wait/--no-wait", default=True, show_default=True, help="For a large job to end.")
+@click.option(
+    "--wait/--no-wait",
+    default=True,
+    show_default=True,
+    help="Wait until a job for many cells ends.",
+)
 @_REASON
 @JSON
 @exits_on_ledger_errors
@@ -202,7 +211,7 @@ def submit(name: str, as_json: bool, **given: Any) -> None:
         print_json(done)
     else:
         if done.is_done:
-            found = f", {done.n_existing:,} of which were there" if done.n_existing else ""
+            found = f", {done.n_existing:,} of which already existed" if done.n_existing else ""
             click.echo(f"{done.n_linked:,} of {done.n_selected:,} cells have a record now{found}")
         else:
             click.echo(
@@ -220,7 +229,11 @@ def submit(name: str, as_json: bool, **given: Any) -> None:
 @_NAME
 @click.option("--entries", "by_entry", is_flag=True, help="Each entry with its records.")
 @click.option(
-    "--limit", type=click.IntRange(1), default=100, show_default=True, help="Most entries to print."
+    "--limit",
+    type=click.IntRange(1),
+    default=100,
+    show_default=True,
+    help="Maximum number of entries to print.",
 )
 @_VERSION
 @JSON
@@ -230,7 +243,7 @@ def status(name: str, by_entry: bool, limit: int, version: int | None, as_json: 
     from recordledger.api.client import Client
 
     if version is not None and not by_entry:
-        raise click.UsageError("of a locked version there is --entries only")
+        raise click.UsageError("a locked version can only be shown with --entries")
     with Client() as client:
         found = client.dataset(name)
         shown: Any = found.table(limit=limit, version=version) if by_entry else found.status()
@@ -255,7 +268,7 @@ def status(name: str, by_entry: bool, limit: int, version: int | None, as_json: 
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
-    help="Write a file instead: .csv, .json or .parquet (which needs PyArrow).",
+    help="File to write instead: .csv, .json or .parquet (needs PyArrow).",
 )
 @JSON
 @exits_on_ledger_errors
@@ -305,10 +318,10 @@ def remove(
     from recordledger.api.client import Client
 
     if not entries and not specifications:
-        raise click.UsageError("say what to remove: --entry, --specification or both")
+        raise click.UsageError("give what to remove: --entry, --specification or both")
     if not yes:
         n_both = f"{len(entries)} entries and {len(specifications)} specifications"
-        click.confirm(f"This would take {n_both} out of {name!r}. Go on?", abort=True, err=True)
+        click.confirm(f"This would remove {n_both} from {name!r}. Continue?", abort=True, err=True)
     n_entries = n_specifications = 0
     with Client() as client:
         found = client.dataset(name)
@@ -326,7 +339,7 @@ def remove(
 @_NAME
 @click.argument("new_name")
 @_VERSION
-@click.option("--link-records", is_flag=True, help="With the same records too.")
+@click.option("--link-records", is_flag=True, help="Copy the links to the records too.")
 @_REASON
 @JSON
 @exits_on_ledger_errors
@@ -357,7 +370,7 @@ def clone(
 
 @dataset.command("lock")
 @_NAME
-@click.option("--label", default="", help="What people call this version.")
+@click.option("--label", default="", help="Label of this version.")
 @click.option("--doi", help="Where it was published.")
 @_REASON
 @JSON
@@ -391,13 +404,13 @@ def delete(name: str, yes: bool, reason: str | None, as_json: bool) -> None:
         found = client.dataset(name)
         if not yes:
             n_entries = found.info().n_entries
-            text = f"This would delete dataset {name!r} with {n_entries:,} entries. Go on?"
+            text = f"This would delete dataset {name!r} with {n_entries:,} entries. Continue?"
             click.confirm(text, abort=True, err=True)
         found.delete(reason=reason)
     if as_json:
         print_json({"id": found.id, "deleted": True})
     else:
-        click.echo(f"dataset {name!r} is deleted; its records are as they were")
+        click.echo(f"dataset {name!r} is deleted; its records are unchanged")
 
 
 def _chosen(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -432,7 +445,7 @@ def _line(line: str, number: int) -> Any:
     try:
         return json.loads(line)
     except ValueError as error:
-        raise click.UsageError(f"line {number} of the entries is no JSON: {error}") from error
+        raise click.UsageError(f"line {number} of the entries is not JSON: {error}") from error
 
 
 def _value(text: str | None) -> Any:

@@ -16,19 +16,19 @@ from .terminal import exits_on_ledger_errors
 
 
 @click.command()
-@click.option("--smoke", is_flag=True, help="Few points: is everything there?")
+@click.option("--smoke", is_flag=True, help="Compute only a few points, to check the installation.")
 @click.option(
     "--output",
     default="demo-output",
     show_default=True,
     type=click.Path(file_okay=False, path_type=Path),
-    help="Where the plot and the table of results go.",
+    help="Folder for the plot and the table of results.",
 )
-@click.option("--workers", default=2, show_default=True, help="Processes that compute.")
+@click.option("--workers", default=2, show_default=True, help="Number of processes that compute.")
 @click.option(
     "--only",
     type=click.Choice(("curves", "band")),
-    help="One of the two: tasks that are independent, or a service with its iterations.",
+    help="Demo to run: independent tasks, or a service with iterations.",
 )
 @exits_on_ledger_errors
 def demo(smoke: bool, output: Path, workers: int, only: str | None) -> None:

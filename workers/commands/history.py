@@ -15,8 +15,12 @@ if TYPE_CHECKING:
     from recordledger.api.client import LogEvent
     from recordledger.api.client.results.events import EventSequence
 
-_KIND = click.option("--kind", multiple=True, help="Only these, like errored. Repeatable.")
-_ACTOR = click.option("--actor", multiple=True, help="Only by these, like user:ann. Repeatable.")
+_KIND = click.option(
+    "--kind", multiple=True, help="Only events of this kind, like errored. Repeatable."
+)
+_ACTOR = click.option(
+    "--actor", multiple=True, help="Only events of this actor, like user:ann. Repeatable."
+)
 
 
 @click.command()
@@ -25,7 +29,7 @@ _ACTOR = click.option("--actor", multiple=True, help="Only by these, like user:a
 @click.option("--manager", type=RECORD_ID, help="Of this manager, by id.")
 @click.option("--dataset", help="Of this dataset, by name.")
 @click.option("--records", is_flag=True, help="With --dataset: of its records too.")
-@click.option("--user", help="What this user did, by name; newest first.")
+@click.option("--user", help="Operations of this user, by name; newest first.")
 @click.option("--oldest-first", is_flag=True, help="With --user: oldest first.")
 @_KIND
 @_ACTOR
@@ -36,7 +40,7 @@ _ACTOR = click.option("--actor", multiple=True, help="Only by these, like user:a
     type=click.IntRange(1),
     default=1_000,
     show_default=True,
-    help="Most to print of an operation, a dataset or a user.",
+    help="Maximum number of events to print of an operation, a dataset or a user.",
 )
 @click.option("--words", is_flag=True, help="Print sentences instead of a table.")
 @JSON
@@ -71,11 +75,11 @@ def history(
         "--user": user,
     }
     if sum(each is not None for each in subjects.values()) != 1:
-        raise click.UsageError(f"say whose history: one of {', '.join(subjects)}")
+        raise click.UsageError(f"select one history: one of {', '.join(subjects)}")
     if given["records"] and dataset is None:
-        raise click.UsageError("--records goes with --dataset")
+        raise click.UsageError("--records can only be used with --dataset")
     if user is not None and given["actor"]:
-        raise click.UsageError("--actor does not go with --user, who is the actor")
+        raise click.UsageError("--actor cannot be used with --user, which is the actor")
     common = {"kind": given["kind"], "after": since, "before": until}
     by = {"actor": given["actor"]}
     limit = {"limit": given["limit"]}
@@ -141,7 +145,7 @@ def timeline(record_ids: tuple[int, ...], as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--follow", is_flag=True, help="Go on with what happens, until Ctrl-C.")
+@click.option("--follow", is_flag=True, help="Continue with new events, until Ctrl-C.")
 @click.option(
     "--after",
     type=click.IntRange(0, 2**63 - 1),
@@ -149,9 +153,9 @@ def timeline(record_ids: tuple[int, ...], as_json: bool) -> None:
     show_default=True,
     help="Only events after this position of the log.",
 )
-@click.option("--new", is_flag=True, help="Only what happens from now on; with --follow.")
+@click.option("--new", is_flag=True, help="Only new events; with --follow.")
 @_KIND
-@click.option("--record", multiple=True, type=RECORD_ID, help="Only of these. Repeatable.")
+@click.option("--record", multiple=True, type=RECORD_ID, help="Only of this record. Repeatable.")
 @click.option("--tag", multiple=True, help="Only of records with these tags now. Repeatable.")
 @click.option("--dataset", help="Only of this dataset and the records that it has now, by name.")
 @_ACTOR
@@ -190,10 +194,10 @@ def _line(event: LogEvent) -> str:
 
 @click.command()
 @click.argument("record_id", type=click.IntRange(1, 2**63 - 1))
-@click.option("--output", is_flag=True, help="Print what each attempt wrote, and its traceback.")
+@click.option("--output", is_flag=True, help="Print the output and the traceback of each attempt.")
 @exits_on_ledger_errors
 def attempts(record_id: int, output: bool) -> None:
-    """Print every attempt of the record RECORD_ID, and what came of each."""
+    """Print every attempt of the record RECORD_ID, and the outcome of each."""
     from recordledger.api.client import Client
 
     with Client() as client:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 _REFUSALS_MAX: Final = 20
 _STATUS = (
-    "\n\nExit status is 0 when everything was done, 1 when some of it was refused, and 2 when the "
-    "command itself is wrong."
+    "\n\nExit status is 0 if all was done, 1 if some of it was refused, and 2 if the command line "
+    "is wrong."
 )
 
 
@@ -60,7 +60,7 @@ def _command_of(action: Action) -> click.Command:
         if row.needs_option and not any(given[name] for name in names):
             flags = [f"--{name.replace('_', '-')}" for name in names]
             both = " or both" if len(flags) == 2 else ""
-            raise click.UsageError(f"say what to {action}: {', '.join(flags)}{both}")
+            raise click.UsageError(f"give what to {action}: {', '.join(flags)}{both}")
         if given.pop("hard", False):
             meant, given["soft_delete"] = Action.erase, False
         with Client() as client:
@@ -84,16 +84,16 @@ def _command_of(action: Action) -> click.Command:
     who = " (administrators)" if row.for_administrators else ""
     return click.command(
         str(action),
-        help=f"{row.text}{who}. Name them by IDS, or by conditions.{_STATUS}",
+        help=f"{row.text}{who}. Select them by IDS or by conditions.{_STATUS}",
         short_help=f"{row.text.partition(';')[0]}{who}.",
     )(wrapped)
 
 
 _COMMON: Final = (
-    click.option("--all", "everything", is_flag=True, help="All records there are."),
-    click.option("--reason", help="Why; kept with every event."),
-    click.option("--dry-run", is_flag=True, help="Say what would happen, and change nothing."),
-    click.option("--yes", is_flag=True, help="Do not ask."),
+    click.option("--all", "everything", is_flag=True, help="All records."),
+    click.option("--reason", help="Reason; kept with every event."),
+    click.option("--dry-run", is_flag=True, help="Report what would change, and change nothing."),
+    click.option("--yes", is_flag=True, help="Do not ask for confirmation."),
     JSON,
 )
 
@@ -117,7 +117,7 @@ def _confirm(
         if refusal.code != "too_large":
             raise
         n_records = "more than 100,000 records"
-    click.confirm(f"This would make {n_records} {action.row.done}. Go on?", abort=True, err=True)
+    click.confirm(f"This would make {n_records} {action.row.done}. Continue?", abort=True, err=True)
 
 
 def _report(
@@ -136,7 +136,7 @@ def _report(
         if new:
             click.echo(f"new records: {' '.join(new[:20])}{' ...' if len(new) > 20 else ''}")
         if metadata.operation_id is not None and action.row.undoable:
-            click.echo(f"take it back:  recordledger undo {metadata.operation_id}")
+            click.echo(f"to undo:   recordledger undo {metadata.operation_id}")
         if metadata.errors:
             known = ids or metadata.ids or []
             rows = [
@@ -167,8 +167,8 @@ def comment(record_id: int, text: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("operation_id", type=click.UUID)
-@click.option("--reason", help="Why; kept with every event.")
-@click.option("--dry-run", is_flag=True, help="Say what would happen, and change nothing.")
+@click.option("--reason", help="Reason; kept with every event.")
+@click.option("--dry-run", is_flag=True, help="Report what would change, and change nothing.")
 @JSON
 @exits_on_ledger_errors
 def undo(operation_id: Any, reason: str | None, dry_run: bool, as_json: bool) -> None:
@@ -186,7 +186,7 @@ def undo(operation_id: Any, reason: str | None, dry_run: bool, as_json: bool) ->
         would = "would be" if dry_run else "are"
         click.echo(f"{metadata.n_undone:,} records {would} again what they were")
         if metadata.operation_id is not None:
-            click.echo(f"take that back:  recordledger undo {metadata.operation_id}")
+            click.echo(f"to undo that:   recordledger undo {metadata.operation_id}")
         if metadata.conflicts:
             rows = [
                 (each.record_id, each.code, each.message)

@@ -23,7 +23,8 @@ def moment(_ctx: click.Context, param: click.Parameter, given: str | None) -> in
         return moment_of(given, datetime.now(UTC))
     except (ValueError, OverflowError):
         raise click.BadParameter(
-            f"{given!r} is no moment: write a position like 4711, a time like 2026-11-21T16:30 "
+            f"{given!r} is not a position or time: write a position like 4711, a time like "
+            "2026-11-21T16:30 "
             "(UTC), or how long ago, like '2 hours ago'",
             param=param,
         ) from None
@@ -52,7 +53,7 @@ def time_given(_ctx: click.Context, param: click.Parameter, given: str | None) -
         return _time_of(given, datetime.now(UTC))
     except (ValueError, OverflowError):
         raise click.BadParameter(
-            f"{given!r} is no time like 2026-11-21T16:30", param=param
+            f"{given!r} is not a time like 2026-11-21T16:30", param=param
         ) from None
 
 

@@ -26,11 +26,19 @@ _PLACES: Final = click.Choice([*map(str, Status), "none"])
 @click.command()
 @click.argument("a", callback=moment)
 @click.argument("b", callback=moment)
-@click.option("--from-status", multiple=True, type=_PLACES, help="Only from this. Repeatable.")
-@click.option("--to-status", multiple=True, type=_PLACES, help="Only to this. Repeatable.")
+@click.option(
+    "--from-status", multiple=True, type=_PLACES, help="Only changes from this status. Repeatable."
+)
+@click.option(
+    "--to-status", multiple=True, type=_PLACES, help="Only changes to this status. Repeatable."
+)
 @click.option("--tag", multiple=True, help="Only records that had this tag. Repeatable.")
 @click.option(
-    "--limit", type=click.IntRange(1), default=100, show_default=True, help="Most to print."
+    "--limit",
+    type=click.IntRange(1),
+    default=100,
+    show_default=True,
+    help="Maximum number to print.",
 )
 @JSON
 @exits_on_ledger_errors
@@ -108,7 +116,7 @@ def past(home: Path | None, database_url: str | None, database_schema: str, rebu
     finally:
         ledger.close()
     until = "" if reached.latest_at is None else f", {reached.latest_at:%F %T} UTC"
-    click.echo(f"The past is in tables up to position {reached.position}{until}.")
+    click.echo(f"The tables of the past reach position {reached.position}{until}.")
 
 
 COMMANDS: Final = (

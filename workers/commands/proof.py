@@ -35,8 +35,8 @@ _RECEIPT_BYTES_MAX: Final = 256 * 1024 * 1024
 @DATABASE_SCHEMA
 @SEAL_KEY_FILE
 @CHECKPOINT_DIR
-@click.option("--public-key", is_flag=True, help="Print the public key instead.")
-@click.option("--new-key", is_flag=True, help="Make a new key, and seal with it from now on.")
+@click.option("--public-key", is_flag=True, help="Print the public key; seal nothing.")
+@click.option("--new-key", is_flag=True, help="Create a new key, and seal with it from now on.")
 @exits_on_ledger_errors
 def seal(
     home: Path | None,
@@ -110,20 +110,23 @@ def receipt(record_id: int, output: Path | None) -> None:
 @DATABASE_SCHEMA
 @SEAL_KEY_FILE
 @click.option("--key", "keys", multiple=True, help="Public key of the ledger. Repeatable.")
-@click.option("--result", type=_FILE, help="With RECEIPT: is this the record's result?")
+@click.option(
+    "--result", type=_FILE, help="With RECEIPT: file to compare with the record's result."
+)
 @click.option(
     "--checkpoints",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Is the log what all checkpoints in this directory say?",
+    help="Directory of checkpoints; the log is compared with all of them.",
 )
 @click.option(
     "--consistency",
     nargs=2,
     type=_FILE,
     metavar="OLD NEW",
-    help="Does the log of one checkpoint begin with that of another? Asks the server; takes --key.",
+    help="Check that the log of the second checkpoint begins with the log of the first. Asks "
+    "the server; needs --key.",
 )
-@click.option("--log-only", is_flag=True, help="Do not compute the digests of payloads again.")
+@click.option("--log-only", is_flag=True, help="Skip recomputing the digests of payloads.")
 @JSON
 @exits_on_ledger_errors
 def verify(
@@ -156,9 +159,9 @@ def verify(
     from recordledger.domain.proof.notes import VerifierKey
 
     if receipt is not None and (checkpoints or consistency):
-        raise click.UsageError("a receipt is verified by itself")
+        raise click.UsageError("a receipt cannot be combined with other checks")
     if result is not None and receipt is None:
-        raise click.UsageError("--result goes with a receipt")
+        raise click.UsageError("--result can only be used with a receipt FILE")
     if receipt is not None:
         _verify_receipt(receipt, keys, result, as_json)
         return
@@ -181,10 +184,10 @@ def _verify_receipt(path: Path, keys: tuple[str, ...], result: Path | None, as_j
     from recordledger.projections.proof.receipts import verify_receipt
 
     if len(keys) > 1:
-        raise click.UsageError("a receipt is signed with one key")
+        raise click.UsageError("a receipt has one key; give --key once")
     try:
         if path.stat().st_size > _RECEIPT_BYTES_MAX:
-            raise click.ClickException(f"{path} is too large for a receipt")
+            raise click.ClickException(f"{path} is too large to be a receipt")
         found = verify_receipt(
             path.read_bytes(),
             key=keys[0] if keys else None,
@@ -207,12 +210,14 @@ def _verify_consistency(old: Path, new: Path, keys: list[VerifierKey]) -> None:
     from ..jobs.sealing import read_note
 
     if not keys:
-        raise click.UsageError("say by --key whose checkpoints they must be")
+        raise click.UsageError("give the public key of the ledger with --key")
     first, second = (Checkpoint.open(read_note(path), keys) for path in (old, new))
     if first.origin != second.origin:
-        raise ProofBroken(f"one is of {first.origin}, and one of {second.origin}")
+        raise ProofBroken(
+            f"the checkpoints belong to different ledgers: {first.origin} and {second.origin}"
+        )
     if not 0 < first.size <= second.size:
-        raise click.UsageError("name the older checkpoint first")
+        raise click.UsageError("give the older checkpoint first")
     with Client() as client:
         proof = client.consistency(first.size, second.size)
     require_consistent(first.size, first.root, second.size, second.root, proof)

@@ -13,7 +13,11 @@ from .selection import RECORD_ID, conditions_of, with_conditions
 from .terminal import JSON, console, exits_on_ledger_errors, print_json, print_table
 
 _LIMIT = click.option(
-    "--limit", type=click.IntRange(1), default=100, show_default=True, help="Most to print."
+    "--limit",
+    type=click.IntRange(1),
+    default=100,
+    show_default=True,
+    help="Maximum number to print.",
 )
 
 
@@ -123,8 +127,8 @@ def comments(record_id: int, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--actor", help="Only of this one, like user:ann or policy:failed-after@1.")
-@click.option("--action", help="Only these, like cancel.")
+@click.option("--actor", help="Only of this actor, like user:ann or policy:failed-after@1.")
+@click.option("--action", help="Only of this kind, like cancel.")
 @_LIMIT
 @JSON
 @exits_on_ledger_errors
@@ -160,7 +164,7 @@ def jobs(limit: int, as_json: bool) -> None:
 
 @click.command()
 @click.argument("job_id", type=RECORD_ID)
-@click.option("--wait", is_flag=True, help="Wait until it has ended.")
+@click.option("--wait", is_flag=True, help="Wait until the job has ended.")
 @JSON
 @exits_on_ledger_errors
 def job(job_id: int, wait: bool, as_json: bool) -> None:

@@ -55,14 +55,14 @@ def _print_differences(report: ReplayReport) -> None:
 
 
 def _rebuild(ledger: Ledger, jobs: int | None, only: tuple[str, ...]) -> None:
-    """Put new tables into the places of the live ones."""
+    """Replace the live tables by new ones."""
     from recordledger.projections.replay.rebuild import rebuild as rebuild_tables
 
     with _progress_bar() as (progress, rate):
         done = rebuild_tables(ledger, only=only or None, progress=progress, jobs=jobs)
     click.echo(f"{done.n_events} events up to position {done.position}{rate(done.n_events)}")
     click.echo(f"Rebuilt: {', '.join(done.tables)}.")
-    click.echo(f"Others had to wait for {1000 * done.waited_s:.0f} ms.")
+    click.echo(f"Other transactions had to wait for {1000 * done.waited_s:.0f} ms.")
 
 
 def _reconstruct(ledger: Ledger, jobs: int | None, as_of: int | datetime, into: str | None) -> None:
@@ -124,9 +124,14 @@ def _progress_bar() -> Generator[tuple[Progress, Callable[[int], str]]]:
 @DATABASE_URL
 @DATABASE_SCHEMA
 @click.option("--check", is_flag=True, help="Compare with the live tables; change nothing.")
-@click.option("--differences", default=20, show_default=True, help="Most to show for each table.")
+@click.option(
+    "--differences",
+    default=20,
+    show_default=True,
+    help="Maximum number of differences to show for each table.",
+)
 @click.option("--past", is_flag=True, help="With --check: the tables of the past too.")
-@click.option("--rebuild", is_flag=True, help="Put new tables into the places of the live ones.")
+@click.option("--rebuild", is_flag=True, help="Replace the live tables by new ones.")
 @click.option("--only", multiple=True, help="Rebuild only this table. Repeatable.")
 @click.option(
     "--as-of",
@@ -134,11 +139,11 @@ def _progress_bar() -> Generator[tuple[Progress, Callable[[int], str]]]:
     metavar="MOMENT",
     help="Fold up to then: a position of the log, a time like 2026-11-21T16:30 (UTC), or -2h.",
 )
-@click.option("--into", help="Keep the tables as they were then in this new schema.")
+@click.option("--into", help="Create the tables as they were then in this new schema.")
 @click.option(
     "--jobs",
     type=click.IntRange(1),
-    help="Processes that fold. [as many as there are processors, if the log is long]",
+    help="Number of processes that fold the log. [the number of processors, if the log is long]",
 )
 @exits_on_ledger_errors
 def replay(
@@ -169,13 +174,13 @@ def replay(
     Exit status is 0, and with --check 1 if the tables differ from the log.
     """
     if [check, rebuild, as_of is not None].count(True) != 1:
-        raise click.UsageError("say one of --check, --rebuild and --as-of")
+        raise click.UsageError("give one of --check, --rebuild and --as-of")
     if only and not rebuild:
-        raise click.UsageError("--only goes with --rebuild")
+        raise click.UsageError("--only can only be used with --rebuild")
     if past and not check:
-        raise click.UsageError("--past goes with --check")
+        raise click.UsageError("--past can only be used with --check")
     if into is not None and as_of is None:
-        raise click.UsageError("--into goes with --as-of")
+        raise click.UsageError("--into can only be used with --as-of")
     ledger = open_ledger(running_database(home, database_url), database_schema)
     exit_on_sigterm()
     try:

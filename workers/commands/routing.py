@@ -36,9 +36,13 @@ def why(record_id: int, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--tag", multiple=True, help="Only of this tag. Repeatable.")
+@click.option("--tag", multiple=True, help="Only with this tag. Repeatable.")
 @click.option(
-    "--limit", type=click.IntRange(1), default=100, show_default=True, help="Most to print."
+    "--limit",
+    type=click.IntRange(1),
+    default=100,
+    show_default=True,
+    help="Maximum number to print.",
 )
 @JSON
 @exits_on_ledger_errors
@@ -80,13 +84,13 @@ def queue(tag: tuple[str, ...], limit: int, as_json: bool) -> None:
     print_table(columns, rows)
     totals = found.totals
     click.echo(
-        f"{totals.n_waiting:,} records wait in {totals.n_lanes:,} lanes, of which nobody can take "
-        f"{totals.n_blocked:,}; {totals.n_managers:,} managers are alive"
+        f"{totals.n_waiting:,} records wait in {totals.n_lanes:,} lanes, {totals.n_blocked:,} of "
+        f"them blocked; {totals.n_managers:,} managers are alive"
     )
 
 
 @click.group(invoke_without_command=True)
-@click.option("--all", "everything", is_flag=True, help="Those that have ended too.")
+@click.option("--all", "everything", is_flag=True, help="Include managers that have ended.")
 @JSON
 @click.pass_context
 @exits_on_ledger_errors
@@ -105,7 +109,16 @@ def managers(context: click.Context, everything: bool, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    columns = ("id", "state", "name", "hostname", "tags", "programs", "suspended", "heard of (UTC)")
+    columns = (
+        "id",
+        "state",
+        "name",
+        "hostname",
+        "tags",
+        "programs",
+        "suspended",
+        "last heartbeat (UTC)",
+    )
     rows = [
         (
             each.id,
@@ -187,14 +200,14 @@ def show_manager(manager: str, as_json: bool) -> None:
 
 @managers.command("drain")
 @click.argument("manager")
-@click.option("--reason", help="Why; kept with the event.")
+@click.option("--reason", help="Reason; kept with the event.")
 @JSON
 @exits_on_ledger_errors
 def drain(manager: str, reason: str | None, as_json: bool) -> None:
     """Give the manager MANAGER nothing more to do: it ends when it has finished what it runs.
 
-    It hears of it with its next sign of life. MANAGER is an id, or a name that only one that is
-    alive has.
+    It hears of it with its next heartbeat. MANAGER is an id, or a name that only one that is alive
+    has.
     """
     from recordledger.api.client import Client
 
@@ -209,14 +222,14 @@ def drain(manager: str, reason: str | None, as_json: bool) -> None:
 
 @managers.command("deactivate")
 @click.argument("manager")
-@click.option("--reason", help="Why; kept with every event.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--reason", help="Reason; kept with every event.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @JSON
 @exits_on_ledger_errors
 def deactivate(manager: str, reason: str | None, yes: bool, as_json: bool) -> None:
     """End the manager MANAGER now: what it runs waits again, and its results will be late.
 
-    One that still lives registers anew. MANAGER is an id, or a name that only one that is alive
+    One that still lives registers again. MANAGER is an id, or a name that only one that is alive
     has.
     """
     from recordledger.api.client import Client
@@ -230,7 +243,7 @@ def deactivate(manager: str, reason: str | None, yes: bool, as_json: bool) -> No
             many = len(running) > _RUNNING_MAX
             n_records = f"more than {_RUNNING_MAX}" if many else str(len(running))
             text = f"This would end manager {found.id}, and {n_records} records would wait again."
-            click.confirm(f"{text} Go on?", abort=True, err=True)
+            click.confirm(f"{text} Continue?", abort=True, err=True)
         requeued = client.deactivate_manager(found.id, reason)
     if as_json:
         print_json({"id": found.id, "requeued": requeued})
@@ -253,7 +266,7 @@ def _one(client: Client, id_or_name: str) -> Manager:
         if named:
             ids = ", ".join(str(each.id) for each in named[-10:])
             raise click.ClickException(
-                f"{len(named):,} managers are called {id_or_name!r}: say which by id, like {ids}"
+                f"{len(named):,} managers are called {id_or_name!r}: give an id, like {ids}"
             )
     raise click.ClickException(f"no manager is called {id_or_name!r}")
 

@@ -92,9 +92,11 @@ def selection_of(given: dict[str, Any]) -> dict[str, Any]:
     everything = given.pop("everything")
     conditions = conditions_of(given)
     if ids and (conditions or everything):
-        raise click.UsageError("give ids or conditions, and not both")
+        raise click.UsageError("give either ids or conditions, not both")
     if not (ids or conditions or everything):
-        raise click.UsageError("say which records: ids, conditions like --status error, or --all")
+        raise click.UsageError(
+            "select records by ids, by conditions like --status error, or by --all"
+        )
     if ids:
         return {"ids": ids}
     return conditions | ({"all": True} if everything else {})

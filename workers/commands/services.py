@@ -40,17 +40,19 @@ def follow(client: Client, record_id: int, write: Callable[[str], object]) -> Re
 @click.command("add-service")
 @click.argument("name")
 @click.option("--spec", default="{}", help="Its specification: a JSON object, or @FILE.")
-@click.option("--tag", default="default", show_default=True, help="For its children too.")
+@click.option("--tag", default="default", show_default=True, help="Also applies to its children.")
 @click.option(
     "--priority",
     type=click.Choice(("low", "normal", "high")),
     default="normal",
     show_default=True,
-    help="For its children too.",
+    help="Also applies to its children.",
 )
-@click.option("--new", is_flag=True, help="Do not take one of the same specification.")
-@click.option("--reason", help="Why; kept with the event.")
-@click.option("--follow", "follows", is_flag=True, help="Print what it says until it has ended.")
+@click.option(
+    "--new", is_flag=True, help="Do not reuse an existing record of the same specification."
+)
+@click.option("--reason", help="Reason; kept with the event.")
+@click.option("--follow", "follows", is_flag=True, help="Print its output until it has ended.")
 @JSON
 @exits_on_ledger_errors
 def add_service(
@@ -89,7 +91,7 @@ def add_service(
         if as_json:
             print_json(added)
         else:
-            was_there = " was there already" if added.existing_idx else ""
+            was_there = " already existed" if added.existing_idx else ""
             click.echo(f"service {record_id}{was_there}")
         if not follows:
             return
@@ -103,7 +105,7 @@ def add_service(
 
 @click.command("service")
 @click.argument("record_id", type=RECORD_ID)
-@click.option("--iteration", type=click.IntRange(1), help="Where it stood after this one.")
+@click.option("--iteration", type=click.IntRange(1), help="Show the state after this iteration.")
 @JSON
 @exits_on_ledger_errors
 def service(record_id: int, iteration: int | None, as_json: bool) -> None:
@@ -133,7 +135,7 @@ def service(record_id: int, iteration: int | None, as_json: bool) -> None:
     type=click.IntRange(1, 10_000),
     default=100,
     show_default=True,
-    help="Children of one service.",
+    help="Maximum number of children shown for each service.",
 )
 @JSON
 @exits_on_ledger_errors

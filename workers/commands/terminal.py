@@ -60,7 +60,7 @@ def json_object(text: str, what: str) -> Any:
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise click.UsageError(f"{what} is no JSON: {error}") from error
+        raise click.UsageError(f"{what} is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise click.UsageError(f'{what} must be an object, like \'{{"basis": "sto-3g"}}\'')
     return value  # pyright: ignore[reportUnknownVariableType]

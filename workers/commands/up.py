@@ -78,7 +78,7 @@ def up(
         click.echo("  in Python       from recordledger import Client; client = Client()")
         click.echo("Ctrl-C stops it.")
         supervisor.wait(stop)
-        click.echo("Stopping: the manager hands in what it has finished ...")
+        click.echo("Stopping: the manager returns its finished results ...")
 
 
 COMMANDS: Final = (up,)

@@ -1,4 +1,4 @@
-"""Commands about webhooks: who is told what happens."""
+"""Commands about webhooks: who receives events."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import click
 from .selection import RECORD_ID
 from .terminal import JSON, exits_on_ledger_errors, print_json, print_table
 
-_REASON = click.option("--reason", help="Why; kept with the event.")
+_REASON = click.option("--reason", help="Reason; kept with the event.")
 
 
 @click.group()
 def webhook() -> None:
-    """Let other programs be told what happens, by signed messages to their addresses.
+    """Send events to other programs, by signed messages to their addresses.
 
     It needs a token of role admin. Messages are sent by `recordledger work`; see docs/webhooks.md.
     """
@@ -22,20 +22,26 @@ def webhook() -> None:
 
 @webhook.command()
 @click.argument("url")
-@click.option("--kind", multiple=True, help="Only these, like errored. Repeatable.")
-@click.option("--tag", multiple=True, help="Only of records with these tags then. Repeatable.")
-@click.option("--actor", multiple=True, help="Only by these, like user:ann. Repeatable.")
-@click.option("--dataset", help="Only of this dataset and the records that it has then, by name.")
+@click.option("--kind", multiple=True, help="Only events of this kind, like errored. Repeatable.")
+@click.option(
+    "--tag", multiple=True, help="Only of records that have this tag at the event. Repeatable."
+)
+@click.option(
+    "--actor", multiple=True, help="Only events of this actor, like user:ann. Repeatable."
+)
+@click.option(
+    "--dataset", help="Only of this dataset and of the records that it has at the event, by name."
+)
 @click.option(
     "--after",
     type=click.IntRange(0, 2**63 - 1),
-    help="What happened after this position of the log too. [from now on]",
+    help="Start after this position of the log. [at the newest event]",
 )
 @_REASON
 @JSON
 @exits_on_ledger_errors
 def add(url: str, as_json: bool, **given: Any) -> None:
-    """Let the address URL be told what happens, and print the secret of its messages, once.
+    """Add the address URL as a webhook, and print the secret of its messages, once.
 
     \b
     Example:
@@ -48,7 +54,7 @@ def add(url: str, as_json: bool, **given: Any) -> None:
     if as_json:
         print_json(new)
         return
-    click.echo(f"Webhook {new.webhook.id} is told what happens after {new.webhook.position}.")
+    click.echo(f"Webhook {new.webhook.id} gets the events after position {new.webhook.position}.")
     click.echo(f"Its secret is shown this once: {new.secret}")
 
 
@@ -56,7 +62,7 @@ def add(url: str, as_json: bool, **given: Any) -> None:
 @JSON
 @exits_on_ledger_errors
 def list_webhooks(as_json: bool) -> None:
-    """Print all webhooks, and how far each was told."""
+    """Print all webhooks, and how far delivery to each has come."""
     from recordledger.api.client import Client
 
     with Client() as client:
@@ -112,7 +118,7 @@ def remove(webhook_id: int, reason: str | None) -> None:
 @_REASON
 @exits_on_ledger_errors
 def enable(webhook_id: int, reason: str | None) -> None:
-    """Let the webhook WEBHOOK_ID be told again what happens, from where it was."""
+    """Send events to the webhook WEBHOOK_ID again, from where it was."""
     _switch(webhook_id, reason, enabled=True)
 
 
@@ -141,9 +147,11 @@ def try_out(webhook_id: int, as_json: bool) -> None:
     if as_json:
         print_json(result)
     elif result.has_arrived:
-        click.echo(f"It has arrived: {result.status_code}, after {result.duration_s:.2f} s.")
+        click.echo(
+            f"The message was delivered: {result.status_code}, after {result.duration_s:.2f} s."
+        )
     if not result.has_arrived:
-        raise click.ClickException(f"it has not arrived: {result.error}")
+        raise click.ClickException(f"the message was not delivered: {result.error}")
 
 
 def _switch(webhook_id: int, reason: str | None, *, enabled: bool) -> None:
@@ -153,7 +161,8 @@ def _switch(webhook_id: int, reason: str | None, *, enabled: bool) -> None:
         found = client.modify_webhook(webhook_id, enabled=enabled, reason=reason)
     state = "enabled" if found.enabled else "disabled"
     click.echo(
-        f"Webhook {webhook_id} is {state}; it was told what happened up to {found.position}."
+        f"Webhook {webhook_id} is {state}; the events up to position {found.position} were "
+        "delivered."
     )
 
 

@@ -1,6 +1,6 @@
 """The demo: potential energy curves of real molecules, computed through the ledger and drawn.
 
-One point is made to fail, so that one sees what becomes of it.
+One point is made to fail, so that one sees how errors are shown.
 """
 
 from __future__ import annotations

@@ -144,7 +144,7 @@ def _energy_by_pyscf(
         raise ConvergenceError(
             f"the self-consistent field of {molecule} at {distance:g} angstrom did not converge "
             f"within {max_cycle} iterations ({basis}; last energy {field.e_tot:.6f} hartree); "
-            "allow more by max_cycle"
+            "raise max_cycle"
         )
     energy = float(field.e_tot)
     if method == "MP2":
@@ -189,8 +189,7 @@ def _energy_by_scipy(molecule: str, distance: float, method: str, max_cycle: int
             }
         n_points, before = 2 * n_points, ground
     raise ConvergenceError(
-        f"the vibration of {molecule} did not converge within {max_cycle} grids; allow more by "
-        "max_cycle"
+        f"the vibration of {molecule} did not converge within {max_cycle} grids; raise max_cycle"
     )
 
 

@@ -49,7 +49,7 @@ def energy_and_gradient(
     """
     if len(symbols) != len(coordinates):
         raise ValueError(
-            f"there are {len(symbols)} symbols, and coordinates of {len(coordinates)} atoms"
+            f"there are {len(symbols)} symbols, but coordinates of {len(coordinates)} atoms"
         )
     # PySCF has no types, and need not be installed.
     gto, scf = (importlib.import_module(f"pyscf.{name}") for name in ("gto", "scf"))
@@ -71,7 +71,7 @@ def energy_and_gradient(
     if not field.converged:
         raise ConvergenceError(
             f"the self-consistent field did not converge within {max_cycle} iterations ({basis}; "
-            f"last energy {field.e_tot:.6f} hartree); allow more by max_cycle"
+            f"last energy {field.e_tot:.6f} hartree); raise max_cycle"
         )
     slope = field.nuc_grad_method()
     slope.verbose = 0

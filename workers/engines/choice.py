@@ -40,16 +40,18 @@ def engine_starter(
         shared_folder: that this machine and the workers of that cluster see.
         threads_per_worker: for numerical libraries, in workers on this machine.
         tasks_per_worker_max: of `processes` only.
-        silence_s_max: how long the engine may show no sign of life.
+        silence_s_max: how long the engine may show no heartbeat.
 
     Raises:
         EngineUnavailable: there is none of this name, its library is not installed, or the options
             are not for it.
     """
     if engine not in ENGINES:
-        raise EngineUnavailable(f"there is no engine {engine!r}, but {', '.join(ENGINES)}")
+        raise EngineUnavailable(
+            f"there is no engine {engine!r}; the engines are {', '.join(ENGINES)}"
+        )
     if engine not in _LIBRARIES and not (address is None and shared_folder is None):
-        raise EngineUnavailable(f"the engine {engine!r} runs on this machine, and has no address")
+        raise EngineUnavailable(f"the engine {engine!r} runs on this machine and has no address")
     if engine != PROCESSES and n_workers_min is not None:
         raise EngineUnavailable(f"the engine {engine!r} always has all of its workers")
     n_local = n_workers or processor_count()
@@ -104,6 +106,6 @@ def _from_library(engine: str) -> ClusterStarter:
         return _LIBRARIES[engine]()
     except ImportError as error:
         raise EngineUnavailable(
-            f"the engine {engine!r} needs what is not installed here ({error}); "
+            f"the engine {engine!r} needs a package that is not installed ({error}); "
             f"pip install 'recordledger[{engine}]'"
         ) from error

@@ -45,7 +45,7 @@ class Cluster(Protocol):
         ...
 
     def check(self) -> str | None:
-        """Ask for a sign of life; return what is wrong with it for good, None if nothing is."""
+        """Ask for a heartbeat; return what is wrong with it for good, None if nothing is."""
         ...
 
     def close(self) -> None:

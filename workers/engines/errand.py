@@ -30,7 +30,7 @@ class ErrandOutcome(TypedDict):
     """What a worker says of an errand.
 
     Attributes:
-        report: what came of the task; missing if it was not run.
+        report: the outcome of the task; missing if it was not run.
         begun: which process ran it: id, birth and host.
         missing_folder: why the ticket could not be looked for.
     """

@@ -1,6 +1,6 @@
 """An engine on top of any `concurrent.futures.Executor`.
 
-The executor is a transport and nothing more. What runs, what has begun and what came of it is known
+The executor is a transport and nothing more. What runs, what has begun and how it ended is known
 from the tickets and from what the workers say, never from the executor's own idea of it.
 """
 
@@ -66,7 +66,7 @@ class ExecutorEngine:
 
     A task whose worker died has the error `WorkerDied`, and is not run again by the engine, also
     where the executor would. A task that the executor lost before it began is handed to it again.
-    When the executor itself dies, or shows no sign of life, the engine fails.
+    When the executor itself dies, or shows no heartbeat, the engine fails.
 
     Args:
         cluster: what runs the tasks; the engine starts and closes it.
@@ -76,7 +76,7 @@ class ExecutorEngine:
             begun where the workers are not ours. Without it, what is lost counts as begun.
         threads_per_worker: for numerical libraries, in workers of ours; None divides the
             processors.
-        silence_s_max: how long the executor may show no sign of life.
+        silence_s_max: how long the executor may show no heartbeat.
     """
 
     def __init__(
@@ -331,7 +331,7 @@ class ExecutorEngine:
             if self._claim_back(item, ticket):
                 _settle(item.future, report=outcome["report"])
         else:
-            self._lost(item, ticket, "it would have been run a second time")
+            self._lost(item, ticket, "the task would run a second time")
 
     def _claim_back(self, item: _Item, ticket: int) -> bool:
         """Return whether it is for the caller to settle this task; for one caller it is."""
@@ -364,11 +364,11 @@ class ExecutorEngine:
         elif item.is_killed:
             _settle(item.future, error=CancelledError("the task was killed"))
         elif begun is not None and self._is_lost_with_another(item, begun):
-            log.warning("a task is begun again, for another took the whole pool down")
+            log.warning("a task starts again, as another task ended the whole pool")
             item.n_restarts += 1
             self._again(item, cause, is_false_start=False)
         else:
-            # If it is the engine that died, the task is not to blame: the next sign of life tells.
+            # If it is the engine that died, the task is not to blame: the next heartbeat shows it.
             report = self._death_report(item, begun, cause)
             with self._lock:
                 if is_alive := self.failure is None and not self._closing.is_set():
@@ -409,7 +409,7 @@ class ExecutorEngine:
         if not is_waiting:
             _settle(item.future, error=EngineFailed(self.failure or "the engine is closed"))
         elif item.n_false_starts > FALSE_STARTS_MAX:
-            self._fail(f"{self._cluster.name} loses tasks before they begin: {cause}")
+            self._fail(f"{self._cluster.name} loses tasks before they start: {cause}")
 
     def _death_report(self, item: _Item, begun: Begun | None, cause: str) -> Report:
         where = f": process {begun.pid} on {begun.hostname}" if begun is not None else ""
@@ -433,7 +433,7 @@ class ExecutorEngine:
     # Threads that look whether all is well
 
     def _check(self) -> None:
-        """Ask the cluster for signs of life. This may hang; `_watch` sees that."""
+        """Ask the cluster for heartbeats. This may hang; `_watch` sees that."""
         while not self._closing.is_set():
             self._has_news.wait(CHECK_S if self._n_workers else LOOK_S)
             self._has_news.clear()
@@ -445,7 +445,7 @@ class ExecutorEngine:
                 wrong = self._cluster.check()
                 n_workers = self._cluster.n_workers()
             except Exception as error:  # noqa: BLE001, RUF100 - each library has errors of its own
-                log.debug("no sign of life from %s: %r", self._cluster.name, error)
+                log.debug("no heartbeat from %s: %r", self._cluster.name, error)
                 self._closing.wait(LOOK_S)
                 continue
             if wrong is not None:
@@ -470,7 +470,7 @@ class ExecutorEngine:
             for since in (heard, busy):
                 if since is not None and now > since + self._silence_s_max:
                     silence_s = self._silence_s_max
-                    self._fail(f"no sign of life from {self._cluster.name} for {silence_s:g} s")
+                    self._fail(f"no heartbeat from {self._cluster.name} for {silence_s:g} s")
             if self._cluster.is_ours:
                 self._look_for_dead(now)
 
@@ -491,7 +491,7 @@ class ExecutorEngine:
                 self._lost(item, item.ticket, "its process is gone")
 
     def _fail(self, reason: str) -> None:
-        """Give up: whoever holds the tasks has to take them elsewhere."""
+        """Give up: the manager has to take the tasks elsewhere."""
         with self._lock:
             if self._closing.is_set() or self.failure is not None:
                 return

@@ -61,7 +61,7 @@ class ProcessEngine:
     """Runs tasks in processes of its own.
 
     Args:
-        n_slots: how many processes at the most.
+        n_slots: how many processes at most.
         settings: what the workers have to know.
         n_slots_min: how many to keep when there is less to do; None for all.
         idle_s: seconds without a task after which a process beyond these ends.
@@ -279,7 +279,7 @@ class _Slot:
             future.set_exception(EngineFailed(self._engine.failure or "the engine is closed"))
 
     def _ask(self, task: Task) -> Report | None:
-        """Return what came of the task; None if it was killed, or never began."""
+        """Return the outcome of the task; None if it was killed, or never began."""
         request = json.dumps((task.function, task.kwargs)).encode()
         while (worker := self._worker) is not None:
             begun, report = worker.ask(request)
@@ -297,10 +297,10 @@ class _Slot:
 
     def _death_report(self, worker: _Worker) -> Report:
         cause = worker.cause_of_death()
-        log.warning("a task took its worker down: %s", cause)
+        log.warning("a task ended its worker process: %s", cause)
         report = Report(
             error_type=WORKER_DIED,
-            error_message=f"the function took its worker process down: {cause}",
+            error_message=f"the function ended its worker process: {cause}",
             compute_s=worker.asked_s_ago(),
         )
         remains = read_remains(self._folder, self._settings.output_bytes_max)
@@ -341,7 +341,7 @@ class _Slot:
                 time.sleep(0.1 * 4**attempt)
         if not self._engine.closing:
             by_hand = f"{sys.executable} -P -m {PROGRAM}"
-            self._engine.fail(f"workers do not start: {cause}; try by hand: {by_hand}")
+            self._engine.fail(f"workers do not start: {cause}; to see the error, run: {by_hand}")
         return False
 
     def _set_worker(self, worker: _Worker | None) -> None:
@@ -378,7 +378,7 @@ class _Worker:
         self._answers: IO[bytes] = _there(self._process.stdout)
         hello = {"path": sys.path, "lifeline": lifeline, "settings": settings.as_dict()}
         self._send(json.dumps(hello).encode())
-        # Children of a dead worker may hold the channel open; whoever reads it would wait for them.
+        # Children of a dead worker may hold the channel open; a reader would wait for them.
         self._reaper = threading.Thread(target=self._reap, name="reaper", daemon=True)
         self._reaper.start()
 
@@ -401,7 +401,7 @@ class _Worker:
         return self._process.returncode is None
 
     def ask(self, request: bytes) -> tuple[bool, Report | None]:
-        """Return whether the task began, and what came of it; None if the process died instead."""
+        """Return whether the task began, and its outcome; None if the process died instead."""
         self.n_tasks += 1
         self._asked_at = time.perf_counter()
         if not self._send(request) or read_frame(self._answers) is None:
@@ -449,7 +449,7 @@ class _Worker:
             status = self._process.wait(DEATH_S_MAX)
         except subprocess.TimeoutExpired:
             self.kill()
-            return "the channel to its manager was closed or garbled"
+            return "the pipe to its manager was closed or corrupted"
         if status >= 0:
             return f"exit code {status}"
         with contextlib.suppress(ValueError):
@@ -459,8 +459,8 @@ class _Worker:
 
 
 _HINTS: Final = {
-    "SIGKILL": "; if nobody killed it, the kernel may have, for want of memory",
-    "SIGSEGV": "; compiled code touched memory that is not its own",
+    "SIGKILL": "; the kernel may have killed it for lack of memory",
+    "SIGSEGV": "; compiled code accessed invalid memory",
 }
 
 

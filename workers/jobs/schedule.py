@@ -1,7 +1,7 @@
 """The server's own jobs: what nobody asks for, done at intervals by one elected process.
 
-A job is safe to run twice at once, so the election only saves work: whoever loses the database's
-connection stops leading, and another process takes over at its next round.
+A job is safe to run twice at once, so the election only saves work: a process that loses the
+database's connection stops leading, and another process takes over at its next round.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def advance_bulk_operations(stop: Event) -> Callable[[Ledger], str | None]:
         n_slices = 0
         while not stop.is_set() and (n_jobs := bulk.advance_jobs(ledger)):
             n_slices += n_jobs
-        return f"did {n_slices} slices" if n_slices else None
+        return f"processed {n_slices} slices of jobs" if n_slices else None
 
     return run
 
@@ -118,7 +118,7 @@ def end_retry_pauses(stop: Event) -> Callable[[Ledger], str | None]:
         n_due = 0
         while not stop.is_set() and (n_in_slice := policies.end_retry_pauses(ledger)):
             n_due += n_in_slice
-        return f"{n_due} records are due for another attempt" if n_due else None
+        return f"{n_due} records can be claimed for a retry" if n_due else None
 
     return run
 
@@ -141,7 +141,7 @@ def follow_timeline(stop: Event) -> Callable[[Ledger], str | None]:
         began = monotonic()
         while not stop.is_set() and (n_in_batch := timeline.advance(ledger)):
             n_events += n_in_batch
-            # Whoever works has the processors first: questions can wait, or do it themselves.
+            # Running jobs have the processors first: queries can wait, or do it themselves.
             stop.wait((monotonic() - began) * (1 / TIMELINE_SHARE - 1))
             if n_in_batch < timeline.BATCH:
                 break
@@ -153,7 +153,7 @@ def follow_timeline(stop: Event) -> Callable[[Ledger], str | None]:
 
 
 class SelfAuditing:
-    """The job that holds all tables against the log, again and again, until `stop` is set."""
+    """The job that compares all tables with the log, again and again, until `stop` is set."""
 
     def __init__(self, every_s: float, share: float, stop: Event) -> None:
         """Take these settings; see `SelfAuditor`."""
@@ -249,6 +249,6 @@ def _run_job(ledger: Ledger, job: ScheduledJob, stop: Event) -> None:
             election.resign()
         except Exception:
             # A job must outlive its bugs: it is the only one that does this work.
-            log.exception("%s failed; it is tried again", job.name)
+            log.exception("%s failed; trying again", job.name)
             pause_s = max(pause_s, _PAUSE_S)
     election.resign()

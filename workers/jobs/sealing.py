@@ -169,8 +169,8 @@ class Sealer:
     def _make_key(self) -> SigningKey:
         if known := keys_of(self._ledger):
             raise SealKeyRefused(
-                f"the ledger is sealed with the key {known[-1]}, which is not at {self.key_file}: "
-                "bring the file here, or begin with a new key by `recordledger seal --new-key`"
+                f"the ledger is sealed with the key {known[-1]}, which is not in {self.key_file}: "
+                "copy the file here, or start with a new key by `recordledger seal --new-key`"
             )
         key = _fresh_key(origin_of(ledger_id(self._ledger)))
         _write(self.key_file, key.secret + "\n", only_new=True)
@@ -185,7 +185,7 @@ class Sealer:
             return None
         except (OSError, ValueError, NoteBroken) as error:
             raise SealFileFault(
-                f"cannot read what was signed last from {self.signed_file}: {error}"
+                f"cannot read the last signed checkpoint from {self.signed_file}: {error}"
             ) from error
 
 
@@ -225,7 +225,9 @@ def _export(folder: Path, seal: Seal, key: VerifierKey) -> Path | None:
     if path.exists():
         if read_note(path) == seal.note:
             return None
-        raise SealBroken(f"{path} is another checkpoint of as many events: history was rewritten")
+        raise SealBroken(
+            f"{path} is a different checkpoint of the same number of events: history was rewritten"
+        )
     _write(path, seal.note, only_new=True, mode=0o644)
     return path
 

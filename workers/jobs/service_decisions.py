@@ -68,7 +68,7 @@ def next_step(
         step: object = service().start(spec, now)
     else:
         if situation.state is None:
-            raise ServiceFault(STATE_INVALID, "its state is not there any more")
+            raise ServiceFault(STATE_INVALID, "its state was destroyed")
         state = _valid(service.State, from_json(situation.state), STATE_INVALID, "its state")
         step = service().advance(spec, state, now)
     return require_decision(step, service.State, record.iteration, situation.n_children, limits)
@@ -167,7 +167,7 @@ def iteration_of(
 def _child(key: str, child: object, parent: RecordAggregate, limits: ServiceLimits) -> NewChild:
     if not isinstance(child, Child):
         raise ServiceFault(
-            DECISION_INVALID, f"the child {key!r} is a {type(child).__name__}, no Child"
+            DECISION_INVALID, f"the child {key!r} is a {type(child).__name__}, not a Child"
         )
     try:
         entry = NewRecord(

@@ -52,9 +52,9 @@ class ServiceRegistry:
             there = ", ".join(self.names) or "none"
             raise ServiceFault(
                 NOT_INSTALLED,
-                f"no service {name!r} is installed where `recordledger work` runs; there are: "
-                f"{there}. Install the package that has it as an entry point of {GROUP}, start "
-                "`recordledger work` anew, and reset the record",
+                f"no service {name!r} is installed where `recordledger work` runs (installed: "
+                f"{there}). Install the package that has it as an entry point of {GROUP}, restart "
+                "`recordledger work`, and reset the record",
             )
         try:
             found: object = point.load()
@@ -73,10 +73,10 @@ def why_not_a_service(name: str, found: object) -> str | None:
     """Return what is wrong with something that should be the class of a service; None if nothing.
 
     >>> why_not_a_service("scan", dict)
-    'is no subclass of Service'
+    'is not a subclass of Service'
     """
     if not (isinstance(found, type) and issubclass(found, Service)):
-        return "is no subclass of Service"
+        return "is not a subclass of Service"
     service: type[AnyService] = found  # pyright: ignore[reportUnknownVariableType]
     if inspect.isabstract(service):
         return f"does not define {' and '.join(sorted(service.__abstractmethods__))}"
@@ -84,7 +84,7 @@ def why_not_a_service(name: str, found: object) -> str | None:
         if not isinstance(getattr(service, attribute, None), wanted):
             return f"has no {attribute} that is a {wanted.__name__}"
     if service.name != name:
-        return f"calls itself {service.name!r}"
+        return f"has the name {service.name!r}"
     for attribute in ("Spec", "State"):
         model = getattr(service, attribute, None)
         if not (isinstance(model, type) and issubclass(model, BaseModel)):

@@ -2,7 +2,8 @@
 
 Several may run, in several processes and on several machines. Each takes a lease on what it has in
 hand; when one is lost, its services are free again after that. A step is stored only if the service
-still stands where it was decided, so nothing ever happens twice, whoever was slow or has died.
+still stands where it was decided, so nothing ever happens twice, whichever process was slow or has
+died.
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ class ServiceRunner:
                 pause_s = _PAUSE_S
             except Exception:
                 # It must outlive its bugs: nobody else advances services.
-                log.exception("picking services failed; it is tried again")
+                log.exception("picking services failed; trying again")
                 pause_s = _PAUSE_S
         for _ in threads:
             todo.put(None)
@@ -199,11 +200,11 @@ class ServiceRunner:
         except Superseded as refusal:
             log.debug("services: %s", refusal)
         except LedgerError as error:
-            log.warning("service %d: %s; it is tried again", service_id, error)
+            log.warning("service %d: %s; trying again", service_id, error)
             self._pause_service(service_id)
             return
         except Exception:
-            log.exception("service %d: a step failed; it is tried again", service_id)
+            log.exception("service %d: a step failed; trying again", service_id)
             self._pause_service(service_id)
             return
         with self._lock:
@@ -241,8 +242,8 @@ class ServiceRunner:
     def _watch(self, situation: Situation, took_s: float) -> None:
         if took_s > self.settings.step_warning_s:
             log.warning(
-                "service %d (%s): iteration %d took %.1f s to decide; a decision should only say "
-                "what tasks are to compute",
+                "service %d (%s): iteration %d took %.1f s to decide; a decision should only "
+                "create tasks, not compute",
                 situation.record.id,
                 situation.record.function,
                 situation.record.iteration + 1,
@@ -322,10 +323,12 @@ class ServiceRunner:
             self.pick(0)
         except LedgerError as error:
             log.warning(
-                "services: %s; what was in hand is free in %g s", error, self.settings.lease_s
+                "services: %s; the services in progress are free again in %g s",
+                error,
+                self.settings.lease_s,
             )
 
-    # For tests, and for whoever wants no threads
+    # For tests, and for use without threads
 
     def run_until_idle(self, steps_max: int = 10_000) -> int:
         """Advance what is due, one after the other, until nothing is; return how many steps."""

@@ -1,9 +1,9 @@
 """Telling webhooks what happens: each at its own pace, in order, and at least once.
 
-Of all `work` processes the elected one looks for webhooks that have something to be told, and has
-each in hand for as long as a message takes. Which message is on its way is noted before it is sent;
-so whoever goes on after a crash sends the same one, under the same id. Every webhook has a thread:
-one that does not answer keeps no other waiting.
+Of all `work` processes the elected one looks for webhooks that have events due, and has each in
+hand for as long as a message takes. Which message is on its way is noted before it is sent; so a
+worker that continues after a crash sends the same one, under the same id. Every webhook has a
+thread: one that does not answer keeps no other waiting.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _JITTER: Final = 0.2
 
 @dataclass(frozen=True, slots=True)
 class DeliverySettings:
-    """How webhooks are told.
+    """How messages are sent to webhooks.
 
     Attributes:
         sender: sends the messages.
@@ -110,7 +110,7 @@ class Deliverer:
         return None
 
     def close(self, timeout_s: float = 5.0) -> None:
-        """Wait until what runs has ended, for so many seconds at the most."""
+        """Wait until what runs has ended, for so many seconds at most."""
         self._stop.set()
         with self._lock:
             threads = list(self._busy.values())
@@ -124,7 +124,7 @@ class Deliverer:
         except LedgerError as error:
             log.warning("webhook %d: %s", webhook_id, error)
         except Exception:
-            log.exception("webhook %d cannot be told what happens; it is tried again", webhook_id)
+            log.exception("webhook %d: sending events failed; trying again", webhook_id)
         finally:
             with self._lock:
                 self._busy.pop(webhook_id, None)

@@ -177,15 +177,15 @@ def parse_program(text: str) -> tuple[str, str | None]:
     """
     name, given, found = (part.strip() for part in text.partition("="))
     if not name or (given and not found):
-        raise ValueError(f"{text!r} is no program: write NAME or NAME=VERSION")
+        raise ValueError(f"{text!r} is not a program: write NAME or NAME=VERSION")
     if found:
         return name.lower(), found.lstrip("=")
     try:
         return name.lower(), version(name)
     except PackageNotFoundError:
         log.warning(
-            "%s is no Python package that is installed here, so its version is unknown; "
-            "give it with --program %s=VERSION",
+            "the Python package %s is not installed here, so its version is unknown; give it with "
+            "--program %s=VERSION",
             name,
             name,
         )

@@ -200,7 +200,9 @@ class Delivery:
                 raise
             return self._send_around(manager_id, results, refusal)
         if answer.late_idx:
-            log.info("%d results came late; the server keeps them aside", len(answer.late_idx))
+            log.info(
+                "%d results were late; the server stores them as late results", len(answer.late_idx)
+            )
         n_accepted = len(answer.accepted_idx)
         for error in answer.errors:
             n_accepted += self._replace(manager_id, results[error.idx], error.code, error.message)
@@ -224,11 +226,11 @@ class Delivery:
         what = f"record {result['record_id']}, attempt {result['attempt']}"
         replaced = result.get("error_type") in (TOO_LARGE, REFUSED)
         if code in _FAULTS_OF_RESULTS and not replaced:
-            log.warning("the result of %s becomes an error: %s", what, message)
+            log.warning("the result of %s is returned as an error: %s", what, message)
             is_large = code == "too_large" or size_bytes(result) > self._body_bytes
             error_type = TOO_LARGE if is_large else REFUSED
             return self._send(manager_id, [_error(result, error_type, message)])
-        log.error("the result of %s is refused, and dropped: %s: %s", what, code, message)
+        log.error("the result of %s was refused and is dropped: %s: %s", what, code, message)
         return 0
 
     def _set_aside(self, batch: ResultBatch, why: str, *, damaged: bool = False) -> None:
@@ -237,7 +239,7 @@ class Delivery:
             "results of manager %d cannot be returned: %s (%s)",
             batch.manager_id,
             why,
-            f"they are in {aside}" if aside else "they were in memory only, and are dropped",
+            f"they are in {aside}" if aside else "they were only in memory and are dropped",
         )
         self._tell(Delivered(batch.refs, 0))
 

@@ -63,7 +63,7 @@ def run_manager(config: ManagerConfig) -> int:
     try:
         return ManagerAgent(config).run()
     except (ClientError, EngineUnavailable, ValueError) as error:
-        log.error("the manager cannot begin: %s", error)  # noqa: TRY400
+        log.error("the manager cannot start: %s", error)  # noqa: TRY400
         return 1
 
 
@@ -118,7 +118,7 @@ Message: TypeAlias = (
 
 
 class ManagerAgent:
-    """Claims tasks, runs them, and returns what came of them.
+    """Claims tasks, runs them, and returns their outcomes.
 
     Args:
         config: what it is told.
@@ -322,7 +322,9 @@ class ManagerAgent:
             while True:
                 self._react(self._inbox.get_nowait())
         if self._in_engine:
-            log.warning("%d running tasks are ended and given back", len(self._in_engine))
+            log.warning(
+                "%d running tasks are stopped and returned unfinished", len(self._in_engine)
+            )
         for held in list(self._in_engine.values()):
             self._end_task(held)
         self._flush()
@@ -339,10 +341,12 @@ class ManagerAgent:
             try:
                 requeued = self._control.deactivate_manager(self.manager_id, self._stop_reason)
             except ClientError as error:
-                log.warning("could not say good-bye; the lease will run out: %s", error)
+                log.warning(
+                    "the manager could not report its end; its lease will expire: %s", error
+                )
                 return 1
             log.info(
-                "manager %d ends: %d tasks done, %d of them with an error, %d given back",
+                "manager %d ends: %d tasks done, %d of them with an error, %d returned unfinished",
                 self.manager_id,
                 self._n_done,
                 self._n_errors,
@@ -449,8 +453,8 @@ class ManagerAgent:
         is_overfull = unsaved_bytes > self._config.unsaved_bytes_max or len(self._held) >= HELD_MAX
         if is_overfull and not self._is_overfull:
             log.error(
-                "claiming nothing until the server takes results: %d wait, and about %d bytes of "
-                "them are in memory only",
+                "not claiming until the server accepts results: %d are waiting, about %d bytes of "
+                "them only in memory",
                 len(self._held) - len(self._in_engine),
                 unsaved_bytes,
             )
@@ -498,7 +502,7 @@ class ManagerAgent:
         for held in waiting:
             by_manager.setdefault(held.manager_id, []).append(held.ref)
         for manager_id, refs in by_manager.items():
-            log.info("giving %d tasks back: %s", len(refs), reason)
+            log.info("returning %d tasks unfinished: %s", len(refs), reason)
             self._desk.relinquish(manager_id, refs, reason)
 
     def _forget(self, gone: Iterable[HeldAttempt]) -> None:
@@ -512,7 +516,7 @@ class ManagerAgent:
         dropped = [self._in_engine[ref] for ref in refs if ref in self._in_engine]
         if not dropped:
             return
-        log.info("%d tasks are not this manager's any more, and are dropped", len(dropped))
+        log.info("%d tasks no longer belong to this manager and are dropped", len(dropped))
         for held in dropped:
             self._end_task(held)
         # A task that cannot be killed goes on, and its result goes back as a late one.
@@ -523,10 +527,10 @@ class ManagerAgent:
             self._engine.kill(held.future)
 
     def _start_over(self, manager_id: int) -> None:
-        """Register anew. What runs goes on, and is returned in the name of the former id."""
+        """Register again. What runs goes on, and is returned in the name of the former id."""
         if manager_id != self.manager_id:
             return
-        log.warning("the server has given up manager %d; registering anew", manager_id)
+        log.warning("the server has declared manager %d lost; registering again", manager_id)
         self.manager_id = None
         self._forget(
             [
@@ -580,20 +584,21 @@ class ManagerAgent:
         now = time.monotonic()
         if self._n_stops == 1:
             log.info(
-                "stopping: waiting up to %g s for %d running tasks (%s); once more to end at once",
+                "stopping: waiting up to %g s for %d running tasks (%s); send the signal again to "
+                "end immediately",
                 self._config.grace_s,
                 min(len(self._in_engine), self._engine.n_slots),
                 reason,
             )
             self._begin_to_stop(now + self._config.grace_s, reason)
         else:
-            log.warning("ending at once")
+            log.warning("ending immediately")
             self._stop_by = now
 
     def _drain(self, manager_id: int) -> None:
         """Begin to end as the server wants it: what runs may take as long as it takes."""
         if self._stop_by is None and manager_id == self.manager_id:
-            log.info("manager %d is drained: it ends when it has nothing left", manager_id)
+            log.info("manager %d is drained: it ends when it has no tasks left", manager_id)
             self._begin_to_stop(math.inf, "the manager is drained")
 
     def _begin_to_stop(self, stop_by: float, reason: str) -> None:
@@ -610,8 +615,8 @@ class ManagerAgent:
         if self._held:
             self._worked_at = now
         elif limit_s is not None and now - self._worked_at > limit_s and not self._is_claiming:
-            log.info("there was nothing to do for %g s", limit_s)
-            self._begin_to_stop(now, "the manager had nothing to do")
+            log.info("there were no tasks for %g s", limit_s)
+            self._begin_to_stop(now, "the manager had no tasks")
 
     def _change_programs(self, programs: Programs) -> None:
         log.info("programs are now: %s", _listed(programs))

@@ -131,7 +131,7 @@ def parse_executable(text: str) -> tuple[str, str]:
     name, _, command = (part.strip() for part in text.partition("="))
     try:
         if not shlex.split(command):
-            raise ValueError(f"{text!r} names no command: write NAME=COMMAND")
+            raise ValueError(f"{text!r} has no command: write NAME=COMMAND")
         (name,) = parse_programs({name: None})
     except InvalidInput as error:
         raise ValueError(str(error)) from None
@@ -176,7 +176,7 @@ class Surveyor:
                 found = self._look()
             except Exception:
                 # It looks at whatever is installed there; what it meets must not end it.
-                log.exception("cannot look which programs there are")
+                log.exception("cannot search for programs")
                 continue
             if found != self._programs and not self._ended.is_set():
                 self._programs = found

@@ -1,4 +1,4 @@
-"""The manager's threads that talk to the server for it: one claims, and one gives signs of life."""
+"""The manager's threads that talk to the server for it: one claims, and one gives heartbeats."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ News: TypeAlias = ClaimReply | Stale | NotActive | Registered | Draining
 
 
 class ClaimThread:
-    """The thread that claims tasks, gives them back, and registers the manager anew.
+    """The thread that claims tasks, gives them back, and registers the manager again.
 
     Args:
         client: closed by `end`, so it must be of no other use.
@@ -145,7 +145,7 @@ class ClaimThread:
             self._client.report_programs(manager_id, programs)
         except Exception as error:  # noqa: BLE001, RUF100
             if isinstance(error, ClientError) and error.code in _NOT_ACTIVE:
-                self._tell(NotActive(manager_id))  # It registers anew, with what there is now.
+                self._tell(NotActive(manager_id))  # It registers again, with what there is now.
             elif not self._ended.is_set():
                 log.warning("cannot report programs: %s: %s", type(error).__name__, error)
 
@@ -157,7 +157,10 @@ class ClaimThread:
                 return
             # They are in no heartbeat any more, so their lease runs out.
             log.warning(
-                "cannot give %d tasks back: %s: %s", len(attempts), type(error).__name__, error
+                "cannot return %d tasks unfinished: %s: %s",
+                len(attempts),
+                type(error).__name__,
+                error,
             )
 
 

@@ -60,8 +60,8 @@ def pilot_script(job: PilotJob) -> str:
     for option in job.manager:
         if option.partition("=")[0] in _SECRETS:
             raise ValueError(
-                f"{option.partition('=')[0]} would stand in the script for all to read: use "
-                "--token-file, or set RECORDLEDGER_TOKEN in the environment of sbatch"
+                f"{option.partition('=')[0]} would be readable in the script: use --token-file, or "
+                "set RECORDLEDGER_TOKEN in the environment of sbatch"
             )
     if not SPARE_S < job.grace_s < 60 * job.time_min:
         raise ValueError(
@@ -89,7 +89,7 @@ def pilot_script(job: PilotJob) -> str:
         if value and not _PLAIN.fullmatch(value):
             raise ValueError(f"{value!r} cannot be the job's {name}: it has spaces or a #")
     if any("\n" in line for line in job.setup):
-        raise ValueError("give each line of the setup for itself")
+        raise ValueError("give each line of the setup as an option of its own")
     command = [
         *shlex.split(job.program),
         "manager",

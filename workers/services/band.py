@@ -84,7 +84,9 @@ class BandSpec(Specified):
             raise ValueError("the first geometry of `path` has no coordinates")
         for number, geometry in enumerate(others, start=1):
             if shape_of(geometry) != shape_of(first):
-                raise ValueError(f"geometry {number} of `path` has another shape than the first")
+                raise ValueError(
+                    f"geometry {number} of `path` has a different shape than the first"
+                )
             if flatten(geometry) == flatten(self.path[number - 1]):
                 raise ValueError(f"geometry {number} of `path` is the same as the one before it")
         if (self.n_images + 2) * n_coordinates > NUMBERS_MAX:
@@ -206,8 +208,8 @@ class NudgedElasticBand(Service[BandSpec, BandState]):
             return Broken(
                 "NotConverged",
                 f"not within {state.iteration} iterations: the largest component of a force is "
-                f"{band.force_max:.3g}, and {spec.force_max:.3g} was wanted; allow more by "
-                "`iterations_max`, or lead a better first guess through more geometries of `path`",
+                f"{band.force_max:.3g}, but {spec.force_max:.3g} is required; raise "
+                "`iterations_max`, or give more geometries in `path` as a better first guess",
                 output,
             )
         moved = _moved(spec, state, band)

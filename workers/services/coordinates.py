@@ -1,6 +1,6 @@
 """Coordinates, flat or in rows, and the little algebra of vectors that the services need.
 
-Lists of floats, so that whoever runs services needs no NumPy.
+Lists of floats, so that running services needs no NumPy.
 """
 
 from __future__ import annotations

@@ -120,7 +120,7 @@ class GraphSpec(Specified):
     Attributes:
         nodes: by name; no more than 2,000.
         outputs: those whose results are in the result of the graph. Of the others it has the
-            record, and what became of it.
+            record, and its outcome.
         required: those that must succeed, or the graph is an error in the end. It goes on when the
             failed tasks are reset.
     """
@@ -156,7 +156,7 @@ class GraphSpec(Specified):
 
 
 class Fate(StatePart):
-    """What became of a record that was asked for. The payload is the result's, in hexadecimal."""
+    """The outcome of a record that was asked for. The payload is the result's, in hexadecimal."""
 
     record_id: int
     status: str
@@ -205,7 +205,7 @@ class GraphState(StatePart):
     Attributes:
         started_at: from when timeouts count.
         asked: the nodes whose records were asked for.
-        ended: what became of those that have ended.
+        ended: the outcome of those that have ended.
         late: the nodes that could not run in time.
     """
 
@@ -217,7 +217,7 @@ class GraphState(StatePart):
 
 @dataclass(frozen=True, slots=True)
 class NodeStanding:
-    """Where a node stands: whether it is open still, and if not, what became of it.
+    """Where a node stands: whether it is open still, and if not, its outcome.
 
     Attributes:
         succeeded: None as long as it has not ended.
@@ -233,11 +233,11 @@ class NodeStanding:
 
     @property
     def outcome(self) -> str | None:
-        """What became of it: a status, `impossible` or `timeout`; None while it is open."""
+        """Its outcome: a status, `impossible` or `timeout`; None while it is open."""
         return self.report.get("outcome")
 
     def __str__(self) -> str:
-        """Return what became of it."""
+        """Return its outcome."""
         outcome = str(self.report.get("error_type") or self.outcome)
         record_id = self.report.get("record_id")
         return outcome if record_id is None else f"{outcome} (record {record_id})"
@@ -256,7 +256,7 @@ class Graph(Service[GraphSpec, GraphState]):
         return _go_on(spec, GraphState(started_at=now.at, asked=[], ended={}, late=[]), now)
 
     def advance(self, spec: GraphSpec, state: GraphState, now: Now) -> Step[GraphState]:
-        """Ask for what can run now; when nothing is open any more, tell what became of all."""
+        """Ask for what can run now; when nothing is open any more, tell the outcome of all."""
         return _go_on(spec, state, now)
 
 
@@ -415,8 +415,8 @@ def _referring(spec: GraphSpec, state: GraphState, name: str) -> dict[str, Any]:
                 return Reference(fate.payload, path)
             if path:
                 raise ResultUnusable(
-                    f"the node {name!r} takes {list(path)} of the result of {source!r}, which is "
-                    f"nothing (record {fate.record_id})"
+                    f"the node {name!r} takes {list(path)} of the result of {source!r}, which does "
+                    f"not exist (record {fate.record_id})"
                 )
             return None
         if isinstance(value, dict):
@@ -445,6 +445,6 @@ def _reference(value: Any) -> tuple[str, tuple[PathStep, ...]] | None:
         and all(type(step) in (str, int) for step in cast("list[object]", path))
     ):
         raise ValueError(
-            f'{shown(mapping)} is no reference: write {{"$from": "node", "path": ["key", 0]}}'
+            f'{shown(mapping)} is not a reference: write {{"$from": "node", "path": ["key", 0]}}'
         )
     return source, tuple(cast("list[PathStep]", path))

@@ -115,7 +115,7 @@ class Optimization(Service[OptimizationSpec, OptimizationState]):
         if run.converged is not None:
             return Done(_result(spec, evaluations, run, run.converged), output)
         reached = f"the largest component of the gradient is {largest(run.best.gradient):.3g} at "
-        reached += f"record {run.best.record_id}, {spec.gradient_max:.3g} were wanted"
+        reached += f"record {run.best.record_id}, but {spec.gradient_max:.3g} is required"
         if run.wanted is None:
             return Broken(
                 "OptimizerStopped",
@@ -127,7 +127,8 @@ class Optimization(Service[OptimizationSpec, OptimizationState]):
             return Broken(
                 "NotConverged",
                 f"not within {len(evaluations)} evaluations ({len(run.iterates) - 1} iterations of "
-                f"{spec.method}): {reached}; allow more by `evaluations_max`, or begin nearer",
+                f"{spec.method}): {reached}; raise `evaluations_max`, or start closer to the "
+                "minimum",
                 output,
             )
         return _ask(spec, evaluations, run.wanted, len(run.iterates), output)

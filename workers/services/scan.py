@@ -68,11 +68,11 @@ class ScanSpec(Specified):
             if names.count(name) > 1:
                 raise ValueError(f"there are {names.count(name)} axes with the name {name!r}")
             if name in self.task.kwargs:
-                raise ValueError(f"{name!r} is an axis and also in `task.kwargs`; say it once")
+                raise ValueError(f"{name!r} is an axis and also in `task.kwargs`; give it once")
         n_points = math.prod(len(axis.values) for axis in self.axes)
         if n_points > POINTS_MAX:
             sizes = " x ".join(str(len(axis.values)) for axis in self.axes)
-            raise ValueError(f"{sizes} are {n_points} points; {POINTS_MAX} are the most")
+            raise ValueError(f"{sizes} are {n_points} points; the maximum is {POINTS_MAX}")
         return self
 
     def points(self) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -110,7 +110,9 @@ class GradientTask(TaskRequest):
             raise ResultUnusable(f"{where}: the energy is {shown(energy)}, not a finite number")
         gradient = flatten(found_at(result, self.gradient_path, where))
         if gradient is None or not all(math.isfinite(value) for value in gradient):
-            raise ResultUnusable(f"{where}: the gradient is not made of finite numbers")
+            raise ResultUnusable(
+                f"{where}: the gradient has components that are not finite numbers"
+            )
         if len(gradient) != n_coordinates:
             raise ResultUnusable(
                 f"{where}: the gradient has {len(gradient)} components, and there are "

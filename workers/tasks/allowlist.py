@@ -2,8 +2,8 @@
 
 A task names a function either by an entry point of the group `recordledger.functions` of an
 installed package, or as `module:function`. The second form has to be the target of such an entry
-point, or match a pattern that whoever runs the manager gave (`--allow "mypkg.chem:*"`). Nothing is
-imported before that is certain: a name that came over the network cannot import a module.
+point, or match a pattern that the manager was given (`--allow "mypkg.chem:*"`). Nothing is imported
+before that is certain: a name that came over the network cannot import a module.
 """
 
 from __future__ import annotations
@@ -155,12 +155,12 @@ def _load(name: str) -> Callable[..., Any]:
             found = getattr(found, part)
         except AttributeError:
             raise FunctionNotFound(
-                f"{name!r} is allowed, but {module} has no {qualified!r}; is an older or newer "
-                "version of it installed on this host?"
+                f"{name!r} is allowed, but {module} has no {qualified!r}; check the version "
+                "installed on this host"
             ) from None
         if inspect.ismodule(found):
             raise FunctionNotAllowed(
-                f"{name!r} leads through {module} to the module {found.__name__}; name the "
+                f"{name!r} refers through {module} to the module {found.__name__}; name the "
                 "function by its own module"
             )
     if not callable(found):
@@ -172,8 +172,8 @@ def _require_own(function: Callable[..., Any], module: str, name: str) -> None:
     home = str(getattr(function, "__module__", None))
     if home != module and not home.startswith(f"{module}."):
         raise FunctionNotAllowed(
-            f"{name!r} is defined in {home}, which the wildcard of --allow does not mean; "
-            f"allow it by its whole name, with --allow '{name}'"
+            f"{name!r} is defined in {home} and not matched by the wildcard of --allow; allow it "
+            f"by its full name, with --allow '{name}'"
         )
 
 

@@ -53,7 +53,7 @@ class CaughtOutput:
                 self._absorb()
 
     def take(self) -> str | None:
-        """Return what the task wrote, None if nothing, and start anew."""
+        """Return what the task wrote, None if nothing, and start again."""
         with self._lock:
             if os.fstat(self._fd).st_size:
                 self._absorb()

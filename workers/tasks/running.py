@@ -1,4 +1,4 @@
-"""What runs inside a worker process: one task, from its function's name to what came of it."""
+"""What runs inside a worker process: one task, from its function's name to its outcome."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TRACEBACK_BYTES_MAX: Final = 64 * 1024
 
 
 class Report(TypedDict):
-    """What came of a task: the fields of `schemas.returns.ResultIn`, but for whose result it is."""
+    """The outcome of a task: the fields of `schemas.returns.ResultIn` without the attempt's ids."""
 
     result: NotRequired[bytes]
     error_type: NotRequired[str]
@@ -86,7 +86,7 @@ class TaskRunner:
         self._capture = OutputCapture(folder, bytes_max=settings.output_bytes_max)
 
     def run(self, function: str, kwargs: Mapping[str, Any]) -> Report:
-        """Run a function and return what came of it. Nothing that it raises comes through."""
+        """Run a function and return its outcome. Nothing that it raises comes through."""
         report = Report()
         found: AllowedFunction | None = None
         began = time.perf_counter()
@@ -173,13 +173,13 @@ def encode_result(value: Any, size_bytes_max: int) -> bytes:
         data = canonical_json(value)
     except InvalidInput as error:
         raise ResultNotSerializable(
-            f"the result cannot be stored as JSON: {error}. Let the function return numbers, "
-            "strings, booleans, None, and lists and dicts of them"
+            f"the result cannot be stored as JSON: {error}; return numbers, strings, booleans, "
+            "None, and lists and dicts of them"
         ) from None
     if len(data) > size_bytes_max:
         raise ResultTooLarge(
-            f"the result is {len(data):,} bytes of JSON, and at most {size_bytes_max:,} are "
-            "taken; return less, for example only what is needed further on"
+            f"the result is {len(data):,} bytes of JSON, more than the limit of "
+            f"{size_bytes_max:,}; return less, for example only what later steps need"
         )
     return data
 
@@ -214,7 +214,7 @@ def _message(error: BaseException) -> str:
     except Exception as failure:  # noqa: BLE001, RUF100 - it is the task's own code
         return f"its message cannot be shown: {type(failure).__name__}"
     if isinstance(error, SystemExit):
-        return f"the function called sys.exit({text}); let it return or raise instead"
+        return f"the function called sys.exit({text}); return or raise instead"
     return text
 
 

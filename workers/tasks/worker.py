@@ -1,4 +1,4 @@
-"""The program of a worker process: reads tasks from its parent, and writes back what came of them.
+"""The program of a worker process: reads tasks from its parent, and writes back their outcomes.
 
 Requests are frames of JSON, for its integers have no bound; answers are frames of msgpack. The
 parent takes them for data, whatever a task may have made of this process: nothing is unpickled.

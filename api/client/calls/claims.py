@@ -25,7 +25,7 @@ def claim(session: Session, manager_id: int, limit: int = 20) -> Operation[Claim
     """Take tasks to run: at most `limit`, and at most what the server gives at once.
 
     Raises:
-        Refused: with code "manager_not_active", the manager must register anew.
+        Refused: with code "manager_not_active", the manager must register again.
 
     >>> for task in client.claim(7, limit=20).tasks:
     ...     print(task.record_id, task.attempt, task.function)
@@ -39,7 +39,7 @@ def claim(session: Session, manager_id: int, limit: int = 20) -> Operation[Claim
 def return_results(
     session: Session, manager_id: int, results: Sequence[ResultIn]
 ) -> Operation[ReturnMetadata]:
-    """Hand in what came of attempts.
+    """Return the results or errors of attempts.
 
     Args:
         manager_id: from `register_manager`.
@@ -93,7 +93,7 @@ def relinquish(
 
 
 def _packed(given: ResultIn, idx: int) -> bytes:
-    """Return one result as msgpack, with what came of the attempt as JSON bytes."""
+    """Return one result as msgpack, with the outcome of the attempt as JSON bytes."""
     what = f"results[{idx}]"
     document = {name: value for name, value in given if value is not None}
     result = given.result

@@ -91,7 +91,7 @@ def add_dataset(
     """Make an empty dataset; return it.
 
     Args:
-        name: unique; capitals do not tell names apart.
+        name: unique; names that differ only in case are the same.
         description: what it is.
         reason: kept with the event.
 
@@ -173,7 +173,7 @@ def add_entries(
     Args:
         entries: what to add. An entry's input goes into the arguments of its records, where it
             wins over the specification's; its attributes are for people and filters.
-        expected_version: refuse if somebody has changed the dataset since this version.
+        expected_version: refuse if the dataset has changed since this version.
         reason: kept with the events.
 
     >>> dataset.add_entries({"dimer": {"x": 1.5}, "trimer": {"x": 2.5}})
@@ -272,8 +272,8 @@ def rename_entries(
     """Give entries other names, all of them or none; return how many have another one.
 
     Args:
-        names: the new names by the old ones, 1,000 at the most; two entries may swap theirs.
-        expected_version: refuse if somebody has changed the dataset since this version.
+        names: the new names by the old ones, 1,000 at most; two entries may swap theirs.
+        expected_version: refuse if the dataset has changed since this version.
         reason: kept with the event.
 
     >>> dataset.rename_entries({"dimer": "water2"})
@@ -297,7 +297,7 @@ def remove_entries(
 
     Args:
         names: one or several.
-        expected_version: refuse if somebody has changed the dataset since this version.
+        expected_version: refuse if the dataset has changed since this version.
         reason: kept with the events.
 
     >>> dataset.remove_entries(["dimer"], reason="duplicate of water2")
@@ -340,7 +340,7 @@ def add_specification(
         retry_delay_s: pause before the first retry, in seconds.
         retry_on: patterns of the error types that qualify.
         kind: "task", or "service".
-        expected_version: refuse if somebody has changed the dataset since this version.
+        expected_version: refuse if the dataset has changed since this version.
         reason: kept with the event.
 
     >>> dataset.add_specification("pbe", "package.module:energy", {"basis": "def2-svp"})
@@ -379,7 +379,7 @@ def remove_specifications(
 
     Args:
         names: one or several.
-        expected_version: refuse if somebody has changed the dataset since this version.
+        expected_version: refuse if the dataset has changed since this version.
         reason: kept with the events.
 
     >>> dataset.remove_specifications("hf")
@@ -456,7 +456,7 @@ def unlink_records(
         pattern: only entries whose names are like this: `*` for anything, `?` for one character.
         attributes: only entries whose attributes contain these.
         all: must be said if there is no condition.
-        expected_version: refuse if somebody has changed the dataset since this version.
+        expected_version: refuse if the dataset has changed since this version.
         reason: kept with the events.
 
     >>> dataset.unlink_records(specifications="hf", entries=["dimer"])
@@ -678,7 +678,7 @@ def lock(
     Args:
         label: what people call it.
         doi: where it was published.
-        expected_version: refuse if somebody has changed the dataset since this version.
+        expected_version: refuse if the dataset has changed since this version.
         reason: kept with the event.
 
     >>> dataset.lock("as published", doi="10.1000/182")
@@ -699,8 +699,8 @@ def rename(
     """Give the dataset another name.
 
     Args:
-        name: unique; capitals do not tell names apart.
-        expected_version: refuse if somebody has changed the dataset since this version.
+        name: unique; names that differ only in case are the same.
+        expected_version: refuse if the dataset has changed since this version.
         reason: kept with the event.
 
     >>> dataset.rename("water clusters, 2026")
@@ -722,7 +722,7 @@ def describe(
 
     Args:
         description: what it is.
-        expected_version: refuse if somebody has changed the dataset since this version.
+        expected_version: refuse if the dataset has changed since this version.
         reason: kept with the event.
 
     >>> dataset.describe("geometries of 2026, HF and PBE")
@@ -742,7 +742,7 @@ def delete(
     """End the dataset; its records are as they were.
 
     Args:
-        expected_version: refuse if somebody has changed the dataset since this version.
+        expected_version: refuse if the dataset has changed since this version.
         reason: kept with the event.
 
     >>> dataset.delete(reason="superseded")

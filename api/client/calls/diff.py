@@ -58,7 +58,7 @@ def diff(
     >>> changes = client.diff(10, 20, to_status="error")
     """
     if limit < 1:
-        raise InvalidArgument(f"limit is {limit}; ask for one record at least")
+        raise InvalidArgument(f"limit is {limit}; it must be at least 1")
     moments: dict[str, int | datetime | None] = {"a": wire.as_of(a, "a"), "b": wire.as_of(b, "b")}
     conditions = [
         (name, str(each))

@@ -88,8 +88,8 @@ class Feed:
                     event = LogEvent.model_validate_json(fields[b"data"])
             except (KeyError, ValueError, ValidationError) as error:
                 raise ServerFault(
-                    f"{self._session.url} sent what this version of recordledger cannot read; are "
-                    f"both of the same version? ({type(error).__name__} in an event)"
+                    f"{self._session.url} sent an event that this version of recordledger cannot "
+                    f"read; use the same version on both sides ({type(error).__name__} in an event)"
                 ) from error
             if self._after is None or position > self._after:
                 self._after = position
@@ -153,7 +153,7 @@ def events(
     """
     del follow
     if after is not None and not 0 <= after <= ID_MAX:
-        raise InvalidArgument(f"after is {after!r}, which is no position of the log")
+        raise InvalidArgument(f"after is {after!r}, which is not a position of the log")
     conditions: list[tuple[str, Any]] = [
         (name, each)
         for name, given in (("kind", kind), ("tag", tag), ("actor", actor))

@@ -143,7 +143,7 @@ def manager_history(
     after: datetime | None = None,
     before: datetime | None = None,
 ) -> Operation[ManagerHistory]:
-    """Return the events of a manager, oldest first; signs of life are not among them.
+    """Return the events of a manager, oldest first; heartbeats are not among them.
 
     Args:
         manager_id: whose.

@@ -40,7 +40,7 @@ def manage(
     dry_run: bool,
     wait: bool,
 ) -> Operation[UpdateMetadata]:
-    """Do something to records; wait for the job if it is one, unless told not to.
+    """Change records; wait for the job if it becomes one, unless `wait` is false.
 
     Args:
         action: what to do.
@@ -83,11 +83,11 @@ def _selected(ids: Ids | None, which: Conditions) -> dict[str, Any]:
     query = which.get("query")
     if ids is not None:
         if query is not None or conditions or which.get("all"):
-            raise InvalidArgument("pass ids or conditions, and not both")
+            raise InvalidArgument("pass either ids or conditions, not both")
         return {"ids": wire.record_ids(ids) if isinstance(ids, Iterable) else [wire.record_id(ids)]}
     if query is None and not conditions and not which.get("all"):
         raise InvalidArgument(
-            'say which records: ids, conditions like status="error", or all=True for every one'
+            'select records by ids, by conditions like status="error", or by all=True'
         )
     return {"query": conditions_of({**(query or {}), **conditions}), "all": which.get("all", False)}
 
@@ -117,7 +117,7 @@ def wait_for_job(session: Session, job_id: int) -> Operation[Job]:
             elif time.monotonic() - moved_at > _SILENCE_S:
                 moved_at = time.monotonic()
                 _log.warning(
-                    "job %d does not move; does `recordledger work` run beside the server?", job_id
+                    "job %d makes no progress; check that `recordledger work` is running", job_id
                 )
     return job
 
@@ -146,7 +146,7 @@ def _of_job(
     """
     if job.state is JobState.cancelled:
         raise Refused(
-            f"job {job.id} was cancelled, and what it had done was undone", code="job_cancelled"
+            f"job {job.id} was cancelled, and its changes were undone", code="job_cancelled"
         )
     places = list(range(job.n_total)) if ids is None else first_places(ids)
     refused = {refusal.idx for refusal in refusals}

@@ -45,7 +45,7 @@ def register_manager(
         programs: what it has: name to version, or to None where that is not known.
         hostname: where it runs; None for this machine's name.
         lease_s: for how long it may be silent, in seconds; None for the server's default.
-        heartbeat_s: how often it gives a sign of life; None for the server's default.
+        heartbeat_s: seconds between two heartbeats; None for the server's default.
 
     >>> client.register_manager("gpu-node", ["gpu", "*"], {"psi4": "1.9"}).manager_id
     """
@@ -64,7 +64,7 @@ def register_manager(
 def heartbeat(
     session: Session, manager_id: int, held: Iterable[AttemptRef]
 ) -> Operation[HeartbeatAnswer]:
-    """Give a sign of life, and extend the lease on what the manager has.
+    """Send a heartbeat, and extend the lease on the manager's attempts.
 
     Args:
         manager_id: from `register_manager`.

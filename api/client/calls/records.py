@@ -129,7 +129,7 @@ def add_records(
         retry_delay_s: pause before the first retry, in seconds; it doubles with each further
             one, up to an hour.
         retry_on: patterns of the error types that qualify, like `["OSError", "*Timeout*"]` or
-            `["!ValueError"]`; all but those that computing again cannot mend, if not given.
+            `["!ValueError"]`; all but those that computing again cannot repair, if not given.
         find_existing: return the record that is there already for the same specification,
             unless it is cancelled, deleted or invalid; False always makes a new one.
         reason: kept with the event.
@@ -420,7 +420,7 @@ class _Pace:
             self._size = max(_PAGE_MIN, self._size // 2)
 
     def halve(self, count: int) -> None:
-        """Ask for half of that at the most from now on: the server refused so many."""
+        """Ask for half of that at most from now on: the server refused so many."""
         self._size = self._ceiling = max(1, count // 2)
 
 
@@ -500,7 +500,8 @@ def _specs(function: Any, kwargs: Any, **common: Any) -> list[RecordSpec]:
         return [RecordSpec(function=function, kwargs=each, **common) for each in given]
     if not isinstance(function, Iterable):
         raise InvalidArgument(
-            f"the function is {function!r}: name it, like 'package.module:function'; managers "
+            f"the function is {function!r}: pass its name, like "
+            "'package.module:function'; managers "
             "import it where they run"
         )
     if kwargs is not None or common != _COMMON:
@@ -512,7 +513,7 @@ def _packed(spec: Any, idx: int) -> bytes:
     """Return one record to add as msgpack, without what is the default anyway."""
     what = f"records[{idx}]"
     if not isinstance(spec, RecordSpec):
-        raise InvalidArgument(f"{what} is a {type(spec).__name__}, and no RecordSpec", idx=idx)
+        raise InvalidArgument(f"{what} is a {type(spec).__name__}, not a RecordSpec", idx=idx)
     kwargs: Any = spec.kwargs
     if not isinstance(kwargs, Mapping):
         raise InvalidArgument(

@@ -82,10 +82,10 @@ def consistency(session: Session, first: int, second: int) -> Operation[list[byt
     >>> client.consistency(1, 4)
     """
     if not 1 <= first <= second:
-        raise InvalidArgument("first is at least 1, and at most second")
+        raise InvalidArgument("first must be from 1 to second")
     path = f"/v1/proofs/consistency?first={first}&second={second}"
     answer = yield from exchange.get(session, path, ConsistencyAnswer)
     try:
         return [b64decode(each, validate=True) for each in answer.proof]
     except ValueError as error:
-        raise ServerFault(f"{session.url} answered a proof that is none") from error
+        raise ServerFault(f"{session.url} sent a malformed proof") from error

@@ -32,7 +32,7 @@ def repair(
 ) -> Operation[list[RepairedRow]]:
     """Put rows right that the self-audit has found: all, those of a table, or one.
 
-    What cannot be put right yet says why in its `refusal`. If the answer is lost on its way,
+    What cannot be repaired yet says why in its `refusal`. If the answer is lost on its way,
     `NotConnected` says so; `self_audit()` tells what is left.
 
     Args:

@@ -79,8 +79,8 @@ def tree(
 
     Args:
         record_id: which record.
-        limit: so many records at the most; those that are left out are counted.
-        children_limit: so many children of one service at the most.
+        limit: so many records at most; those that are left out are counted.
+        children_limit: so many children of one service at most.
 
     Raises:
         NotFound: there is no such record.

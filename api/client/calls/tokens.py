@@ -27,7 +27,7 @@ def issue_token(
     one whose secret nobody knows.
 
     Args:
-        user: whoever shows the token acts as this user.
+        user: requests with the token act as this user.
         role: "reader", "user", "compute" or "admin".
         expires_at: with a time zone; None for never.
 

@@ -1,4 +1,4 @@
-"""Who is told what happens: webhooks to add, change, test and remove, for administrators."""
+"""Who receives events: webhooks to add, change, test and remove, for administrators."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def add_webhook(
     after: int | None = None,
     reason: str | None = None,
 ) -> Operation[NewWebhook]:
-    """Let an address be told what happens; its `secret` is shown this once.
+    """Add an address that receives events; its `secret` is returned only here.
 
     If the answer is lost on its way, `NotConnected` says so: look into `webhooks()`, and remove the
     one whose secret nobody knows.
@@ -116,7 +116,7 @@ def modify_webhook(
         tag: as of `add_webhook`.
         actor: as of `add_webhook`.
         dataset: as of `add_webhook`; 0 for any.
-        enabled: whether it is told what happens. It goes on where it was.
+        enabled: whether it receives events. It goes on where it was.
         reason: why; kept with every event.
 
     Raises:
@@ -130,7 +130,7 @@ def modify_webhook(
     given |= {name: value for name, value in more.items() if value is not None}
     request = wire.message(ChangeWebhookRequest, **given)
     if not request.model_fields_set:
-        raise InvalidArgument("say what is to be changed")
+        raise InvalidArgument("pass at least one thing to change")
     body = wire.pack(request.model_dump(exclude_unset=True))
     path = _path(webhook_id)
     return (yield from exchange.post(session, path, WebhookDetails, body, method="PATCH"))
@@ -158,7 +158,7 @@ def remove_webhook(
 def webhook_deliveries(
     session: Session, webhook_id: int, *, limit: int = 100
 ) -> Operation[WebhookAttempts]:
-    """Return the newest attempts to tell a webhook something, newest first.
+    """Return the newest deliveries to a webhook, newest first.
 
     Args:
         webhook_id: which.
@@ -175,7 +175,7 @@ def webhook_deliveries(
 
 
 def test_webhook(session: Session, webhook_id: int) -> Operation[WebhookTested]:
-    """Send a webhook a message of type `ledger.test`, now, and return what came of it.
+    """Send a webhook a message of type `ledger.test`, now, and return its outcome.
 
     Raises:
         NotFound: there is no such webhook.

@@ -10,7 +10,7 @@ from ..tables import html_fields, html_table, shown
 
 @dataclass(frozen=True, slots=True)
 class BulkMetadata:
-    """What became of the entries of a bulk call, by their index in the caller's order.
+    """The outcome of the entries of a bulk call, by their index in the caller's order.
 
     Attributes:
         operation_ids: of each request that the call was cut into, in order.
@@ -52,7 +52,7 @@ class BulkMetadata:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class InsertMetadata(BulkMetadata):
-    """What became of the records to add.
+    """The outcome of the records to add.
 
     Attributes:
         ids: for each entry its record's id, new or found; None where the entry was refused.
@@ -74,7 +74,7 @@ class InsertMetadata(BulkMetadata):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ReturnMetadata(BulkMetadata):
-    """What became of the results that were handed in.
+    """The outcome of the results that were returned.
 
     Attributes:
         accepted_idx: taken as the outcome of the record.

@@ -50,4 +50,4 @@ class Counts(Mapping[Status, int]):
         return [*some, ("total", self.total)]
 
     def _unknown(self, status: str) -> int:
-        raise KeyError(f"{status!r} is no status; there are {', '.join(self._counts)}")
+        raise KeyError(f"{status!r} is not a status; valid are {', '.join(self._counts)}")

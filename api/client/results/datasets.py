@@ -52,7 +52,7 @@ class Entries(Table[DatasetEntry]):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class EntriesMetadata(BulkMetadata):
-    """What became of the entries to add.
+    """The outcome of the entries to add.
 
     Attributes:
         inserted_idx: those that are new.
@@ -73,7 +73,7 @@ class EntriesMetadata(BulkMetadata):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubmitMetadata:
-    """What became of the cells that had no record.
+    """The outcome of the cells that had no record.
 
     Attributes:
         n_selected: how many there were.

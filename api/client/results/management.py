@@ -10,7 +10,7 @@ from ..tables import few, html_fields, html_table, shown
 
 @dataclass(frozen=True, slots=True, repr=False, kw_only=True)
 class UpdateMetadata:
-    """What became of the records that something was to be done to, in the caller's order.
+    """The outcome of an operation on records, in the caller's order.
 
     Attributes:
         updated_idx: indexes of the records that were changed (or would be, in a dry run).

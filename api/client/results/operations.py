@@ -11,7 +11,7 @@ from .table import Table
 
 @dataclass(frozen=True, slots=True, repr=False, kw_only=True)
 class UndoMetadata:
-    """What became of an undo.
+    """The outcome of an undo.
 
     Attributes:
         operation_id: the undo itself, which can be undone; None if nothing was changed.

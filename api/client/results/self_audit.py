@@ -16,14 +16,14 @@ class Divergence(DivergenceOut):
         """Return one line."""
         what = {
             RowFault.missing: "the row is missing",
-            RowFault.extra: "there should be no such row",
-            RowFault.changed: f"not what the log says: {', '.join(self.columns)}",
+            RowFault.extra: "the log has no such row",
+            RowFault.changed: f"differs from the log in {', '.join(self.columns)}",
         }[self.fault]
         return printable(f"{self.table} {', '.join(self.key)}: {what}")
 
 
 class RepairedRow(Answer):
-    """What became of one divergence; `refusal` says why it is still open, if it is."""
+    """The outcome of one divergence; `refusal` says why it is still open, if it is."""
 
     divergence: Divergence
     refusal: str | None
@@ -51,8 +51,8 @@ class SelfAudit(Answer):
         """Return what one wants to know first."""
         if self.age_s is None:
             return "The self-audit has not run yet: `recordledger work` does it."
-        unproved = f"; {self.n_unproved:,} are not proved" if self.n_unproved else ""
+        unproved = f"; {self.n_unproved:,} are not verified" if self.n_unproved else ""
         return (
-            f"Everything that is proved was looked at in the last {self.age_s:.0f} s{unproved}. "
-            f"{len(self.divergences) or 'No'} rows are known not to be what the log says."
+            f"Everything verified was checked within the last {self.age_s:.0f} s{unproved}. "
+            f"{len(self.divergences) or 'No'} rows are known to differ from the log."
         )

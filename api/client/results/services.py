@@ -19,7 +19,7 @@ class ServiceView(ServiceAnswer):
         """Return where it stands, what it waits for, and the end of what it has said."""
         lines = [f"Service {self.record_id} ({self.function}): {self.status}", *self._facts()]
         if self.output:
-            lines.append("It has said:")
+            lines.append("Output:")
             lines += [f"  {line}" for line in self.output.splitlines()[-_LINES_SAID:]]
         return "\n".join(map(printable, lines))
 
@@ -32,7 +32,7 @@ class ServiceView(ServiceAnswer):
             those = "any" if self.until == "any" else "all"
             facts.append(f"It waits for {those} of {self.n_awaited:,} children: {statuses}")
         if self.wake_at is not None:
-            facts.append(f"It goes on at {shown(self.wake_at)} UTC in any case")
+            facts.append(f"It continues at {shown(self.wake_at)} UTC in any case")
         return facts
 
     def _repr_html_(self) -> str:

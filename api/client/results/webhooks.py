@@ -10,7 +10,7 @@ from .table import Table
 
 
 class Webhook(WebhookOut):
-    """A webhook, without its secret, and how far it was told."""
+    """A webhook, without its secret, and how far it was delivered to."""
 
 
 class WebhookDetails(WebhookAnswer):
@@ -25,7 +25,7 @@ class NewWebhook(Answer):
 
 
 class WebhookAttempt(WebhookAttemptOut):
-    """An attempt to tell a webhook something."""
+    """A delivery to a webhook."""
 
 
 class Webhooks(Table[Webhook]):
@@ -36,7 +36,7 @@ class Webhooks(Table[Webhook]):
 
 
 class WebhookAttempts(Table[WebhookAttempt]):
-    """Attempts to tell a webhook something, newest first."""
+    """Deliveries to a webhook, newest first."""
 
     noun = "attempts"
     columns = ("attempted_at", "message_id", "n_events", "upto", "status_code", "error")

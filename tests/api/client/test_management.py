@@ -141,7 +141,7 @@ def test_records_are_named_by_conditions_too(client: Client) -> None:
 
 
 def test_everything_must_be_said(client: Client) -> None:
-    with pytest.raises(InvalidArgument, match="say which records"):
+    with pytest.raises(InvalidArgument, match="select records by"):
         client.cancel_records()
     with pytest.raises(InvalidArgument, match="not both"):
         client.cancel_records([1], tag="x")

@@ -433,7 +433,7 @@ UNSENDABLE: list[tuple[Any, str]] = [
     (float("nan"),         r"records\[1\]: kwargs\.x\.y is nan: JSON has no such number"),
     (float("-inf"),        r"kwargs\.x\.y is -inf"),
     ("a\0b",               r"kwargs\.x\.y has a NUL character"),
-    ("\ud800",             r"kwargs\.x\.y has half of a surrogate pair"),
+    ("\ud800",             r"kwargs\.x\.y has a lone surrogate"),
     (b"bytes",             r"kwargs\.x\.y is a bytes.*base64"),
     ({1, 2},               r"kwargs\.x\.y is a set.*sorted"),
     ([0, {1: 2}],          r"kwargs\.x\.y\[1\] has the key 1"),
@@ -469,11 +469,11 @@ def test_numpy_is_said_how_to_convert(client: Client) -> None:
 @pytest.mark.parametrize(
     ("function", "kwargs", "options", "complaint"),
     [
-        (len, None, {}, "name it, like 'package.module:function'"),
+        (len, None, {}, "pass its name, like 'package.module:function'"),
         (FUNCTION, [1], {}, r"records\[0\]\.kwargs is a int; pass a dict"),
         (FUNCTION, {}, {"required_programs": "psi4"}, "required_programs is a str"),
         (FUNCTION, {}, {"reason": "a\0"}, "reason"),
-        ([{"function": FUNCTION}], None, {}, r"records\[0\] is a dict, and no RecordSpec"),
+        ([{"function": FUNCTION}], None, {}, r"records\[0\] is a dict, not a RecordSpec"),
         ([RecordSpec(function=FUNCTION)], None, {"tag": "gpu"}, "put kwargs, tag and so on"),
     ],
 )
@@ -594,7 +594,7 @@ def test_counts_by_status(client: Client) -> None:
     after = client.counts()
     assert after[Status.waiting] - before["waiting"] == after.total - before.total == 3
     assert set(after) == set(Status)
-    with pytest.raises(KeyError, match="'done' is no status"):
+    with pytest.raises(KeyError, match="'done' is not a status"):
         after["done"]
 
 
@@ -835,7 +835,7 @@ def test_what_was_done_before_a_failure_is_told(connect: Connect, proxy: Proxy) 
     partial = caught.value.partial
     assert isinstance(partial, InsertMetadata)
     assert len(partial.ids) == RECORDS_PER_REQUEST
-    assert "The first 40 had been done before" in caught.value.__notes__[0]
+    assert "The first 40 were already done" in caught.value.__notes__[0]
     assert client.add_records(FUNCTION, real).ids == partial.ids
 
 
@@ -887,7 +887,7 @@ def test_no_request_goes_to_a_proxy_of_the_environment_for_this_machine(
 def test_a_closed_client_says_so(connect: Connect, server: Running) -> None:
     client = connect(server.url, server.token)
     client.close()
-    with pytest.raises(NotConnected, match="was closed"):
+    with pytest.raises(NotConnected, match="is closed"):
         client.counts()
 
 
@@ -912,7 +912,7 @@ def test_closing_ends_a_call_that_waits_to_try_again(proxy: Proxy) -> None:
         while len(proxy.passed) < 5:
             proxy.goes_on.wait(0.01)
         client.close()
-        with pytest.raises(NotConnected, match="was closed"):
+        with pytest.raises(NotConnected, match="is closed"):
             call.result(timeout=5)
 
 

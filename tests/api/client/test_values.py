@@ -151,7 +151,7 @@ def test_a_damaged_file_is_said(home: Path, text: str) -> None:
     "url", ["localhost:7420", "ftp://a", "http://", "http://a b", "http://a:x", "http://a?b", "ü"]
 )
 def test_what_is_no_address_is_said(url: str) -> None:
-    with pytest.raises(InvalidArgument, match="is not a server's address"):
+    with pytest.raises(InvalidArgument, match="is not the address of a server"):
         find_connection(url, "token")
 
 

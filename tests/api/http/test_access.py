@@ -249,10 +249,10 @@ def test_an_app_with_a_route_that_does_not_say_who_may_use_it_does_not_start(
 ) -> None:
     app = FastAPI(openapi_url=None)
     app.add_api_route("/wrong", endpoint)  # type: ignore[arg-type]
-    with pytest.raises(RuntimeError, match="must name its permission"):
+    with pytest.raises(RuntimeError, match="must declare its permission"):
         require_permissions(app)
 
 
 def test_a_route_that_cannot_say_who_may_use_it_does_not_start_either() -> None:
-    with pytest.raises(RuntimeError, match="no route that can name"):
+    with pytest.raises(RuntimeError, match="not a route that can declare"):
         require_permissions(FastAPI())

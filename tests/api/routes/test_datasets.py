@@ -88,7 +88,7 @@ def test_lists_come_in_pages(ann: Visit) -> None:
     older = right(ann.get("/v1/datasets", params={"limit": 1, "cursor": two["next_cursor"]}))
     assert older["datasets"][0]["id"] < two["datasets"][0]["id"]
     wrong = ann.get(f"{path}/entries", params={"cursor": two["next_cursor"]})
-    assert "of another list" in is_problem(wrong, 422, "invalid_input")
+    assert "to another list" in is_problem(wrong, 422, "invalid_input")
 
 
 def _given(**given: Any) -> dict[str, Any]:

@@ -411,7 +411,7 @@ def test_a_dry_run_says_what_would_happen_and_changes_nothing(
     [
         ("cancel", {}, "exactly one of ids and query"),
         ("cancel", {"ids": [1], "query": {"tag": ["x"]}}, "exactly one of ids and query"),
-        ("cancel", {"ids": [1], "all": True}, "leave it out beside ids"),
+        ("cancel", {"ids": [1], "all": True}, "leave it out with ids"),
         ("cancel", {"ids": [0]}, "ids[0]"),
         ("cancel", {"ids": [1, "two"]}, "ids[1]"),
         ("cancel", {"ids": [1], "text": "x"}, "cancel takes no text"),

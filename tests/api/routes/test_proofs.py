@@ -131,7 +131,7 @@ def test_two_checkpoints_are_shown_to_agree(service: Service, ann: Visit, tmp_pa
         return CliRunner().invoke(main, arguments, env=env).output
 
     assert verify(*notes).startswith(f"The log of {second.size:,} events begins with")
-    assert "name the older checkpoint first" in verify(*notes[::-1])
+    assert "give the older checkpoint first" in verify(*notes[::-1])
     forged = Checkpoint(first.origin, first.size, b"f" * 32)
     notes[0].write_text(forged.signed(key_of(service)))
     assert "do not agree" in verify(*notes)

@@ -69,7 +69,7 @@ def test_what_is_referred_to_is_put_in_place(ann: Visit, cluster: Visit) -> None
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        (reference("never computed"), "is not there any more"),
+        (reference("never computed"), "was destroyed"),
         (reference(OK, "steps", 7), "has nothing at ['steps'][7]: it is a list there"),
         (reference(OK, "energy", "x"), "has nothing at ['energy']['x']: it is a float there"),
     ],

@@ -74,10 +74,10 @@ def test_nothing_else_can_have_happened_to_it(history: tuple[Event, ...], event:
 @pytest.mark.parametrize(
     ("fault", "columns", "line"),
     [
-        (RowFault.changed, ("status",), "records 411: status is not what the log says"),
-        (RowFault.changed, ("a", "b"), "records 411: a and b are not what the log says"),
+        (RowFault.changed, ("status",), "records 411: status differs from the log"),
+        (RowFault.changed, ("a", "b"), "records 411: a and b differ from the log"),
         (RowFault.missing, (), "records 411: the row is missing"),
-        (RowFault.extra, (), "records 411: there should be no such row"),
+        (RowFault.extra, (), "records 411: the log has no such row"),
     ],
 )
 def test_it_reads_as_a_sentence(fault: RowFault, columns: tuple[str, ...], line: str) -> None:

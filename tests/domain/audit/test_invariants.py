@@ -402,7 +402,7 @@ def test_positions_that_do_not_grow_and_time_that_goes_back_are_found() -> None:
     audit.feed(4, Stream.record, 3, 1, created())
     audit.feed(6, Stream.record, 1, 2, held(timestamp=at(-1)))
     assert Log(audit).found() == {"ordered": [(5,), (4,), (6,)]}
-    assert "it was read after position 5" in Log(audit).what("ordered")
+    assert "its position is not after 5" in Log(audit).what("ordered")
 
 
 def test_all_other_aggregates_live_by_their_rules() -> None:
@@ -447,7 +447,7 @@ def test_what_cannot_be_read_is_found_and_its_stream_not_judged_from_there_on() 
     assert written.found() == {"readable": [(6,)]}
     [finding] = [each for each in written.audit.findings if each.name == "readable"]
     assert finding.n_checked == written.audit.n_events == 9
-    assert finding.note == "1 streams not judged from there on"
+    assert finding.note == "1 streams not checked from there on"
 
 
 def test_a_record_that_cannot_be_read_neither_waits_nor_keeps_a_service_from_its_end() -> None:
@@ -488,7 +488,7 @@ def test_an_attempt_left_under_a_manager_that_ended_is_found(ended: type[Event])
 def test_a_claim_of_a_manager_that_has_ended_is_found() -> None:
     ended = log().manager(ManagerDeactivated(**said(1, 1)))
     assert ended.record(created(), claimed(1)).found() == {"liveness": [(6,)]}
-    assert ended.what("liveness") == "manager 1 claims and is inactive"
+    assert ended.what("liveness") == "manager 1 claims, but is inactive"
 
 
 def test_a_lease_that_could_be_over_may_be_lost() -> None:

@@ -217,15 +217,15 @@ def test_what_cannot_be_a_proof_is_refused() -> None:
     hashes, node = tree(5)
     root = root_of(hashes)
     for index, size in ((5, 5), (-1, 5), (0, 0)):
-        with pytest.raises(ProofBroken, match="has no leaf"):
+        with pytest.raises(ProofBroken, match="does not exist in a tree"):
             root_from_inclusion(hashes[0], index, size, [])
     for proof in ([b"short"], [hashes[0]] * (PROOF_HASHES_MAX + 1)):
-        with pytest.raises(ProofBroken, match="no list of SHA-256"):
+        with pytest.raises(ProofBroken, match="must be a list of SHA-256"):
             root_from_inclusion(hashes[0], 0, 5, proof)
-        with pytest.raises(ProofBroken, match="no list of SHA-256"):
+        with pytest.raises(ProofBroken, match="must be a list of SHA-256"):
             require_consistent(3, root, 5, root, proof)
     for first in (6, -1):
-        with pytest.raises(ProofBroken, match="cannot begin"):
+        with pytest.raises(ProofBroken, match="cannot contain"):
             require_consistent(first, root, 5, root, [])
     for first, older in ((5, hashes[0]), (0, root)):
         with pytest.raises(ProofBroken, match="do not agree"):

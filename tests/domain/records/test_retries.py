@@ -34,7 +34,7 @@ def test_a_pause_out_of_range_is_refused(delay_s: float) -> None:
 
 @pytest.mark.parametrize("pattern", ["", "!", "a,b", "a b", "x" * 202, "é"])
 def test_what_is_no_pattern_of_error_types_is_refused(pattern: str) -> None:
-    with pytest.raises(InvalidInput, match="no pattern"):
+    with pytest.raises(InvalidInput, match="not a pattern"):
         parse_retry(1, on=[pattern])
 
 

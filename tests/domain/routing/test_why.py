@@ -208,7 +208,7 @@ def test_otherwise_it_is_in_the_queue() -> None:
     )
     assert found.text == (
         "It is in the queue, and 17 tasks of the same tag and programs are before it. 1 manager "
-        "can take it: manager 2 (m2), last heard of at 2026-03-01 12:16:30 UTC."
+        "can take it: manager 2 (m2), last heartbeat at 2026-03-01 12:16:30 UTC."
     )
     assert found.remedy is None
 
@@ -273,8 +273,8 @@ def test_who_runs_it_is_told_with_the_lease() -> None:
     found = why(*history, circumstances=Circumstances(now=NOW, holder=holder))
     assert found.code is Cause.running
     assert found.text == (
-        "Manager 9 (m9) has had it since 2026-03-01 12:15:00 UTC, as attempt 1. It was last heard "
-        "of at 2026-03-01 12:16:30 UTC; its lease runs until 2026-03-01 12:18:30 UTC."
+        "Manager 9 (m9) has had it since 2026-03-01 12:15:00 UTC, as attempt 1. Its last "
+        "heartbeat was at 2026-03-01 12:16:30 UTC; its lease runs until 2026-03-01 12:18:30 UTC."
     )
     assert (found.manager_id, found.attempt, found.started_at) == (9, 1, at(900))
     assert (found.heartbeat_at, found.lease_expires_at) == (at(990), at(1_110))
@@ -329,7 +329,7 @@ def test_a_running_service_names_who_holds_it_up_and_what_to_do() -> None:
     now = Circumstances(now=NOW, blocking=BLOCKING)
     found = why(*history, circumstances=now)
     assert found.text.endswith(
-        "Among those that it waits for: 'x=1', record 412, is held; 'x=2', record 413, is running."
+        "It waits for, among others: 'x=1', record 412, is held; 'x=2', record 413, is running."
     )
     assert found.remedy == "recordledger release 412"
     quiet = why(*history, circumstances=Circumstances(now=NOW, blocking=BLOCKING[1:]))
@@ -359,9 +359,9 @@ def test_a_service_in_error_because_of_its_children_says_what_brings_it_on(
 def test_a_complete_record_tells_whose_attempt_it_was() -> None:
     found = why(created(), claimed(9), completed(timestamp=at(60)))
     assert found.code is Cause.completed
-    assert found.text == "Manager 9 ended attempt 1 well at 2026-03-01 12:01:00 UTC."
+    assert found.text == "Manager 9 completed attempt 1 at 2026-03-01 12:01:00 UTC."
     service = why(created(kind=Kind.service), service_started(), completed())
-    assert service.text.startswith("The service ended attempt 1 well")
+    assert service.text.startswith("The service completed attempt 1")
 
 
 def test_a_late_result_that_was_adopted_is_told_as_such() -> None:
@@ -390,7 +390,7 @@ def test_a_late_result_that_was_adopted_is_told_as_such() -> None:
         (
             (created(retries=2), claimed(), errored(outcome=failure("ResultTooLarge"))),
             Cause.error_not_retried,
-            "Errors of this type are not retried: computing again cannot mend it.",
+            "Errors of this type are not retried: another attempt would fail in the same way.",
         ),
         (
             (
@@ -482,7 +482,7 @@ def test_an_erased_record_is_known_by_its_bare_events() -> None:
     assert (found.code, found.status, found.remedy) == (Cause.erased, None, None)
     assert found.text == (
         "It was erased by user:ann at 2026-03-01 12:00:00 UTC: private. Its payloads are "
-        "destroyed; its bare events remain."
+        "destroyed; its events remain without content."
     )
 
 

@@ -66,7 +66,7 @@ def test_a_path_that_leads_nowhere_is_named(path: tuple[str | int, ...], message
 
 
 def test_a_payload_that_is_gone_is_named() -> None:
-    with pytest.raises(ReferenceBroken, match=r"the payload 010101010101\.\.\. is not there"):
+    with pytest.raises(ReferenceBroken, match=r"the payload 010101010101\.\.\. was destroyed"):
         resolve(FIRST, {})
 
 

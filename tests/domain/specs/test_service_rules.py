@@ -110,7 +110,7 @@ def test_a_state_of_a_version_that_is_continued_is_gone_on_with(version: str | N
 
 def test_a_state_of_any_other_version_is_not() -> None:
     with pytest.raises(
-        ServiceFault, match="made by version 1 of scan, and installed is version 3"
+        ServiceFault, match="written by version 1 of scan, which the installed version 3"
     ) as no:
         require_version(Scan, "1")
     assert (no.value.error_type, no.value.cause) == ("ServiceVersionMismatch", None)
@@ -150,9 +150,13 @@ WRONG: Any = 7
     [
         (None, "ServiceDecisionInvalid", "it returned a NoneType, and must return Wait"),
         (Wait(WRONG), "ServiceStateInvalid", "is a int, and must be a Counter"),
-        (Wait(Counter(), {WRONG: Child("f")}), "ServiceDecisionInvalid", "'7' is no key"),
-        (Wait(Counter(), {"": Child("f")}), "ServiceDecisionInvalid", "'' is no key"),
-        (Wait(Counter(), {"\0": Child("f")}), "ServiceDecisionInvalid", "is no key"),
+        (
+            Wait(Counter(), {WRONG: Child("f")}),
+            "ServiceDecisionInvalid",
+            "'7' is not a child's key",
+        ),
+        (Wait(Counter(), {"": Child("f")}), "ServiceDecisionInvalid", "'' is not a child's key"),
+        (Wait(Counter(), {"\0": Child("f")}), "ServiceDecisionInvalid", "is not a child's key"),
         (Wait(Counter(), {"x" * 201: Child("f")}), "ServiceDecisionInvalid", "1 to 200 characters"),
         (Wait(Counter(), until=WRONG), "ServiceDecisionInvalid", "until is 7"),
         (Wait(Counter(), progress=1.5), "ServiceDecisionInvalid", "progress is 1.5"),
@@ -186,7 +190,7 @@ def test_limits_count_what_was_decided_before() -> None:
 
 def test_keys_of_new_children_are_new_and_those_of_old_ones_are_known() -> None:
     require_keys(["c"], ["a"], {"a": 1, "b": 2})
-    with pytest.raises(ServiceFault, match="'a' is that of an older child"):
+    with pytest.raises(ServiceFault, match="older child already has the key 'a'"):
         require_keys(["a"], [], {"a": 1})
     with pytest.raises(ServiceFault, match="no older child with the key 'b'"):
         require_keys([], ["b"], {"a": 1})

@@ -170,5 +170,5 @@ def test_a_crate_overwrites_nothing_and_is_of_something_that_is_there(
         export_ro_crate(stage.ledger, tmp_path / "crate", "water", version=2)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "crate").mkdir()
-    with pytest.raises(InvalidInput, match="there already"):
+    with pytest.raises(InvalidInput, match="already exists"):
         export_ro_crate(stage.ledger, tmp_path / "crate", "water")

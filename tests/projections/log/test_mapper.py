@@ -243,10 +243,10 @@ def test_a_field_that_the_event_does_not_have_is_refused() -> None:
     ("state", "why"),
     [
         (b"", "incomplete input"),
-        (b"\xc1", "they are no msgpack"),
+        (b"\xc1", "not valid msgpack"),
         (b"\x80", "timestamp: Field required"),
-        (b"\x91\x01", "they are no map"),
-        (b"\x07", "they are no map"),
+        (b"\x91\x01", "stored event is not a msgpack map"),
+        (b"\x07", "stored event is not a msgpack map"),
         (msgpack.packb({"operation_id": b"short"}), "16-char"),
         (msgpack.packb({VERSION_KEY: "two"}), "not supported"),
     ],

@@ -121,7 +121,7 @@ def test_what_happened_rightly_passes_and_every_invariant_is_named(stage: Stage)
 def test_the_page_about_the_audit_explains_each_line(stage: Stage) -> None:
     page = (Path(__file__).parents[3] / "docs" / "audit.md").read_text(encoding="utf-8")
     stage.submit()
-    assert "chain                not checked: nothing is sealed yet" in str(audit(stage.ledger))
+    assert "chain                not checked: the log has no seal yet" in str(audit(stage.ledger))
     seal(stage)
     lines = {finding.name: bool(finding.unchecked) for finding in audit(stage.ledger).findings}
     for name, is_unchecked in lines.items():
@@ -272,7 +272,11 @@ def test_a_table_that_differs_is_no_reason_to_leave_the_rest_out(stage: Stage) -
 
 @pytest.mark.parametrize(
     ("forged", "why"),
-    [(b"\xc1", "no msgpack"), (b"\x80", "Field required"), (b"\x93\x01", "not a valid event")],
+    [
+        (b"\xc1", "not valid msgpack"),
+        (b"\x80", "Field required"),
+        (b"\x93\x01", "not a valid event"),
+    ],
 )
 def test_altered_bytes_are_found_and_the_rest_is_judged_nonetheless(
     stage: Stage, forged: bytes, why: str
@@ -315,7 +319,7 @@ def test_a_stream_of_an_unknown_kind_is_found(stage: Stage) -> None:
     report = audit(stage.ledger)
     assert broken(report) == {"readable": [], "replay": []}
     assert "position 1: " in str(report)
-    assert "is no stream" in str(report)
+    assert "is not a stream" in str(report)
 
 
 def test_a_task_that_nobody_would_ever_take_is_found(

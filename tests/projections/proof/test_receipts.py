@@ -76,7 +76,7 @@ def test_a_receipt_verifies_without_a_ledger(stage: Stage) -> None:
     assert found.changed_at == history(stage.ledger, record_id)[-1].recorded.event.timestamp
     assert found.n_sealed == stage.head()
     assert found.key_is_given
-    assert "which was given" in str(found)
+    assert "the given key" in str(found)
     own = verify_receipt(text.encode())
     assert not own.key_is_given
     assert "FROM THE RECEIPT ITSELF" in str(own)
@@ -146,7 +146,7 @@ def test_what_is_not_sealed_has_no_receipt_yet(stage: Stage) -> None:
 def test_an_event_that_was_changed_has_no_receipt(forged: Stage) -> None:
     record_id = completed(forged)
     Forger(forged.url).alter(1)
-    with pytest.raises(SealBroken, match="position 1 is not what was sealed"):
+    with pytest.raises(SealBroken, match="position 1 differs from the sealed one"):
         make_receipt(forged.ledger, record_id)
 
 

@@ -252,7 +252,7 @@ def test_it_gives_way_to_those_that_keep_a_table_locked(stage: Stage) -> None:
     with stage.connected() as other, other.transaction():
         other.execute("SELECT count(*) FROM comments")
         with pytest.raises(
-            StoreUnavailable, match=r"kept the tables locked .* Nothing was changed"
+            StoreUnavailable, match=r"the tables were locked .* Nothing was changed"
         ):
             rebuild(stage.ledger, patience_s=1.2)
         # Others were served meanwhile.

@@ -173,6 +173,6 @@ def test_what_cannot_be_folded_leaves_no_schema(stage: Stage) -> None:
     names = schemas(stage)
     with pytest.raises(FutureMoment):
         keep(stage.ledger, 7, "friday")
-    with pytest.raises(InvalidInput, match="a name for shadows"):
+    with pytest.raises(InvalidInput, match="a name for temporary schemas"):
         keep(stage.ledger, 1, f"{stage.schema}_shadow_01234567")
     assert schemas(stage) == names

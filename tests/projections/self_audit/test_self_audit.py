@@ -496,7 +496,9 @@ def test_what_could_be_read_once_and_cannot_any_more_is_neither_gone_nor_repaire
     done = repair(stage.ledger, actor=ROOT)
     assert {(each.divergence.table, each.divergence.key) for each in done} == wrong
     assert {each.divergence.state for each in done} == {"open"}
-    assert all("the log does not say what is right" in (each.refusal or "") for each in done)
+    assert all(
+        "the right row cannot be computed from the log" in (each.refusal or "") for each in done
+    )
     assert len(audit.lap().gone) == 0
 
 

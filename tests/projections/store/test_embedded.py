@@ -219,7 +219,7 @@ def test_a_directory_with_other_files_is_not_touched(tmp_path: Path) -> None:
     precious = tmp_path / "postgres" / "data" / "precious"
     precious.parent.mkdir(parents=True)
     precious.write_text("mine")
-    with pytest.raises(DataDirectoryUnusable, match="Nothing was touched"):
+    with pytest.raises(DataDirectoryUnusable, match="Nothing was changed"):
         EmbeddedPostgres(tmp_path).start()
     assert precious.read_text() == "mine"
 
@@ -228,7 +228,7 @@ def test_data_of_another_version_are_refused(tmp_path: Path) -> None:
     data = tmp_path / "postgres" / "data"
     data.mkdir(parents=True)
     (data / "PG_VERSION").write_text("15\n")
-    with pytest.raises(DataDirectoryUnusable, match="made by PostgreSQL 15"):
+    with pytest.raises(DataDirectoryUnusable, match="created by PostgreSQL 15"):
         EmbeddedPostgres(tmp_path).start()
 
 

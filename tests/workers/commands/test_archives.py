@@ -68,7 +68,7 @@ def test_an_archive_goes_from_one_ledger_into_another(
     assert made.exit_code == 0, made.output
     assert made.stdout.splitlines() == [
         f"{path}: 4 records, 1 managers, 0 datasets; 10 events, 4 payloads",
-        "Of 1 hard-deleted records there are the bare events only.",
+        "1 hard-deleted records are included as events without content.",
     ]
     checked = run("import", path, "--check")
     assert checked.exit_code == 0, checked.output
@@ -88,7 +88,7 @@ def test_an_archive_goes_from_one_ledger_into_another(
             ids[3]: "held",
         }
         again = run("import", path, url=there.url)
-        assert "4 were here already" in again.stdout
+        assert "4 were already here" in again.stdout
         origin = run("origins", "--id", ids[3], "--json", url=there.url)
         [found] = json.loads(origin.stdout)
         assert (found["origin_id"], found["imported_by"], found["stream"]) == (
@@ -118,7 +118,7 @@ def test_a_damaged_archive_is_one_sentence_and_status_1(stage: Stage, tmp_path: 
     for options in (("--check",), ()):
         refused = run("import", path, *options, url=None if options else stage.url)
         assert refused.exit_code == 1
-        assert "\nError: a.zip: it is no archive" in refused.output
+        assert "\nError: a.zip: it is not an archive" in refused.output
 
 
 def test_a_dataset_is_published(stage: Stage, tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_a_backup_is_restored_into_a_new_home_and_verified(stage: Stage, tmp_pat
     assert saved.exit_code == 0, saved.output
     assert "10 events up to position 10" in saved.stdout
     looked = run("restore", tmp_path / "b", "--verify-only")
-    assert looked.stdout.startswith("The backup is whole")
+    assert looked.stdout.startswith("The backup is complete")
     with temporary_home() as home:
         done = run("restore", tmp_path / "b", "--home", home)
         assert done.exit_code == 0, done.output

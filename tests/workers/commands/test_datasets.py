@@ -168,7 +168,7 @@ def test_what_takes_away_asks_first(cli: Cli, tmp_path: Path) -> None:
     for arguments in (("remove", name, "--entry", "m0"), ("delete", name)):
         result = cli("dataset", *arguments, answer="n\n")
         assert result.exit_code == 1
-        assert "Go on?" in result.stderr
+        assert "Continue?" in result.stderr
     assert entries_of(cli, name) == ["m0", "m1", "m2"]
     removed = cli(
         "dataset", "remove", name, "--entry", "m0", "--specification", "hf", "--yes", "--json"

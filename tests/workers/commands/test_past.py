@@ -72,9 +72,9 @@ def test_the_tables_of_the_past_are_filled_at_once(database_url: str) -> None:
             assert done.exit_code == 0, done.output
             return done.stdout
 
-        assert "up to position 3, 20" in said()
+        assert "reach position 3, 20" in said()
         stage.do("DELETE FROM record_changes")
-        assert "up to position 3" in said("--rebuild")
+        assert "reach position 3" in said("--rebuild")
         assert stage.ask("SELECT count(*) FROM record_changes") == [(3,)]
 
 

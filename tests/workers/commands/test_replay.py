@@ -40,10 +40,10 @@ def test_a_rebuild_mends_what_a_check_has_found(stage: Stage) -> None:
     stage.do("UPDATE records SET owner = 'eve' WHERE id = 2")
     found = replay(stage, "--check", "--jobs", "2")
     assert found.exit_code == 1
-    assert "records 2: owner is 'eve', and the log says 'user:alice'" in found.stdout
+    assert "records 2: owner is 'eve', but the log has 'user:alice'" in found.stdout
     done = replay(stage, "--rebuild", "--only", "records", "--only", "comments")
     assert done.exit_code == 0, done.output
-    assert "Rebuilt: records, comments.\nOthers had to wait for " in done.stdout
+    assert "Rebuilt: records, comments.\nOther transactions had to wait for " in done.stdout
     assert replay(stage, "--check").exit_code == 0
 
 
@@ -75,11 +75,11 @@ def test_the_tables_as_they_were_are_kept_in_a_schema_once(stage: Stage) -> None
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ((), "say one of --check, --rebuild and --as-of"),
-        (("--check", "--rebuild"), "say one of --check, --rebuild and --as-of"),
-        (("--check", "--only", "records"), "--only goes with --rebuild"),
-        (("--rebuild", "--into", "early"), "--into goes with --as-of"),
-        (("--as-of", "yesterday"), "'yesterday' is no moment"),
+        ((), "give one of --check, --rebuild and --as-of"),
+        (("--check", "--rebuild"), "give one of --check, --rebuild and --as-of"),
+        (("--check", "--only", "records"), "--only can only be used with --rebuild"),
+        (("--rebuild", "--into", "early"), "--into can only be used with --as-of"),
+        (("--as-of", "yesterday"), "'yesterday' is not a position or time"),
         (("--check", "--jobs", "0"), "0 is not in the range"),
     ],
 )
@@ -99,7 +99,7 @@ def test_options_that_do_not_go_together_are_refused(
         (("--as-of", "2001-01-01"), "2001-01-01T00:00:00+00:00 is before the first event"),
         (
             ("--rebuild", "--only", "payloads"),
-            "payloads: no such projection; they are payload_references,",
+            "payloads: no such projection; the projections are payload_references,",
         ),
     ],
 )

@@ -83,7 +83,7 @@ def test_the_queue_is_a_table_with_what_is_blocked(cli: Cli, ann: Visit) -> None
     assert rows[3][8] == "tag_not_claimed"
     assert rows[4][1:7] == [open_tag, "", "2", "0", "0", str(oldest)]
     assert rows[4][8] == "1"
-    assert "3 records wait in 2 lanes, of which nobody can take 1; " in shown.stdout
+    assert "3 records wait in 2 lanes, 1 of them blocked; " in shown.stdout
     found = printed(cli("queue", "--tag", open_tag, "--json"))
     assert (found["n_waiting"], found["lanes"][0]["oldest_id"]) == (2, oldest)
     assert cli("queue", "--tag", "no tag").exit_code == 1
@@ -138,7 +138,7 @@ def test_a_name_must_be_one_managers_only(cli: Cli, ann: Visit) -> None:
     second = ann.register("x", name=name)
     refused = cli("managers", "show", name)
     assert refused.exit_code == 1
-    assert f"say which by id, like {first}, {second}" in refused.stderr
+    assert f"give an id, like {first}, {second}" in refused.stderr
     # Those that have ended do not count while one is alive.
     ann.post(f"/v1/managers/{first}/deactivate")
     assert printed(cli("managers", "show", name, "--json"))["id"] == second

@@ -40,7 +40,7 @@ def test_what_was_found_is_shown_and_put_right(
     audit.lap()
     fine = cli("self-audit")
     assert fine.exit_code == 0
-    assert "No rows are known not to be what the log says." in fine.stdout
+    assert "No rows are known to differ from the log." in fine.stdout
     spoil(service, audit, [one, two])
     shown = cli("self-audit")
     assert shown.exit_code == 1
@@ -55,7 +55,7 @@ def test_what_was_found_is_shown_and_put_right(
     assert "recordledger_self_audit_unproved 2.0" in text
     done = cli("self-audit", "--repair", "--table", "records", "--key", str(one), "--reason", "x")
     assert done.exit_code == 0
-    assert done.stdout == f"records {one}: not what the log says: owner: repaired\n"
+    assert done.stdout == f"records {one}: differs from the log in owner: repaired\n"
     (left,) = printed(cli("self-audit", "--repair", "--json"))
     assert (left["divergence"]["state"], left["refusal"]) == ("repaired", None)
     assert cli("self-audit").exit_code == 0
@@ -78,7 +78,7 @@ def test_both_clients_tell_and_repair(service: Service, ann: Visit, audit: SelfA
         assert [each.key for each in client.self_audit().divergences] == [[str(one)], [str(two)]]
         (done,) = client.repair("records", [one], reason="mine")
         assert (done.divergence.state, done.refusal) == ("repaired", None)
-        with pytest.raises((InvalidArgument, Refused), match="a key needs the table"):
+        with pytest.raises((InvalidArgument, Refused), match="a key can only be used with a table"):
             client.repair(key=["1"])
 
     async def rest() -> None:

@@ -38,7 +38,7 @@ def test_a_service_is_followed_until_it_has_ended(cli: Cli, tmp_path: Path) -> N
     record_id = int(told.stdout.split()[1])
     assert told.stdout.splitlines()[-1] == f"service {record_id} is complete"
     again = cli("add-service", "fan", "--spec", f"@{path}")
-    assert again.stdout == f"service {record_id} was there already\n"
+    assert again.stdout == f"service {record_id} already existed\n"
     anew = printed(cli("add-service", "fan", "--spec", f"@{path}", "--new", "--json"))
     assert anew["ids"] != [record_id]
 
@@ -54,7 +54,7 @@ def test_a_service_that_ends_badly_is_told_by_the_exit_status(cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("{", "--spec is no JSON"),
+        ("{", "--spec is not JSON"),
         ("[1]", "--spec must be an object"),
         ("@nowhere.json", "No such file"),
     ],

@@ -30,7 +30,7 @@ def test_a_webhook_is_added_tested_switched_and_removed(cli: Cli) -> None:
         [listed] = printed(cli("webhook", "list", "--json"))
         assert (listed["url"], listed["kinds"], listed["tags"]) == (receiver.url, ["held"], ["gpu"])
         number = listed["id"]
-        assert "It has arrived: 200" in cli("webhook", "test", number).stdout
+        assert "The message was delivered: 200" in cli("webhook", "test", number).stdout
         failed = cli("webhook", "test", number)
         assert (failed.exit_code, "answered 500" in failed.output) == (1, True)
     off = cli("webhook", "disable", number, "--reason", "not \x1b[31m now").stdout
@@ -55,4 +55,4 @@ def test_what_is_no_setting_is_said_to_be(cli: Cli) -> None:
 def test_an_address_inside_is_refused(cli: Cli) -> None:
     refused = cli("webhook", "add", "https://10.0.0.1/")
     assert refused.exit_code == 1
-    assert "not of the public Internet" in refused.output
+    assert "not on the public Internet" in refused.output

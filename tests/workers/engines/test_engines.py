@@ -345,7 +345,7 @@ def test_tasks_that_an_executor_loses_before_they_begin_are_handed_to_it_again()
         assert result_of(run(engine, "echo", x=1)) == {"x": 1}
         assert cluster.n_lost == 3
         cluster.n_lost = -100
-        with pytest.raises(EngineFailed, match=r"loses tasks before they begin: .*mislaid"):
+        with pytest.raises(EngineFailed, match=r"loses tasks before they start: .*mislaid"):
             run(engine, "echo", x=1)
     finally:
         engine.shutdown()
@@ -372,7 +372,7 @@ def test_an_executor_that_hangs_fails_the_engine_in_time(part: str) -> None:
         assert result_of(run(engine, "echo", x=1)) == {"x": 1}
         cluster.hangs.set()
         if part == "submit":
-            with pytest.raises(EngineFailed, match="no sign of life from the executor"):
+            with pytest.raises(EngineFailed, match="no heartbeat from the executor"):
                 run(engine, "echo", x=1)
         eventually(lambda: engine.failure is not None)
         with pytest.raises(EngineFailed):
@@ -442,7 +442,11 @@ def test_engines_are_imported_only_when_they_are_wanted() -> None:
     [
         ("die", {"code": 17}, "exit code 17"),
         ("die", {"code": 0}, "exit code 0"),
-        ("kill_self", {"number": signal.SIGKILL}, "signal 9 (SIGKILL); if nobody killed it"),
+        (
+            "kill_self",
+            {"number": signal.SIGKILL},
+            "signal 9 (SIGKILL); the kernel may have killed it",
+        ),
         ("kill_self", {"number": signal.SIGTERM}, "signal 15 (SIGTERM)"),
         ("segfault", {}, "signal 11 (SIGSEGV)"),
     ],
@@ -595,7 +599,7 @@ def test_an_engine_whose_workers_do_not_start_says_so(
     monkeypatch.setattr("recordledger.workers.engines.process.PROGRAM", "recordledger.nowhere")
     engine = ProcessEngine(1, SETTINGS)
     try:
-        with pytest.raises(EngineFailed, match=r"do not start: exit code 1; try by hand"):
+        with pytest.raises(EngineFailed, match=r"do not start: exit code 1; to see the error, run"):
             run(engine, "echo")
         with pytest.raises(EngineFailed):
             run(engine, "echo")

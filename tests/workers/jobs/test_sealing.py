@@ -95,7 +95,7 @@ def test_another_checkpoint_of_as_many_events_is_not_overwritten(
     sealer.run(Event())
     [path] = (tmp_path / "checkpoints").iterdir()
     path.write_text("another\n")
-    with pytest.raises(SealBroken, match="another checkpoint"):
+    with pytest.raises(SealBroken, match="a different checkpoint"):
         sealer.export()
     assert path.read_text() == "another\n"
 
@@ -121,7 +121,7 @@ def test_another_home_has_no_key_and_makes_none(
 ) -> None:
     sealer.run(Event())
     other = Sealer(stage.ledger, home=tmp_path / "other")
-    with pytest.raises(SealKeyRefused, match="bring the file here"):
+    with pytest.raises(SealKeyRefused, match="copy the file here"):
         other.run(Event())
     assert not (tmp_path / "other").exists()
 
@@ -137,7 +137,7 @@ def test_a_damaged_key_file_is_named(sealer: Sealer, content: str) -> None:
 def test_a_damaged_memory_is_named(sealer: Sealer) -> None:
     sealer.run(Event())
     sealer.signed_file.write_text("nothing")
-    with pytest.raises(SealFileFault, match="signed last"):
+    with pytest.raises(SealFileFault, match="last signed"):
         sealer.run(Event())
 
 
@@ -223,7 +223,7 @@ def _sealed(stage: Stage) -> int:
 def test_a_log_is_sealed_and_verified_from_the_command_line(stage: Stage, tmp_path: Path) -> None:
     done = invoke(stage, tmp_path, "verify")
     assert done.exit_code == 1
-    assert done.stdout.splitlines()[-1] == "Nothing is sealed, so nothing is proven."
+    assert done.stdout.splitlines()[-1] == "The log has no seal, so nothing is proven."
     checkpoints = ["--checkpoint-dir", str(tmp_path / "kept")]
     done = invoke(stage, tmp_path, "seal", *checkpoints)
     assert done.exit_code == 0, done.output
@@ -235,16 +235,16 @@ def test_a_log_is_sealed_and_verified_from_the_command_line(stage: Stage, tmp_pa
     done = invoke(stage, tmp_path, "verify", *options)
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
-    assert lines[0] == "events               ok: 6 events; each has the hash that was kept"
+    assert lines[0] == "events               ok: 6 events; each matches its stored hash"
     assert "6 events are sealed; the log has 7, and 1 of them are not sealed yet" in lines
-    assert lines[-1] == "The log is what was sealed."
+    assert lines[-1] == "The log agrees with its seals."
     Forger(stage.url).alter(3)
     done = invoke(stage, tmp_path, "verify", "--json")
     assert done.exit_code == 1
     found = {each["name"]: each for each in json.loads(done.stdout)["findings"]}
     assert "position 3:" in found["events"]["breaches"][0]["what"]
     assert invoke(stage, tmp_path, "verify").stdout.splitlines()[-1] == (
-        "The log is NOT what was sealed."
+        "The log does NOT agree with its seals."
     )
 
 
@@ -276,7 +276,7 @@ def test_a_receipt_is_verified_from_the_command_line(
     key = str(sealer.key().verifier)
     done = verify(str(path), "--key", key, "--result", str(result))
     assert done.exit_code == 0, done.output
-    assert "which was given" in done.stdout
+    assert "the given key" in done.stdout
     assert "FROM THE RECEIPT ITSELF" in verify(str(path)).stdout
     assert json.loads(verify(str(path), "--json").stdout)["n_events"] == 3
     result.write_bytes(b"{}")

@@ -152,7 +152,7 @@ def test_a_child_that_is_reset_alone_lets_the_service_go_on_when_it_completes(
     house.go()
     assert house.stage.status(service) is Status.complete
     reset = next(each for each in house.stage.events(service) if isinstance(each, e.Reset))
-    assert reset.reason == "the children because of which it was in error are complete"
+    assert reset.reason == "the children that caused the error are complete"
     assert reset.actor == "server:service-runner"
     house.stage.require_equal()
 
@@ -208,12 +208,12 @@ ODD = {
     "exits": ("SystemExit", "the function called sys.exit(3)"),
     "nothing": ("ServiceDecisionInvalid", "it returned a NoneType, and must return Wait, Done"),
     "wrong state": ("ServiceStateInvalid", "is a Nothing, and must be a FanState"),
-    "wrong child": ("ServiceDecisionInvalid", "the child 'a' is a dict, no Child"),
+    "wrong child": ("ServiceDecisionInvalid", "the child 'a' is a dict, not a Child"),
     "child without a form": ("ServiceDecisionInvalid", "the child 'a' cannot be created: kwargs.x"),
     "child of no function": ("ServiceDecisionInvalid", "'no function' is not a function"),
-    "old key": ("ServiceDecisionInvalid", "the key '1' is that of an older child already"),
+    "old key": ("ServiceDecisionInvalid", "an older child already has the key '1'"),
     "unknown key": ("ServiceDecisionInvalid", "there is no older child with the key 'who'"),
-    "bad key": ("ServiceDecisionInvalid", "'' is no key of a child"),
+    "bad key": ("ServiceDecisionInvalid", "'' is not a child's key"),
     "result without a form": ("ResultNotSerializable", "cannot be stored as JSON"),
     "spawns": ("ServiceLimitExceeded", "children, more than the limit of"),
     "turns": (
@@ -258,7 +258,7 @@ def test_a_service_that_is_not_installed_or_not_understood_is_an_error(house: Ho
     error_type, message = house.error(absent)
     assert error_type == "ServiceNotInstalled"
     assert "no service 'absent' is installed" in message
-    assert all(f" {name}" in message.partition("there are:")[2] for name in SERVICES)
+    assert all(f" {name}" in message.partition("(installed:")[2] for name in SERVICES)
     error_type, message = house.error(wrong)
     assert error_type == "ServiceSpecInvalid"
     assert "n: Input should be a valid integer" in message
@@ -295,7 +295,7 @@ def test_a_newer_version_goes_on_only_if_it_says_so(house: House) -> None:
     house.go()
     error_type, message = house.error(service)
     assert error_type == "ServiceVersionMismatch"
-    assert "made by version 1 of fan, and installed is version 2" in message
+    assert "written by version 1 of fan, which the installed version 2" in message
     house.runner = house.another("newest", services={"fan": Newest})
     house.stage.done(Action.reset, service)
     house.go()

@@ -58,7 +58,7 @@ def test_a_user_adds_services_and_sees_how_they_come_on(client: Client, house: H
         f"Service {service} (fan): running\n"
         "Iteration 1, 0 %; 2 children so far\n"
         "It waits for all of 2 children: 1 complete, 1 waiting\n"
-        "It has said:\n"
+        "Output:\n"
         "  round 1"
     )
     house.go()
@@ -76,7 +76,7 @@ def test_a_service_is_seen_as_it_was_after_any_iteration(client: Client, house: 
         assert (found.iteration, found.state) == (number, {"round": number})
         assert found.output == f"round {number}\n"
         assert [child.key for child in found.awaited] == [f"{number}/0"]
-    with pytest.raises(Refused, match="has had 3 iterations, and no iteration 4"):
+    with pytest.raises(Refused, match="has 3 iterations; there is no iteration 4"):
         client.service(service, iteration=4)
 
 

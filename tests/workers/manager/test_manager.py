@@ -140,7 +140,7 @@ def test_it_claims_no_more_than_it_can_hold(site: Site, caplog: pytest.LogCaptur
             manager = site.manager(
                 url=proxy.url, n_workers=1, prefetch_s=0.0, unsaved_bytes_max=3_000
             )
-            eventually(lambda: "claiming nothing until the server takes results" in caplog.text)
+            eventually(lambda: "not claiming until the server accepts results" in caplog.text)
             eventually(lambda: failing.n_fired)
             counts = site.client.counts()
             assert counts["complete"] == 0

@@ -168,7 +168,7 @@ def test_a_band_that_does_not_come_to_rest_says_so() -> None:
     ran = Driver().run("nudged_elastic_band", spec)
     assert ran.error.error_type == "NotConverged"
     assert "not within 3 iterations" in ran.error.message
-    assert "0.05 was wanted" in ran.error.message
+    assert "but 0.05 is required" in ran.error.message
     assert len(ran.asked) == 2 + 3 * 7
 
 
@@ -249,8 +249,8 @@ def test_the_first_guess_has_its_images_at_equal_distances() -> None:
 REFUSED: Final[list[tuple[dict[str, Any], str]]] = [
     ({"path": [DEEPEST]}, "at least 2 items"),
     ({"path": [[], []]}, "no coordinates"),
-    ({"path": [DEEPEST, [0.0]]}, "geometry 1 of `path` has another shape"),
-    ({"path": [DEEPEST, [[0.0], [1.0]]]}, "geometry 1 of `path` has another shape"),
+    ({"path": [DEEPEST, [0.0]]}, "geometry 1 of `path` has a different shape"),
+    ({"path": [DEEPEST, [[0.0], [1.0]]]}, "geometry 1 of `path` has a different shape"),
     ({"path": [DEEPEST, DEEPEST]}, "geometry 1 of `path` is the same as the one before"),
     ({"path": [[0.0] * 60_000, [1.0] * 60_000]}, "9 images of 60000 coordinates"),
     ({"optimizer": "sd"}, "'fire' or 'quick-min'"),

@@ -98,7 +98,7 @@ def test_a_result_that_is_nothing_is_passed_on_as_that_and_has_no_parts() -> Non
     error = run({"nothing": ok(None), "a": taking(path=["x"])}).error
     assert error.error_type == "ResultUnusable"
     assert error.message == (
-        "the node 'a' takes ['x'] of the result of 'nothing', which is nothing (record 1)"
+        "the node 'a' takes ['x'] of the result of 'nothing', which does not exist (record 1)"
     )
 
 
@@ -273,9 +273,9 @@ def test_an_invalid_child_is_a_failure_like_any() -> None:
         ),
         ({"a": ok(after=[{"nodes": []}])}, {}, "at least 1 item"),
         ({"a": ok(after=[{"nodes": ["a"], "success": False}])}, {}, "neither success nor failure"),
-        ({"a": ok({"$from": "a", "paht": []})}, {}, "is no reference: write"),
-        ({"a": ok({"$from": 3})}, {}, "is no reference: write"),
-        ({"a": ok([{"x": {"$from": "a", "path": [1.5]}}])}, {}, "is no reference: write"),
+        ({"a": ok({"$from": "a", "paht": []})}, {}, "is not a reference: write"),
+        ({"a": ok({"$from": 3})}, {}, "is not a reference: write"),
+        ({"a": ok([{"x": {"$from": "a", "path": [1.5]}}])}, {}, "is not a reference: write"),
         ({"a": ok(timeout_s=0)}, {}, "greater than 0"),
         ({f"n{number}": ok() for number in range(2_001)}, {}, "at most 2000 items"),
     ],

@@ -45,7 +45,7 @@ def test_the_gradient_is_the_slope_of_the_energy() -> None:
 
 
 def test_what_is_no_molecule_is_refused() -> None:
-    with pytest.raises(ValueError, match="2 symbols, and coordinates of 1 atoms"):
+    with pytest.raises(ValueError, match="2 symbols, but coordinates of 1 atoms"):
         energy_and_gradient(["H", "H"], [[0.0, 0.0, 0.0]])
     with pytest.raises(ValueError, match="1 electrons are an odd number"):
         energy_and_gradient(["H"], [[0.0, 0.0, 0.0]])

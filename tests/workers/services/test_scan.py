@@ -140,7 +140,7 @@ REFUSED: Final[list[tuple[dict[str, Any], str]]] = [
     ({"axes": [{"name": "x", "values": [1]}] * 2}, "2 axes with the name 'x'"),
     (
         {"axes": [{"name": n, "values": list(range(101))} for n in "xy"]},
-        "101 x 101 are 10201 points; 10000 are the most",
+        "101 x 101 are 10201 points; the maximum is 10000",
     ),
     ({"on_error": "ignore"}, "'fail' or 'skip'"),
     ({"grid": []}, "Extra inputs are not permitted"),
