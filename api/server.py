@@ -30,7 +30,7 @@ def serve(settings: Settings, *, on_ready: Callable[[str], None] | None = None) 
 
     Args:
         settings: what to serve, and where.
-        on_ready: told the URL when connections are accepted.
+        on_ready: called with the URL when connections are accepted.
 
     Raises:
         SchemaMismatch: the database is not one that this code works with.
@@ -62,7 +62,7 @@ class LedgerServer(uvicorn.Server):
     """A uvicorn server for the application, which has its address from the beginning."""
 
     def __init__(self, settings: Settings, on_ready: Callable[[str], None] | None = None) -> None:
-        """Listen; `on_ready` is told the URL when connections are served.
+        """Listen; call `on_ready` with the URL when connections are served.
 
         Raises:
             OSError: the address is taken, or is not this machine's.
@@ -91,16 +91,16 @@ class LedgerServer(uvicorn.Server):
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve until told to end."""
+        """Serve until `stop` is called or a signal arrives."""
         super().run(sockets or [self._socket])
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Let followers go, who would stay for ever, and let everybody else's requests end."""
+        """Disconnect followers, which would stay for ever, and let all other requests end."""
         self._desk.followers.close()
         await super().shutdown(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and then tell."""
+        """Start, then report that connections are accepted."""
         await super().startup(sockets)
         if self._on_ready is not None:
             self._on_ready(self.url)

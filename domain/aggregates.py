@@ -1,4 +1,4 @@
-"""The kinds of aggregates: what one begins as, how an event changes it, and what can happen to it.
+"""The kinds of aggregates: their initial state, their possible events, and how these change them.
 
 A kind is declared here, once: the ledger, replay, the audit, the self-audit and imports read it.
 """

@@ -395,7 +395,7 @@ class Addition:
 def sort_entries(
     dataset: DatasetAggregate, given: Sequence[tuple[str, bytes]], present: Mapping[str, bytes]
 ) -> Addition:
-    """Tell which of these entries are new, which are there already, and which contradict others.
+    """Sort these entries into new ones, existing ones, and those that contradict others.
 
     Args:
         dataset: where they are to be added.
@@ -480,7 +480,7 @@ def remove_entries(
 def add_specification(
     dataset: DatasetAggregate, stamp: Stamp, specification: DatasetSpecification
 ) -> list[Event]:
-    """Return the event that adds a specification; none if it is there already, and the same.
+    """Return the event that adds a specification; none if the same one exists.
 
     The number is given here, whatever the specification says of it.
 
@@ -593,7 +593,7 @@ def require_entries(
     """Return these names, each once, if there is an entry of each.
 
     Raises:
-        EntryNotFound: there is none of one of them.
+        EntryNotFound: an entry has no attributes of this name.
     """
     wanted = list(dict.fromkeys(names))
     if missing := [name for name in wanted if name not in present]:
@@ -608,6 +608,6 @@ def _numbers(
 
 
 def in_chunks(items: Sequence[Item]) -> Iterator[tuple[Item, ...]]:
-    """Give the items in order, so many as an event may name."""
+    """Yield the items in order, in chunks of `EVENT_NAMES_MAX`."""
     for start in range(0, len(items), CHUNK_MAX):
         yield tuple(items[start : start + CHUNK_MAX])

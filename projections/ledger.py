@@ -80,7 +80,7 @@ class Ledger(Application[UUID]):
         Args:
             url: where the database is.
             schema: the PostgreSQL schema of the ledger.
-            pool_size: connections at most.
+            pool_size: maximum number of connections.
             timeout_s: how long a call waits for a free connection.
         """
         self.url = url
@@ -153,8 +153,8 @@ class Ledger(Application[UUID]):
 
         Raises:
             CommandRefused: the rules or the request's key forbid it; nothing has changed.
-            StoreUnavailable: the database does not answer; nothing has changed, unless it went
-                away during the commit, and then the request's key tells.
+            StoreUnavailable: the database does not answer; nothing has changed, unless it went away
+                during the commit, and then the request's key shows whether it succeeded.
         """
         for _ in range(5):
             try:
@@ -273,11 +273,11 @@ class Operation:
         self._shared.happen(event, classes)
 
     def happen(self, state: S, events: Iterable[Event]) -> S:
-        """Let events happen to a locked or new aggregate; return what it is then."""
+        """Apply events to a locked or new aggregate; return its new state."""
         return self._changes.happen(state, events)
 
     def happened_to(self, record_id: int) -> list[Event]:
-        """Return what has happened to a record in this operation so far."""
+        """Return the events of a record in this operation so far."""
         return [
             recorded.event
             for recorded in self._changes.happened

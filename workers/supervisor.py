@@ -2,7 +2,7 @@
 
     <home>/postgres/          the embedded PostgreSQL
     <home>/connection.json    where the API is, and the local administrator's token
-    <home>/manager/           the local manager's token, and what it has not handed in yet
+    <home>/manager/           the local manager's token, and results that it has not returned yet
     <home>/logs/              what each process says
 
 Whatever dies is started again. Any of it may be killed at any time, the supervisor too: its
@@ -63,7 +63,7 @@ class SupervisorError(LedgerError):
 class ChildProcess:
     """A process that is kept alive: how to start it, and how it has fared.
 
-    If it may end, it is not started again after an exit status of 0: somebody wanted it to end.
+    If it may end, it is not started again after an exit status of 0: it was asked to end.
     """
 
     name: str

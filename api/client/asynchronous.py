@@ -374,7 +374,7 @@ class AsyncDataset(DatasetActions["Coroutine[Any, Any, UpdateMetadata]"], bind=_
     """A dataset on the server, for asyncio: the calls of `Dataset`, to be awaited."""
 
     def __init__(self, client: AsyncClient, dataset_id: int) -> None:
-        """Speak of this dataset through this client."""
+        """Make a handle of this dataset for this client."""
         self.client = client
         self.within = dataset_calls.Within(client.session, dataset_id)
 

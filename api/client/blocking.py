@@ -418,7 +418,7 @@ class Dataset(DatasetActions["UpdateMetadata"], bind=_managing):
     """
 
     def __init__(self, client: Client, dataset_id: int) -> None:
-        """Speak of this dataset through this client."""
+        """Make a handle of this dataset for this client."""
         self.client = client
         self.within = dataset_calls.Within(client.session, dataset_id)
 

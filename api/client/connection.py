@@ -168,7 +168,7 @@ def clean_url(url: str) -> str:
     'http://127.0.0.1:8017'
 
     Raises:
-        InvalidArgument: it is no address of a web server.
+        InvalidArgument: it is not the address of a web server.
     """
     url = url.strip().rstrip("/")
     try:

@@ -46,7 +46,7 @@ class ClientError(Exception):
 
 
 class NotConnected(ClientError):
-    """There was no answer. Whether a change was made is unknown; repeating the call tells."""
+    """There was no answer. Whether a change was made is unknown; repeat the call to find out."""
 
     default_code = "not_connected"
 

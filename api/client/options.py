@@ -1,4 +1,4 @@
-"""What both clients are made from: where the server is, and how to speak HTTP with it."""
+"""What both clients are made from: where the server is, and the settings of HTTP."""
 
 from __future__ import annotations
 

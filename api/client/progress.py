@@ -13,7 +13,7 @@ SHOWN_AFTER_S: Final = 2.0
 
 
 class Bar(Protocol):
-    """What a call tells: that so many more are done."""
+    """The progress of a call: a function that gets the number of items done since the last time."""
 
     def update(self, n: float = 1) -> Any:
         """Count `n` more as done."""

@@ -51,11 +51,11 @@ MessageT = TypeVar("MessageT", bound=BaseModel)
 
 
 def json_bytes(value: Any, *, what: str = "result") -> bytes:
-    """Return a JSON value as bytes, as `return_results` takes them, or say why it is none.
+    """Return a JSON value as bytes, as `return_results` takes them, or raise InvalidArgument.
 
     Raises:
-        InvalidArgument: NaN, infinity, a NUL, half of a surrogate pair, or something that JSON
-            has no form for; the message says where and what to do.
+        InvalidArgument: NaN, infinity, a NUL, a lone surrogate, or something that JSON cannot
+            represent; the message says where and what to do.
     """
     try:
         return canonical_json(value)
@@ -194,8 +194,8 @@ def spans(entries: Sequence[bytes], count_max: int, bytes_max: int, what: str) -
 
     Args:
         entries: each packed.
-        count_max: entries in a part, at most.
-        bytes_max: bytes of the entries of a part, at most.
+        count_max: maximum number of entries in a part.
+        bytes_max: maximum size of the entries of a part, in bytes.
         what: the entries' name in messages.
 
     Raises:
@@ -240,7 +240,7 @@ def record_id(given: int | None, *, what: str = "id", idx: int | None = None) ->
     """Return one id as a plain integer.
 
     Raises:
-        InvalidArgument: it is no id.
+        InvalidArgument: it is not an id.
     """
     if given is None:
         raise InvalidArgument(f"{what} is None: that entry was refused when it was added", idx=idx)
@@ -272,7 +272,7 @@ def uuid(given: str | UUID, what: str) -> UUID:
     """Return the id of something that has a UUID.
 
     Raises:
-        InvalidArgument: it is none.
+        InvalidArgument: it is not a valid id.
     """
     try:
         return UUID(str(given))

@@ -27,7 +27,7 @@ _UNTOLD: Final = frozenset(
         "code_version",
     }
 )
-# So many of a list are told; then how many more there are.
+# Number of items of a list that are shown before the number of the others.
 _LISTED: Final = 6
 
 

@@ -111,7 +111,7 @@ MEANINGS: Final[Mapping[str, Meaning]] = {
 
 
 class MalformedBody(InvalidInput):
-    """The body is not what its headers say, or was cut short."""
+    """The body does not match its headers, or is truncated."""
 
     code = "malformed_body"
 
@@ -194,7 +194,7 @@ class NotAcceptable(CommandRefused):
 
 
 class UnsupportedMediaType(CommandRefused):
-    """The body's type or encoding is none that the server reads."""
+    """The server does not support the body's media type or encoding."""
 
     code = "unsupported_media_type"
 
@@ -208,9 +208,9 @@ def refusal_of(error: ValidationError, whole: str = "the body") -> ValidationFai
 
 def plain(text: str, characters_max: int) -> str:
     """Return text that any encoder takes: no half surrogate pairs, no NUL, not too long."""
-    mended = text[: characters_max + 1].replace("\0", "\\x00")
-    mended = mended.encode("utf-8", "backslashreplace").decode()
-    return mended if len(mended) <= characters_max else mended[: characters_max - 3] + "..."
+    cleaned = text[: characters_max + 1].replace("\0", "\\x00")
+    cleaned = cleaned.encode("utf-8", "backslashreplace").decode()
+    return cleaned if len(cleaned) <= characters_max else cleaned[: characters_max - 3] + "..."
 
 
 def _where(loc: Iterable[Any]) -> str:

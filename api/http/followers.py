@@ -1,9 +1,9 @@
 """Followers of the log: one reader for all of them, and server-sent events to each.
 
-The reader is a thread, and there is one as long as somebody follows. It reads what is new once,
-writes it down as it is sent, and keeps the newest of it in a buffer. A follower sends what it
-has not sent yet from there, at its own pace; one that is behind the buffer reads pages of the log
-until it has caught up. So a slow follower costs no memory, and nothing is left out.
+The reader is a thread, and there is one as long as a client follows. It reads what is new once,
+writes it down as it is sent, and keeps the newest of it in a buffer. A follower sends what it has
+not sent yet from there, at its own pace; one that is behind the buffer reads pages of the log until
+it has caught up. So a slow follower costs no memory, and nothing is left out.
 """
 
 from __future__ import annotations
@@ -71,18 +71,18 @@ class EventChunk(NamedTuple):
 
 
 class Followers:
-    """Everybody who follows the log through one app. All but the reader is on the event loop."""
+    """All followers of the log through one app. All but the reader is on the event loop."""
 
     def __init__(
         self, ledger: Ledger, *, limit: int, buffer: int, heartbeat_s: float, gauge: Gauge
     ) -> None:
-        """Prepare; nothing is read before somebody follows.
+        """Prepare; nothing is read before a client follows.
 
         Args:
             ledger: whose log.
-            limit: followers at most.
-            buffer: events in memory at most.
-            heartbeat_s: after so long without an event, a follower is told that there is none.
+            limit: maximum number of followers.
+            buffer: maximum number of events in memory.
+            heartbeat_s: seconds without an event after which a follower gets a heartbeat.
             gauge: shows how many there are.
         """
         self._ledger = ledger
@@ -95,7 +95,7 @@ class Followers:
         self._ended: list[_Reader] = []
         self._closed = False
         self._changed = asyncio.Event()
-        # Those that read pages shall leave connections to everybody else.
+        # Those that read pages shall leave connections to other requests.
         self._paging = anyio.CapacityLimiter(2)
         self._forget()
 
@@ -156,7 +156,7 @@ class Followers:
             self._wake()
 
     def add(self, reader: _Reader, frames: list[Frame]) -> None:
-        """Take what was read, and let go of what the buffer has no room for."""
+        """Add what was read, and drop the oldest events that exceed the buffer."""
         if reader is not self._reader:
             return
         last_erasure = max(

@@ -84,7 +84,7 @@ class Metrics:
 
 
 class _OfDatabase(Collector):
-    """What is read from the database when somebody asks; left out while it does not answer."""
+    """The metrics that each scrape reads from the database; left out while it does not answer."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger

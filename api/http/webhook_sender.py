@@ -259,7 +259,7 @@ def _parsed(url: str) -> tuple[SplitResult, int]:
     """Return the parts of a webhook's address, and its port.
 
     Raises:
-        AddressRefused: it is none that a webhook may have.
+        AddressRefused: the address is not allowed for a webhook.
     """
     if len(url) > URL_CHARACTERS_MAX or not url.isascii() or not url.isprintable() or " " in url:
         raise AddressRefused(

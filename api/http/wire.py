@@ -179,7 +179,7 @@ def inflate(data: bytes, coding: str, size_bytes_max: int) -> bytes:
 
     Raises:
         TooLarge: it would be over the limit.
-        MalformedBody: it is not compressed in this way, or was cut short.
+        MalformedBody: it is not compressed in this way, or is truncated.
     """
     match coding:
         case "zstd":
@@ -254,7 +254,7 @@ def _decode_json(data: bytes) -> Any:
 
 
 def is_about_surrogates(error: ValueError) -> bool:
-    """Return whether the decoder of JSON has stopped at half of a surrogate pair."""
+    """Return whether the decoder of JSON has stopped at a lone surrogate."""
     return "surrogate" in str(error) or "hex escape" in str(error)
 
 

@@ -253,7 +253,7 @@ def create_dataset(call: Call) -> Reply:
 def add_entries(call: Call, dataset_id: DatasetId) -> Reply:
     """Add entries, in one operation; a wrong one is refused and spoils no other.
 
-    One that is there already, and says the same, is left as it is: sending them again is harmless.
+    One that already exists with the same content is left unchanged: sending them again is harmless.
     """
     asked = call.parse(AddEntriesRequest)
     settings = call.desk.settings

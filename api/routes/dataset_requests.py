@@ -96,7 +96,7 @@ def new_entry(given: Any, payload_bytes_max: int) -> NewEntry:
     """Return an entry to add.
 
     Raises:
-        InvalidInput: it is none; the message says what is wrong with it.
+        InvalidInput: it is not valid; the message says why.
         TooLarge: it says too much.
     """
     try:

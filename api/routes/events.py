@@ -1,4 +1,4 @@
-"""The log itself: what has happened to everything, in order, as pages or as it happens."""
+"""The log itself: all events in order, in pages or as a stream."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def get_events(
     dataset: DatasetId = None,
     actor: Actors = None,
 ) -> Response:
-    """Get what has happened to everything but tokens, in order: a page, or all that will happen.
+    """Get all events but those of tokens, in order: a page, or a stream that continues.
 
     With `Accept: text/event-stream` the answer does not end: it begins after `Last-Event-ID`, or
     `after`, and goes on with what happens. Each condition may be repeated and is then met by any.

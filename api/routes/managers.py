@@ -112,7 +112,7 @@ def register(call: Call) -> Reply:
 )
 @endpoint(Computer)
 def heartbeat(call: Call, manager_id: ManagerIdInPath) -> Reply:
-    """Extend the lease. Say what the manager has; hear what of it is not its any more."""
+    """Extend the lease. The manager lists its attempts; the answer lists those that it has lost."""
     held = {each.record_id: each.attempt for each in call.parse(HeartbeatRequest).held}
     beaten = managing.heartbeat(call.desk.ledger, manager_id, held, user=call.visitor.actor)
     stale = [{"record_id": record_id, "attempt": attempt} for record_id, attempt in beaten["stale"]]
@@ -266,7 +266,7 @@ def get_manager(call: Call, manager_id: ManagerIdInPath) -> Reply:
 @router.get("/managers/{manager_id}/events", response_model=ManagerHistoryAnswer)
 @endpoint(Reader)
 def get_manager_history(call: Call, manager_id: ManagerIdInPath, wanted: Wanted) -> Reply:
-    """Get the events of a manager, oldest first; all or some. Signs of life are not among them."""
+    """Get the events of a manager, oldest first; all or some. Heartbeats are not among them."""
     ledger = call.desk.ledger
     placed = queries.history(ledger, manager_id, Stream.manager)
     events = wanted.through(events_out(ledger, placed))

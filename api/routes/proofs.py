@@ -32,7 +32,7 @@ Size = Annotated[int, Query(ge=1, le=ID_MAX, description="Events of the log then
 
 @router.get("/records/{record_id}/receipt", response_model=dict[str, Any])
 async def get_receipt(request: Request, visitor: Reader, record_id: RecordIdInPath) -> Response:
-    """Get all that has happened to a record, with the proof of it: a file to keep as it is.
+    """Get the history of a record with its proof: a file to keep unchanged.
 
     It is always JSON, in a layout of its own: every byte counts. While the newest events wait for
     the next seal the answer is `not_sealed_yet`.

@@ -86,7 +86,7 @@ def list_webhooks(call: Call) -> Reply:
 @router.get("/{webhook_id}", response_model=WebhookAnswer)
 @endpoint(Administrator)
 def get_webhook(call: Call, webhook_id: WebhookIdInPath) -> Reply:
-    """Get a webhook and what has happened to it: who added, changed or disabled it, and why."""
+    """Get a webhook and its history: who added, changed or disabled it, and why."""
     return _one(call, webhook_id)
 
 

@@ -8,7 +8,7 @@ from .base import Answer
 
 
 class CommentOut(Answer):
-    """What somebody wrote about a record. `version` is its place in the record's history."""
+    """A comment on a record. `version` is its place in the record's history."""
 
     record_id: int
     version: int

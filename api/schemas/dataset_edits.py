@@ -175,7 +175,7 @@ class SubmitAnswer(Answer):
     """The outcome of the cells that had no record.
 
     `n_existing` of those that got one got a record that was there already. With a `job_id` (status
-    202) the job has only begun, and tells the rest.
+    202) the job has only begun, and reports the rest.
     """
 
     operation_id: str | None

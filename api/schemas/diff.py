@@ -11,11 +11,11 @@ from .moments import MomentOut
 
 
 class ChangeOut(Answer):
-    """What happened to a record between two moments.
+    """How a record changed between two moments.
 
     A status and a tag are None where the record was not there: before it was created, or after it
-    was erased. `actors` are those of its newest events, of which the last one is told: its `kind`,
-    and so on.
+    was erased. `actors` are those of its newest events, of which the last one is described: its
+    `kind`, and so on.
     """
 
     record_id: int

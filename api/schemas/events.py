@@ -26,7 +26,7 @@ class EventOut(Answer):
 
 
 class LogEventOut(EventOut):
-    """One event of the log, and what it happened to.
+    """One event of the log, and its aggregate.
 
     Of the long lists of datasets there is only the beginning, and how long they are.
     """

@@ -68,7 +68,7 @@ class ManageAnswer(Answer):
 
     `operation_id` is None where nothing was changed. `ids` are those that a query has found.
     `new_ids` are those of resubmitted records, in the order of the ids, None where there is none.
-    With a `job_id` (status 202) the job has only begun, and tells the rest.
+    With a `job_id` (status 202) the job has only begun, and reports the rest.
     """
 
     operation_id: str | None

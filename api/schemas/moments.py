@@ -16,7 +16,7 @@ _POSITION: Final = re.compile(r"@?(\d{1,19})", re.ASCII)
 
 
 def moment_in(value: Any) -> Any:
-    """Return a position or a time that somebody has named; positions may be written with an @.
+    """Parse a position or a time; positions may be written with an @.
 
     >>> moment_in("@411")
     411

@@ -52,7 +52,7 @@ class Conflict(Answer):
 class UndoAnswer(Answer):
     """How many records are again what they were; `operation_id` is None if there are none.
 
-    With a `job_id` (status 202) the job has only begun, and tells the rest.
+    With a `job_id` (status 202) the job has only begun, and reports the rest.
     """
 
     operation_id: str | None

@@ -85,7 +85,7 @@ class QueueLaneOut(Answer):
     """Tasks of one tag that require the same programs, and who could take them.
 
     `n_waiting` counts pausing tasks and services too; `oldest` is of what can be claimed, by
-    priority. `blocked` is the code of why nobody can take them; None if somebody can.
+    priority. `blocked` is the code of why no manager can take them; None if one can.
     """
 
     tag: str

@@ -16,7 +16,7 @@ class DivergenceOut(Answer):
     """A row of a table that was found not to be what the log says.
 
     `key` are the values that identify the rows of the table; `columns` those that differ, if the
-    row is there and should be. Nothing of what they hold is told.
+    row is there and should be. Their values are left out.
     """
 
     id: int

@@ -17,7 +17,7 @@ Conditions = Annotated[list[ShortText], Field(max_length=100)]
 
 
 class WebhookRequest(Message):
-    """A webhook to add: its address, and what it is told; everything if nothing is said."""
+    """A webhook to add: its address and filter; without a filter it gets all events."""
 
     url: str = Field(max_length=URL_CHARACTERS_MAX, examples=["https://lab.example.org/ledger"])
     kinds: Conditions | None = None
@@ -87,7 +87,7 @@ class WebhooksAnswer(Answer):
 
 
 class WebhookAnswer(WebhookOut):
-    """A webhook and what has happened to it."""
+    """A webhook and its history."""
 
     events: list[EventOut]
 
@@ -99,7 +99,7 @@ class RemovedWebhook(Answer):
 
 
 class WebhookAttemptOut(Answer):
-    """An attempt to tell a webhook the events after one position, up to another.
+    """A delivery to a webhook of the events after one position, up to another.
 
     `status_code` is of the answer, if there was one; `error` is None if the message has arrived.
     """

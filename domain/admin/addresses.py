@@ -79,7 +79,7 @@ class Allowed:
         return self.is_private(address) or is_public(address)
 
     def is_private(self, address: Address) -> bool:
-        """Return whether it may be there because somebody has allowed it."""
+        """Return whether a setting allows it."""
         found = plain(address)
         return any(
             found.version == network.version and found in network for network in self.networks

@@ -59,7 +59,7 @@ class JobFinished(Event):
 
 
 class JobCancelRequested(Event):
-    """Somebody wants the job stopped, and what it has done undone."""
+    """A user asked to stop the job and to undo its changes."""
 
     topic = "job_cancel_requested"
     words = "{who} asked to cancel it"

@@ -24,7 +24,7 @@ class WebhookState(StrEnum):
 
 
 class WebhookFilter(BaseModel):
-    """What a webhook is told: the events that meet every condition that is not empty."""
+    """The filter of a webhook: its events meet every condition that is not empty."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

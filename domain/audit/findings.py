@@ -48,7 +48,7 @@ class Finding:
         what: what it says, in a few words.
         unit: of what `n_checked` counts.
         breaches: the first of the breaches; `n_breaches` counts all.
-        note: what the numbers do not tell.
+        note: what the numbers do not show.
         unchecked: why it was not checked; empty if it was.
     """
 

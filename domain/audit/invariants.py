@@ -47,7 +47,7 @@ class Known:
 class Contiguous:
     """The versions of a stream are 1, 2, 3, ... without a gap.
 
-    The log shows this whole, except that nobody can tell whether the newest events are missing.
+    The log shows this whole, except that it cannot show whether the newest events are missing.
     """
 
     def __init__(self, finding: Finding) -> None:
@@ -326,13 +326,13 @@ class Late:
 class Liveness:
     """What was lost waits again.
 
-    From the log alone one sees that attempts begin under managers that are alive only, that none
-    is left under a manager when it ends, that leases end no sooner than they could, and that a
-    pause before a retry is not ended before its time. Signs of life are not in the log: how long
-    after its last one a manager was declared lost cannot be seen, and neither can be how long a
-    pause went on after its time, nor a lost manager that was never declared lost. That nobody
-    stays waiting while a manager claims what comes later is `order`. What happened in another
-    ledger and was imported from there is not judged.
+    From the log alone one sees that attempts begin under managers that are alive only, that none is
+    left under a manager when it ends, that leases end no sooner than they could, and that a pause
+    before a retry is not ended before its time. Heartbeats are not in the log: how long after its
+    last one a manager was declared lost cannot be seen, and neither can be how long a pause went on
+    after its time, nor a lost manager that was never declared lost. That nobody stays waiting while
+    a manager claims what comes later is `order`. What happened in another ledger and was imported
+    from there is not judged.
     """
 
     def __init__(self, finding: Finding, known: Known) -> None:

@@ -30,7 +30,7 @@ class RareFields:
     Attributes:
         prior: what it was before each cancellation or deletion that still holds.
         not_before: until when it may not be claimed.
-        over: who had the attempts that are over and of which nothing was heard, by number.
+        over: the managers of attempts that ended without a result, by number.
         kept: late results, by attempt.
         children: whom a service has asked for.
         touched: operations of people and policies that changed it.

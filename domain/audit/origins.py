@@ -1,4 +1,4 @@
-"""Where imported histories come from, and how they are told in this ledger's numbers and names."""
+"""Where imported histories come from, and their rewriting with this ledger's ids and names."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Ids:
 
 
 def translated(event: Event, ids: Ids) -> Event:
-    """Return what happened in another ledger as it is told here.
+    """Return the events of another ledger rewritten for this one.
 
     The time, the reason and the outcome stay the same. What it says of an aggregate that did not
     come along is said of `NOT_HERE`.

@@ -211,7 +211,7 @@ class Order:
         self._claims.append(_ClaimedTask(place, lane_id, -life.priority, life.rare.rerouted_at))
 
     def manager_changed(self, manager_id: int, event: Event) -> None:
-        """Take note of what has happened to a manager."""
+        """Note an event of a manager."""
         if isinstance(event, ProgramProbed):
             if event.operation_id != self._probes[0]:
                 self._probes = event.operation_id, set()

@@ -62,7 +62,7 @@ class VerifierKey:
         """Return the key that a text is.
 
         Raises:
-            NoteBroken: it is none.
+            NoteBroken: the text is malformed.
         """
         name, public = _parse_key(text, "key")
         return cls(name, public)
@@ -99,7 +99,7 @@ class SigningKey:
         """Return the key that a text is.
 
         Raises:
-            NoteBroken: it is none.
+            NoteBroken: the text is malformed.
         """
         if not text.startswith(_SECRET):
             raise NoteBroken("the text is not a secret key of a signed note")
@@ -121,7 +121,7 @@ def sign_note(text: str, *keys: SigningKey) -> str:
     """Return the note with this text, which ends with its line, signed by these keys.
 
     Raises:
-        NoteBroken: the text is none that a note can have.
+        NoteBroken: a note cannot have this text.
     """
     lines = [
         Signature(key.name, key.verifier.id, key.sign(text)) for key in keys if _is_name(key.name)
@@ -144,7 +144,7 @@ def split_note(note: str) -> tuple[str, list[Signature]]:
     """Return the text of a note, with the end of its last line, and the signatures below it.
 
     Raises:
-        NoteBroken: this is no signed note.
+        NoteBroken: it is not a signed note.
     """
     if len(note) > NOTE_CHARACTERS_MAX or _CONTROL.search(note):
         raise NoteBroken("the note is too long, or has control characters")
@@ -159,7 +159,7 @@ def open_note(note: str, keys: Iterable[VerifierKey]) -> tuple[str, list[Verifie
     """Return the text of a note, and which of the keys have signed it.
 
     Raises:
-        NoteBroken: this is no signed note, none of these keys has signed it, or the signature of
+        NoteBroken: it is not a signed note, none of these keys has signed it, or the signature of
             one of them is wrong.
     """
     text, signatures = split_note(note)

@@ -70,7 +70,7 @@ class Checkpoint:
         """Return the checkpoint that a note's text is.
 
         Raises:
-            NoteBroken: it is none, or none that a ledger writes.
+            NoteBroken: it is not a checkpoint, or not in the form that a ledger writes.
         """
         lines = text.split("\n")
         if len(lines) != 4 or not lines[0] or not _SIZE.fullmatch(lines[1]):
@@ -91,7 +91,7 @@ class Checkpoint:
         """Return the checkpoint of a note that one of these keys has signed.
 
         Raises:
-            NoteBroken: it is none, or not signed by them, or not in its own name.
+            NoteBroken: it is not a checkpoint, or not signed by them, or not in its own name.
         """
         text, signers = open_note(note, keys)
         found = cls.parse(text)

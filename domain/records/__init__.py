@@ -1,1 +1,1 @@
-"""What may happen to a record: its statuses, events, commands, decisions and their propagation."""
+"""A record's rules: its statuses, events, commands, decisions and their propagation."""

@@ -27,9 +27,9 @@ class Reach:
     """What an action does to parents, and theirs, or to children, and theirs.
 
     Attributes:
-        event: what happens to them, by topic.
+        event: the topic of their event.
         group: to which of them.
-        otherwise: what happens to those of another group.
+        otherwise: the topic of the event of those of another group.
         shared: of children: whether those follow too that another parent needs.
         below: of children: only those of relatives to which this event happens follow.
         option: the option of the action without which nobody follows.
@@ -128,7 +128,7 @@ class Row:
     """All that the ledger has to know of an action.
 
     Attributes:
-        event: what happens to the records that are meant, by topic; None for `undo`.
+        event: the topic of the selected records' event; None for `undo`.
         text: what it does, as a sentence without its full stop; what comes before a semicolon says
             it in short.
         done: what was done to a record, a past participle.

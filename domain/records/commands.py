@@ -126,7 +126,7 @@ class FinishService:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """Let this happen to the record if the rules allow it: cancel, reset, hold, comment ...
+    """Apply this action to the record if the rules allow it: cancel, reset, hold, comment ...
 
     One command, and one event, serve all records of an operation.
     """

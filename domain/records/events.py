@@ -411,7 +411,7 @@ class Erased(Event):
 
 
 class Imported(Event):
-    """It came here from another ledger, with all that had happened to it there.
+    """The record was imported from another ledger, with its history there.
 
     What is before this in its history happened there; only the numbers of aggregates and the names
     of actors and operations were changed, so that they are not taken for others here. A record
@@ -432,7 +432,7 @@ class Imported(Event):
 RECORD_EVENTS: Final = events_of(__name__)
 BY_TOPIC: Final[Mapping[str, type[Event]]] = {event.topic: event for event in RECORD_EVENTS}
 
-# What each action lets happen to the records that were meant.
+# The event that each action appends to the selected records.
 EVENT_OF: Final[Mapping[Action, type[Event]]] = {
     action: BY_TOPIC[action.row.event] for action in Action if action.row.event is not None
 }

@@ -1,4 +1,4 @@
-"""Policies: what the server does to records by itself, if it is told to; all are off at first."""
+"""Policies: what the server does to records automatically, if enabled; all are off by default."""
 
 from __future__ import annotations
 

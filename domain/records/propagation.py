@@ -72,7 +72,7 @@ class Family:
 
 @dataclass(frozen=True, slots=True)
 class Consequence:
-    """What happens to a relative: which event, because of which record, and whether as a child."""
+    """The event of a relative, the record that caused it, and whether it is a child."""
 
     record_id: int
     event_type: type[Event]
@@ -125,7 +125,7 @@ class _Plan:
         }
 
     def climb(self, reach: Reach) -> None:
-        """Let it happen to every ancestor of the group, or the other thing to those of another."""
+        """Add the event to every ancestor of the group, or `otherwise` to those of another."""
         outcomes = [(reach.event, reach.group), *([reach.otherwise] if reach.otherwise else [])]
         todo = deque(self._affected)
         while todo:
@@ -141,7 +141,7 @@ class _Plan:
                         break
 
     def descend(self, reach: Reach, spared: AbstractSet[int]) -> None:
-        """Let it happen to children of the group that nobody else of the group needs.
+        """Add the event to children of the group that no other record of the group needs.
 
         Args:
             reach: what happens, and to which children.

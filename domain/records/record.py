@@ -167,7 +167,7 @@ def changed_fields(record: RecordAggregate, event: Event) -> dict[str, Any]:
             changes["tag"] = record.tag if tag is None else tag
             changes["priority"] = record.priority if priority is None else priority
         case _ if record.status is Status.running and type(event) in ENDS:
-            # Nobody has the attempt any more, and nothing came of it.
+            # No manager has the attempt any longer, and it has no outcome.
             changes["manager_id"] = None
         case _:
             pass

@@ -20,7 +20,7 @@ from .manager import ManagerAggregate, ProgramProbed, ProgramResumed, ProgramSus
 # Stands for "no program" among the programs of a task that requires none.
 NO_PROGRAM: Final = "(none)"
 
-# What usually tells of a task's input and not of the node.
+# Error types that are usually about a task's input and not about the node.
 INPUT_ERRORS: Final = (
     "ValueError",
     "TypeError",
@@ -103,7 +103,7 @@ def judge(
         stamp: of this operation.
 
     Returns:
-        The events that happen to the manager, and the failures in a row after all this.
+        The events of the manager, and the failures in a row after all this.
     """
     events: list[Event] = []
     counted = dict(streaks)

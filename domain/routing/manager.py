@@ -109,7 +109,7 @@ class ProgramResumed(Event):
 
 
 class ManagerDeactivated(Event):
-    """The manager said good-bye, or was sent away; it has no attempts any more."""
+    """The manager ended, or an administrator ended it; it has no attempts any longer."""
 
     topic = "manager_deactivated"
     words = "{who} ended it"

@@ -130,11 +130,11 @@ def fit(manager: ManagerAggregate, lane: Lane) -> Fit:
 
 
 def obstacle(lane: Lane, fits: Collection[Fit]) -> Cause | None:
-    """Return why nobody can take the tasks of a lane; None if somebody can.
+    """Return why no manager can take the tasks of a lane; None if one can.
 
     Args:
         lane: which.
-        fits: how each manager that is alive stands to it; several may be told once.
+        fits: how each manager that is alive stands to it; several may be described at once.
     """
     if not fits:
         return Cause.no_manager
@@ -167,7 +167,7 @@ class Ability(NamedTuple):
 
 
 class Openness(NamedTuple):
-    """Whether somebody can take a lane's tasks: ids of those who can, or why nobody can."""
+    """The managers that can take a lane's tasks: their ids, or why none can."""
 
     able_ids: list[int]
     blocked: Cause | None

@@ -17,7 +17,7 @@ def canonical_json(value: Any) -> bytes:
     """Return the value as JSON with sorted keys and no spaces, in UTF-8.
 
     Raises:
-        InvalidInput: NaN or infinity, a NUL or half of a surrogate pair in a string, something
+        InvalidInput: NaN or infinity, a NUL or a lone surrogate in a string, something
             that JSON has no form for, or nesting deeper than `NESTING_MAX`.
     """
     if not _well_built(value):

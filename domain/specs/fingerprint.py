@@ -48,7 +48,7 @@ def specify(
         size_bytes_max: largest canonical form that is taken.
 
     Raises:
-        InvalidInput: something in it is no JSON value; the message says what and where.
+        InvalidInput: something in it is not a JSON value; the message names it.
         TooLarge: the canonical form is over the limit.
     """
     if len(function) > FUNCTION_CHARACTERS_MAX or not FUNCTION_PATTERN.fullmatch(function):

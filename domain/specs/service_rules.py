@@ -94,7 +94,7 @@ class Awaited:
     error_message: str | None = None
 
     def __str__(self) -> str:
-        """Return how people are told of it."""
+        """Return the description for people."""
         said = f" ({self.error_type}: {self.error_message})" if self.error_type else ""
         status = "in error" if self.status is Status.error else self.status
         return f"{self.key!r}, record {self.record_id}, is {status}{said}"
@@ -162,7 +162,7 @@ def require_decision(
         limits: which count.
 
     Raises:
-        Fault: it is no decision, or too much.
+        Fault: it is not a decision, or exceeds a limit.
     """
     match step:
         case Done() | Broken():

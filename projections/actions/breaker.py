@@ -44,7 +44,7 @@ def lock_probes(
 def append_probes(
     operation: Operation, manager_id: int, taken: Mapping[str, ClaimableTask], breaker: Breaker
 ) -> None:
-    """Let it happen to a manager that it tries these tasks, by program.
+    """Append ProgramProbed for each program that gets a trial task.
 
     Call it when all tasks of the claim are locked: what was locked after the operation's time was
     read could have changed after it.

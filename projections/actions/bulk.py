@@ -45,8 +45,8 @@ RUNNER: Final = "server:bulk-operations"
 class OperationOutcome(TypedDict):
     """The outcome of an order: done at once (`managed`), or by a job that has begun.
 
-    `ids` are the records that `managed` speaks of, if the caller asked for them. `changed` is
-    false where nothing has come into the log: there is no such operation then.
+    `ids` are the records that `managed` counts, if the caller asked for them. `changed` is false
+    where nothing has come into the log: there is no such operation then.
     """
 
     operation_id: str
@@ -86,7 +86,7 @@ def order(
         actor: who wants it.
         reason: why; on every event.
         request: identifies the request if it may be sent again. The ids may differ then, if they
-            were looked up: the answer speaks of those of the first time.
+            were looked up: the answer is about those of the first time.
         dry_run: only say what would happen.
         tell_ids: put the ids into the answer, unless a job does it.
 
@@ -293,7 +293,7 @@ def _do_slice(ledger: Ledger, seen: JobAggregate) -> None:
     def work(operation: Operation) -> None:
         job = jobs.get(operation.db, seen.id, "lock")
         if job.state is not JobState.running or job.n_done != seen.n_done:
-            return  # Another process has done it, or somebody has cancelled it.
+            return  # Another process has done it, or it was cancelled.
         part = ids[job.n_done : job.n_done + SLICE]
         if action is Action.undo and submitted.undoes is not None:
             done = undo_slice(operation, submitted.undoes, part)

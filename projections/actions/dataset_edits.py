@@ -147,7 +147,7 @@ def add_entries(
     *,
     expected_version: int | None = None,
 ) -> AddedEntries:
-    """Add entries; one that is there already, and says the same, is left as it is.
+    """Add entries; one that already exists with the same content is left unchanged.
 
     Raises:
         DatasetNotFound: there is none.

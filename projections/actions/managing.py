@@ -176,7 +176,7 @@ def claim(
     Args:
         ledger: where.
         manager_id: who claims.
-        limit: tasks at most.
+        limit: maximum number of tasks.
         user: whose token it is.
         spec_bytes_max: bytes of all the specifications at most, unless it is one task.
         breaker: when programs that fail on a manager are tried there again.

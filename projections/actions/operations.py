@@ -41,7 +41,7 @@ SHARED: Final = frozenset(Action) - {Action.adopt, Action.resubmit, Action.erase
 """Actions whose event is the same for all records that are meant."""
 # Histories that are held in memory at a time.
 _HISTORIES: Final = 2_000
-# What may have happened to a record since, without standing in the way of an undo.
+# Events that a record may have had since, without preventing an undo.
 _HARMLESS: Final = (e.Commented, e.LateResult, e.Resubmitted)
 
 
@@ -311,7 +311,7 @@ class _Maker:
         self._specifications: dict[bytes, tuple[Payload, ...]] | None = None
 
     def events_for(self, record: RecordAggregate) -> list[Event]:
-        """Return what happens to a record that was meant.
+        """Return the events of a selected record.
 
         Raises:
             CommandRefused: the rules do not allow it.
@@ -550,7 +550,7 @@ def reverse(
         cause: the record because of which this happens; None if it was meant itself.
 
     Raises:
-        ChangedSince: something else has happened to it meanwhile.
+        ChangedSince: it has changed meanwhile.
         NotUndoable: no event takes this back.
     """
     first, last = versions[0], versions[-1]

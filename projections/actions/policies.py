@@ -1,4 +1,4 @@
-"""What happens to records by the clock, and not because somebody asks for it."""
+"""Policies: changes of records that depend on time and not on a request."""
 
 from __future__ import annotations
 

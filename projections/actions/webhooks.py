@@ -59,7 +59,7 @@ def add(
     Args:
         ledger: where.
         url: its address, which was looked at already.
-        what: what it is told.
+        what: the filter of its events.
         after: only what happened after this position; None: only what happens from now on.
         limit: how many there may be.
         actor: who adds it.
@@ -199,7 +199,7 @@ def secret_of(ledger: Ledger, webhook_id: int) -> bytes:
 
 
 def history(ledger: Ledger, webhook_id: int) -> list[Placed]:
-    """Return what has happened to a webhook, oldest first."""
+    """Return the history of a webhook, oldest first."""
     with ledger.datastore.reading() as db:
         return ledger.history(db, Stream.webhook, webhook_id)
 

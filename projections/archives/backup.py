@@ -146,7 +146,7 @@ def check_backup(folder: Path) -> BackupManifest:
     """Return what a backup says of itself, if its files are what they must be.
 
     Raises:
-        BackupInvalid: they are not, or this is no backup.
+        BackupInvalid: they are not, or the folder is not a backup.
     """
     names = (DUMP, MANIFEST)
     try:
@@ -267,7 +267,7 @@ def find_tool(name: Tool, major_min: int) -> tuple[str, str]:
     Of several, the oldest that will do: a newer one may ask for what an older server lacks.
 
     Raises:
-        ToolUnusable: there is none.
+        ToolUnusable: it is missing or too old.
     """
     found = sorted(_tools(name))
     for major, program, version in found:

@@ -96,7 +96,7 @@ def check_archive(path: Path, *, progress: Progress | None = None) -> Contents:
     needed is there, with the digest under which it is named, and there is nothing else.
 
     Raises:
-        ArchiveUnknown: it is no archive, or a newer version has written it.
+        ArchiveUnknown: it is not an archive, or a newer version has written it.
         ArchiveInvalid: it is not what it must be; the message says where.
         LibraryMissing: PyArrow is not installed.
     """

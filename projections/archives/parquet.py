@@ -149,7 +149,7 @@ class TableReader:
             columns: what must be in it.
 
         Raises:
-            ValueError: it is no such table, or a group has more rows than are written.
+            ValueError: it is not such a table, or a group has more rows than are written.
         """
         self._arrow = arrow()
         self._file = self._arrow.parquet.ParquetFile(

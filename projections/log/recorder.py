@@ -55,7 +55,7 @@ def append_shared(db: Db, event: Event, state: bytes, ids: list[int], versions: 
         versions: the number of the event in the history of each.
 
     Raises:
-        IntegrityError: one of the versions exists already: somebody else was first.
+        IntegrityError: one of the versions exists already: another transaction was first.
     """
     parameters = {
         "lock": LOG_LOCK,
@@ -86,7 +86,7 @@ def append(db: Db, stored_events: Sequence[StoredEvent], by_users: Runs = _NOBOD
         Their positions, in the order given.
 
     Raises:
-        IntegrityError: one of the versions exists already: somebody else was first.
+        IntegrityError: one of the versions exists already: another transaction was first.
     """
     try:
         rows = db.execute(

@@ -115,7 +115,7 @@ def page(
     Args:
         db: where.
         actor: who.
-        limit: events at most.
+        limit: maximum number of events.
         edge: the position before which, or after which, to look; None for the end.
         newest_first: in which order, and so in which direction.
         kinds: topics that are wanted; None for all.

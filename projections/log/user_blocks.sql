@@ -39,7 +39,7 @@ SELECT block
  LIMIT %(limit)b;
 
 -- name: events
--- What somebody did, in some blocks of the log, between two positions (without them). The actor is
+-- What an actor did, in some blocks of the log, between two positions (without them). The actor is
 -- looked for as it is packed in the state.
 SELECT e.notification_id, e.originator_id, e.originator_version, e.topic, e.state
   FROM unnest(%(blocks)b::bigint[]) AS b (block)

@@ -1,4 +1,4 @@
-"""Receipts: what has happened to a record, with the proof that it is in the log, in one file.
+"""Receipts: the history of a record, with the proof that it is in the log, in one file.
 
 A receipt is JSON, and verifying it takes neither server nor database. Its text is a function of the
 events, the proofs, the checkpoint and the key alone; so the verifier writes it again from these and
@@ -153,7 +153,7 @@ class VerifiedReceipt:
 
 
 def make_receipt(ledger: Ledger, record_id: int) -> str:
-    """Return the receipt of a record: all that has happened to it, with the proof of it.
+    """Return the receipt of a record: its history, with the proof of it.
 
     Raises:
         RecordNotFound: there was never such a record.
@@ -187,7 +187,7 @@ def make_receipt(ledger: Ledger, record_id: int) -> str:
 def _signed_by_one(note: str, keys: Iterable[VerifierKey]) -> tuple[str, str]:
     """Return a note with the first of its signatures only, and the public key of that.
 
-    Nobody who has this key alone could tell whether another signature was changed.
+    A reader with this key alone could not see whether another signature was changed.
     """
     text, [first, *_] = split_note(note)
     for key in keys:
@@ -213,7 +213,7 @@ def verify_receipt(
 
     Raises:
         ReceiptBroken: it is not what a ledger has written, not of this key, or not of this result.
-        NoteBroken: the key that was given is none.
+        NoteBroken: the given key is malformed.
     """
     given = None if key is None else VerifierKey.parse(key.strip())
     text, parsed = _parsed(receipt)

@@ -72,11 +72,11 @@ def seal_next(
         key: the ledger's secret key.
         signed: the last checkpoint that this key is known to have signed. Nothing that contradicts
             it is signed again, even if the owner of the database has made it all consistent.
-        events_max: how many at most.
+        events_max: maximum number of events.
 
     Raises:
         SealKeyRefused: the key is not the ledger's.
-        SealBroken: what was sealed before is not there any more as it was.
+        SealBroken: what was sealed before no longer exists as it was.
     """
     origin = origin_of(ledger_id(ledger))
     if key.name != origin:

@@ -51,7 +51,7 @@ class PastRecord:
 
 
 def moment_of(ledger: Ledger, as_of: AsOf) -> Moment:
-    """Return the moment that somebody asks for: the last event that had happened then.
+    """Return the moment of a request: the last event that had happened then.
 
     Raises:
         FutureMoment: it has not come.
@@ -229,7 +229,7 @@ _CHANGING: Final = frozenset({"id", "status", "tag", "manager_id", "modified_at"
 def _candidates(which: RecordFilter, parameters: dict[str, Any]) -> LiteralString | None:
     """Return among whom to look, newest first, each once; None to let the planner decide.
 
-    Somebody who ran on a manager at a moment had been claimed by it before; and so on. A status
+    A record that ran on a manager at a moment had been claimed by it before; and so on. A status
     has an index of its own, and a few of all records may be in it, or nearly all of them.
 
     Args:

@@ -41,7 +41,7 @@ EVERYTHING: Final = ChangeFilter()
 
 
 class RecordDifference(NamedTuple):
-    """What happened to a record between two moments.
+    """How a record changed between two moments.
 
     Status and tag are None where it was not there. `newest` are its newest events, the last first.
     """
@@ -69,7 +69,7 @@ def changes(
     after_id: int = 0,
     which: ChangeFilter = EVERYTHING,
 ) -> list[RecordDifference]:
-    """Return what happened to records with ids after `after_id`, at most `limit`, by id.
+    """Return the changes of records with ids after `after_id`, at most `limit`, by id.
 
     Raises:
         TimelineBehind: what happened is not in tables yet.

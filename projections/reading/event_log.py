@@ -22,7 +22,7 @@ from ..store.statements import shipped, statements
 _SQL: Final = statements("reading.event_log")
 _LOG_SQL: Final = statements("log.ledger_events")
 
-# For administrators to see: what happens to tokens and webhooks is not told. The address of a
+# For administrators to see: the events of tokens and webhooks are left out. The address of a
 # webhook can be as good as a token.
 HIDDEN: Final = tuple(
     event_type.topic for kind in AGGREGATES.values() if kind.hidden for event_type in kind.events

@@ -75,7 +75,7 @@ def of_user(
     Args:
         ledger: where.
         user: by name.
-        limit: events at most.
+        limit: maximum number of events.
         edge: the position where the page before has ended; None for the first page.
         newest_first: or oldest first.
         kinds: only these; None for all.

@@ -145,7 +145,7 @@ def _present(
 ) -> Source:
     """Return all records, or those of a dataset in the order of their ids.
 
-    A record that is in several cells is there once. What the page before has left is told to the
+    A record that is in several cells is there once. What the page before has left is passed to the
     inner query too, which reads an index from there.
     """
     if which.dataset is None:

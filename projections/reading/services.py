@@ -152,7 +152,7 @@ def tree(
     Args:
         ledger: where.
         record_id: the root.
-        nodes_max: so many records at most; those that are left out are counted.
+        nodes_max: maximum number of records; those that are left out are counted.
         children_max: so many children of one service at most.
 
     Raises:

@@ -53,7 +53,7 @@ class QueuedLane:
         n_paused: of these, how many pause; of the next `PAUSED_MAX` of the whole ledger.
         oldest: by priority; what can be claimed.
         able_ids: some of the managers that can take them now.
-        blocked: why nobody can; None if somebody can.
+        blocked: why no manager can; None if one can.
     """
 
     lane: Lane
@@ -86,7 +86,7 @@ def queue(ledger: Ledger, limit: int, tags: Collection[str] | None = None) -> Wa
 
     Args:
         ledger: where.
-        limit: so many lanes at most.
+        limit: maximum number of lanes.
         tags: only of these; None for all.
     """
     with ledger.datastore.reading() as db:

@@ -87,7 +87,7 @@ def rebuild(
 
     Raises:
         InvalidInput: there is no such projection.
-        RebuildRunning: somebody else is at it.
+        RebuildRunning: another process is rebuilding.
         SchemaMismatch: a live table has something that a new one would lack.
         ImpossibleHistory: the log is broken.
         UnknownEvent: the log has an event that this version does not know.

@@ -284,7 +284,7 @@ class Expected:
             columns: which are compared; all if empty.
             mine: which rows are compared.
             look_first: whether there is probably no difference, in many rows.
-            limit: so many at most; None for all.
+            limit: maximum number of them; None for all.
         """
         key = PROJECTIONS[table]
         parts = {"columns": _names(columns), "live": self.live(table), "mine": mine, "said": said}

@@ -1,4 +1,4 @@
-"""What no single aggregate says: counts, the claim queue and operations, held against the rest.
+"""Compares the tables of counts, the claim queue and operations with the rows they follow from.
 
 These tables follow from the rows of all aggregates. So they are compared with what these rows add
 up to, with the rows in the shadow in place of those that are known to be wrong.

@@ -61,7 +61,7 @@ def repair(
     table: str | None = None,
     key: Sequence[str] | None = None,
 ) -> list[Repair]:
-    """Put right what is known to be wrong: all of it, what is in a table, or one row.
+    """Repair what is known to be wrong: all of it, what is in a table, or one row.
 
     Each row is a transaction of its own. Those that counts follow from come first.
 
@@ -136,7 +136,7 @@ def _refusal(db: Db, divergence: DivergenceAggregate) -> str | None:
 
 
 def _lock_row(db: Db, shadow: Expected, divergence: DivergenceAggregate) -> None:
-    """Keep everybody else from changing the row, and what it follows from."""
+    """Lock the row, and what it follows from, against changes."""
     table, key = divergence.table, divergence.key
     if not is_counted(divergence):
         owner = owner_of(table, key)
@@ -161,7 +161,7 @@ def _lock_row(db: Db, shadow: Expected, divergence: DivergenceAggregate) -> None
 
 
 def _repair_row(ledger: Ledger, db: Db, shadow: Expected, divergence: DivergenceAggregate) -> int:
-    """Put the row right; return whether anything was wrong with it.
+    """Repair the row; return whether anything was wrong with it.
 
     Raises:
         _NobodyKnows, UnreadableEvent: the log cannot be read where it says what is right.

@@ -180,7 +180,7 @@ class SelfAuditor:
         return self._shadow, self._counted
 
     def _run_lap(self, lap: Lap) -> bool:
-        """Do a lap; return False if counts are wrong and only a certain lap can tell which."""
+        """Do a lap; return False if counts are wrong and only a complete lap can find which."""
         shadow, counted = self._tools()
         begun = time.monotonic()
         with self._work(lap), shadow.snapshot() as db:

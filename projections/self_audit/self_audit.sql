@@ -10,7 +10,7 @@ SELECT originator_id
  LIMIT 1;
 
 -- name: touched
--- What has happened to something since a position.
+-- Events of an aggregate since a position.
 SELECT DISTINCT originator_id
   FROM ledger_events
  WHERE notification_id > %(after)s AND notification_id <= %(upto)s;
@@ -67,7 +67,7 @@ UPDATE self_audit_ranges
  WHERE stream = %(stream)s AND number = %(range)s AND position <= %(position)s;
 
 -- name: outside
--- Aggregates that have rows and that the log has never heard of.
+-- Aggregates that have rows but no events in the log.
 SELECT DISTINCT t.{owner} FROM {live} AS t WHERE {mine} LIMIT %(limit)s;
 
 -- name: differences

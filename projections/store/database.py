@@ -146,8 +146,9 @@ class LedgerDatastore(PostgresDatastore):
         Args:
             url: where the database is.
             schema: where the ledger's tables are.
-            pool_size: connections at most.
-            timeout_s: how long a request waits for a connection before it is told to come again.
+            pool_size: maximum number of connections.
+            timeout_s: seconds that a request waits for a connection before StoreUnavailable is
+                raised.
         """
         super().__init__("", "", "", "", "", schema=schema)
         # The library's pool takes a host, a port and so on; a URL can say more (TLS, sockets).

@@ -824,7 +824,7 @@ def _pg_ctl(*arguments: str) -> int:
 
 
 def _lock_exclusively(file: IO[str]) -> None:
-    """Take the lock, or raise OSError if somebody has it. It ends with the file, or the process."""
+    """Take the lock, or raise OSError if another process has it. The lock ends with the process."""
     if sys.platform == "win32":
         # Far behind the text, which others must still be able to read.
         file.seek(1 << 20)

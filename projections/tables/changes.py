@@ -118,7 +118,7 @@ class Changes:
         return sum(map(len, self._changed.values()))
 
     def happen(self, state: S, events: Iterable[Event]) -> S:
-        """Let events happen to an aggregate; return what it is then."""
+        """Apply events to an aggregate; return its new state."""
         stream = STREAM_OF[type(state)]
         evolve = AGGREGATES[stream].evolve
         after = state

@@ -19,7 +19,7 @@ from .table import CountedFrom, ProjectionTable
 
 _SQL = statements("tables.claim_queue")
 _BEFORE_ALL: Final = (0, -32768, 0)
-# What happens to those that wait, and what may make others wait.
+# The events of waiting records, and those that may make others wait.
 _MOVING: Final[frozenset[type[Event]]] = frozenset(
     event_type
     for (source, event_type), target in TRANSITIONS.items()

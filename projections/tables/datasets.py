@@ -113,7 +113,7 @@ def write(db: Db, changes: Changes) -> None:
 
 
 def write_shared(db: Db, changes: SharedChanges) -> None:
-    """Count anew the cells of records that share an event."""
+    """Count the cells of records that share an event again."""
     moved: dict[tuple[Status | None, Status | None], list[int]] = {}
     for each in changes.classes:
         if each.before.status is not each.after.status:

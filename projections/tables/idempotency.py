@@ -1,7 +1,8 @@
 """Idempotency keys: the same request, sent again, has one effect and gets the same answer.
 
 The answer is stored in the transaction that has the effect. So a client that lost the connection
-sends the request again with the same key, and either it happens now or it is told what happened.
+sends the request again with the same key, and the command is either carried out now, or answered as
+it was the first time.
 """
 
 from __future__ import annotations

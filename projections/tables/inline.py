@@ -1,4 +1,4 @@
-"""The inline projections: all tables that are written in the transaction of what they tell."""
+"""The inline projections: all tables that are written in the transaction of the events."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class OperationRow(NamedTuple):
 
 
 class OperationPart(NamedTuple):
-    """What some events say of their operation, and which of them speaks for it.
+    """The operation of some events, and the event that describes it.
 
     That is the one of the earliest moment, and of these, which share a transaction, the last by
     record and version: so it does not matter in which order events are looked at.

@@ -100,7 +100,7 @@ def page(
     Args:
         db: where.
         stream: of which kind.
-        limit: origins at most.
+        limit: maximum number of origins.
         since: the number to begin with, without the first `skip` origins of it.
         skip: how many were shown already.
         number: only of this one.

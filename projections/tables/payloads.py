@@ -77,7 +77,7 @@ def decompress(data: bytes, size_bytes_max: int) -> bytes:
 
     Raises:
         TooLarge: it is, or says it is, over the limit.
-        InvalidInput: it is no whole zstd frame.
+        InvalidInput: it is not a complete zstd frame.
     """
     try:
         declared = zstandard.frame_content_size(data)

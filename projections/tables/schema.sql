@@ -5,10 +5,10 @@
 -- of the projections can be filled by the same statements.
 --
 -- `ledger_events` is the truth. `payloads` holds bytes that events name by digest. `lanes` gives
--- small numbers to routing keys. The secrets of webhooks and how far these were told are kept beside
--- the log. Everything under "projections" can be dropped and rebuilt from these. What is under
--- "seals" proves what the log was; with the key it could be made again. What is under "signals" is
--- neither: it is forgotten without loss.
+-- small numbers to routing keys. The secrets of webhooks and how far delivery has come are kept
+-- beside the log. Everything under "projections" can be dropped and rebuilt from these. What is
+-- under "seals" proves what the log was; with the key it could be made again. What is under
+-- "signals" is neither: it is forgotten without loss.
 
 -- The log -----------------------------------------------------------------------------------
 
@@ -573,8 +573,7 @@ CREATE INDEX record_changes_manager ON record_changes (old_manager_id, record_id
     WHERE old_status = 'running';
 
 -- Signals -----------------------------------------------------------------------------------
-
--- Signs of life. What follows from their absence (ManagerLost) is in the log; they are not.
+-- Heartbeats. What follows from their absence (ManagerLost) is in the log; they are not.
 CREATE TABLE manager_heartbeats (
     manager_id       bigint      PRIMARY KEY,
     heartbeat_at     timestamptz NOT NULL,

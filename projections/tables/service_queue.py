@@ -85,8 +85,8 @@ def follow(
 
     Records that only moved between statuses in which a child is open concern nobody. The order
     within is such that a replay, which meets parents and children in any order, counts the same:
-    first the services that wait already hear of children that moved, then those that have decided
-    again count theirs. Unless `tell`, nobody hears of children: where the table `records` is up to
+    first the services that already wait count children that moved, then those that have decided
+    again count theirs. Unless `tell`, children are not counted: where the table `records` is up to
     date before the first service is written, all count what their children are now.
     """
     services = [
@@ -283,7 +283,7 @@ def pick(
     Args:
         db: in a transaction.
         runner: its name.
-        limit: so many services at most.
+        limit: maximum number of services.
         active_max: services that run at once, of all runners.
         lease_s: until when those that it gets, and those in hand, are its own, in seconds.
         in_hand: what it works on.

@@ -57,7 +57,7 @@ def history(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Print what has happened to the record RECORD_ID, oldest first; or to something else.
+    """Print the history of the record RECORD_ID, oldest first; or of something else.
 
     \b
     Examples:
@@ -162,7 +162,7 @@ def timeline(record_ids: tuple[int, ...], as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 @exits_on_ledger_errors
 def events(follow: bool, after: int, new: bool, as_json: bool, **conditions: Any) -> None:
-    """Print what has happened to records, managers, datasets and jobs, in order.
+    """Print the events of records, managers, datasets and jobs, in order.
 
     A line begins with the event's position in the log, from which one can go on by --after.
 

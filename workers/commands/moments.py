@@ -31,7 +31,7 @@ def moment(_ctx: click.Context, param: click.Parameter, given: str | None) -> in
 
 
 def moment_of(text: str, now: datetime) -> int | datetime:
-    """Return the position or the time that somebody has written.
+    """Parse a position or a time.
 
     >>> moment_of("2 hours ago", datetime(2026, 11, 21, 16, 30, tzinfo=UTC)).isoformat()
     '2026-11-21T14:30:00+00:00'

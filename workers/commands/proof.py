@@ -86,11 +86,10 @@ def seal(
 )
 @exits_on_ledger_errors
 def receipt(record_id: int, output: Path | None) -> None:
-    """Write the receipt of the record RECORD_ID: all that has happened to it, with the proof.
+    """Write the receipt of the record RECORD_ID: its history, with the proof.
 
-    If something has just happened to the record, this waits some seconds for the next seal.
-    `recordledger verify FILE` checks the file, anywhere and without a server. Keep it as it is:
-    every byte counts.
+    If the record has just changed, this waits some seconds for the next seal. `recordledger verify
+    FILE` checks the file, anywhere and without a server. Keep it as it is: every byte counts.
     """
     from recordledger.api.client import Client
 

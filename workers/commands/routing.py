@@ -49,7 +49,7 @@ def why(record_id: int, as_json: bool) -> None:
 def queue(tag: tuple[str, ...], limit: int, as_json: bool) -> None:
     """Print what waits, by tag and required programs, and who could take it.
 
-    First come the tasks that nobody can take, with the reason; `recordledger why ID` tells more.
+    First come the tasks that nobody can take, with the reason; `recordledger why ID` gives details.
     """
     from recordledger.api.client import Client
 
@@ -145,7 +145,7 @@ def managers(context: click.Context, everything: bool, as_json: bool) -> None:
 @JSON
 @exits_on_ledger_errors
 def show_manager(manager: str, as_json: bool) -> None:
-    """Print the manager MANAGER: what it has, what it runs, and what has happened to it.
+    """Print the manager MANAGER: its programs, its tasks and its history.
 
     MANAGER is an id, or a name that only one of them has.
 
@@ -206,8 +206,8 @@ def show_manager(manager: str, as_json: bool) -> None:
 def drain(manager: str, reason: str | None, as_json: bool) -> None:
     """Give the manager MANAGER nothing more to do: it ends when it has finished what it runs.
 
-    It hears of it with its next heartbeat. MANAGER is an id, or a name that only one that is alive
-    has.
+    It gets the order with its next heartbeat. MANAGER is an id, or a name that only one that is
+    alive has.
     """
     from recordledger.api.client import Client
 

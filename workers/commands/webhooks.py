@@ -79,7 +79,7 @@ def list_webhooks(as_json: bool) -> None:
 @JSON
 @exits_on_ledger_errors
 def show(webhook_id: int, as_json: bool) -> None:
-    """Print the webhook WEBHOOK_ID, what has happened to it, and the newest attempts.
+    """Print the webhook WEBHOOK_ID, its history and the newest attempts.
 
     Exit status is 1 when there is no such webhook.
     """

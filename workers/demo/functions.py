@@ -86,7 +86,7 @@ def potential_energy(
 
     Raises:
         ConvergenceError: not within `max_cycle` iterations.
-        ValueError: molecule, method, distance or engine is none that is known.
+        ValueError: molecule, method, distance or engine is not known.
     """
     if molecule not in _MORSE:
         raise ValueError(f"molecule is {molecule!r}; choose one of {', '.join(_MORSE)}")

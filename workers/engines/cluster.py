@@ -54,7 +54,7 @@ class Cluster(Protocol):
 
 
 class GivenExecutor:
-    """Somebody's executor, of which nothing is known; it is shut down with the engine.
+    """An executor of the caller, of which nothing is known; it is shut down with the engine.
 
     Args:
         executor: already started.

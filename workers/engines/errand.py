@@ -1,7 +1,7 @@
 """What an executor carries to its workers: a task with all it needs, as bytes, and its outcome.
 
 Requests are JSON, for its integers have no bound; outcomes are msgpack. Executors look into the
-arguments that they carry, for futures and the like; bytes they leave alone.
+arguments that they carry, for futures and similar objects; bytes they leave alone.
 """
 
 from __future__ import annotations

@@ -342,12 +342,12 @@ class ExecutorEngine:
             return True
 
     def _lost(self, item: _Item, ticket: int, cause: str, *, was_taken: bool = True) -> None:
-        """Settle a task that nothing will be heard of any more, or hand it out again.
+        """Settle a task of which no result will come, or submit it again.
 
         Args:
             item: which task.
             ticket: the one that it had.
-            cause: why nothing will be heard of it.
+            cause: why no result will come.
             was_taken: whether the executor has ever had it.
         """
         if not self._claim_back(item, ticket):
@@ -383,8 +383,8 @@ class ExecutorEngine:
     def _is_lost_with_another(self, item: _Item, begun: Begun) -> bool:
         """Return whether a task is lost only because its executor ends all workers if one dies.
 
-        It tells of that before it ends them, so those that live are innocent. One that is dying may
-        take a moment, for which one waits once in each generation, not for each of its tasks.
+        It reports that before it ends them, so those that live are not the cause. One that is dying
+        may take a moment, for which one waits once in each generation, not for each of its tasks.
         """
         if item.generation is None or item.n_restarts >= RESTARTS_MAX:
             return False
@@ -514,7 +514,7 @@ class ExecutorEngine:
 def _settle(
     future: Future[Report], *, report: Report | None = None, error: BaseException | None = None
 ) -> None:
-    """Finish a future, unless somebody was quicker."""
+    """Finish a future, unless it is finished already."""
     with contextlib.suppress(InvalidStateError):
         if not future.set_running_or_notify_cancel():
             return

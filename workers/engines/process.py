@@ -61,7 +61,7 @@ class ProcessEngine:
     """Runs tasks in processes of its own.
 
     Args:
-        n_slots: how many processes at most.
+        n_slots: maximum number of processes.
         settings: what the workers have to know.
         n_slots_min: how many to keep when there is less to do; None for all.
         idle_s: seconds without a task after which a process beyond these ends.

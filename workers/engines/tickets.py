@@ -74,7 +74,7 @@ class Begun:
 def birth(pid: int) -> int | None:
     """Return when a process of this host was started, in ticks; None if it runs no more.
 
-    Where the kernel does not tell, it is 0 for every process.
+    Where the kernel does not provide it, it is 0 for every process.
     """
     if not Path("/proc/self/stat").exists():
         return 0

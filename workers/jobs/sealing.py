@@ -96,7 +96,7 @@ class Sealer:
 
         Raises:
             SealKeyRefused: there is no key, or not the ledger's.
-            SealBroken: what was sealed before is not there any more as it was.
+            SealBroken: what was sealed before no longer exists as it was.
             SealFileFault: a file cannot be read or written.
         """
         key = self.key()
@@ -193,7 +193,7 @@ def read_checkpoints(folder: Path) -> dict[str, str]:
     """Return the checkpoints in a directory and those below it, by file name.
 
     Raises:
-        SealFileFault: there is none, or one cannot be read.
+        SealFileFault: there is no checkpoint, or one cannot be read.
     """
     with _as_fault(folder):
         files = sorted(folder.rglob(f"*{CHECKPOINT_SUFFIX}"))

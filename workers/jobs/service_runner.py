@@ -58,7 +58,7 @@ class RunnerSettings:
         active_max: services that run at once; those that other services wait for do not wait.
         threads: steps at once.
         lease_s: seconds after which the services of a runner that was lost are free again.
-        step_warning_s: seconds that a decision may take before the log speaks of it.
+        step_warning_s: seconds that a decision may take before a warning is logged.
         output_bytes_max: how much is kept of what a service says.
         limits: of each service.
     """

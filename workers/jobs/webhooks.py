@@ -83,7 +83,7 @@ class WebhookMessage(NamedTuple):
 
 
 class Deliverer:
-    """The job that tells webhooks what happens."""
+    """The job that sends events to webhooks."""
 
     def __init__(self, settings: DeliverySettings, stop: Event) -> None:
         """Prepare; `stop` ends what runs after the message that it is at."""
@@ -189,7 +189,7 @@ class Deliverer:
 
 
 def next_message(ledger: Ledger, task: DeliveryTask) -> WebhookMessage:
-    """Return what a webhook is told next; of no events if there is nothing for it up to `upto`.
+    """Return the next message of a webhook; with no events if there is nothing for it up to `upto`.
 
     What was on its way is made again from the same part of the log.
     """

@@ -73,7 +73,7 @@ class ManagerConfig(BaseModel):
     )
     engine_silence_s: Annotated[float, On("manager")] = Field(
         default=30.0,
-        description="Seconds without a sign of life from the engine after which the manager ends.",
+        description="Seconds without an answer from the engine after which the manager ends.",
     )
     threads_per_worker: Annotated[int | None, On("manager", unset="the processors, divided")] = (
         Field(default=None, ge=1, description="Threads of numerical libraries in each worker.")

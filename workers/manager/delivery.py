@@ -1,4 +1,4 @@
-"""Hands results to the server until it has acknowledged each, whatever stands in the way.
+"""Sends results to the server until it has acknowledged each, whatever fails meanwhile.
 
 A result that the server does not take becomes an error of its record that says why, for sending it
 again would be refused again and hold up all the others. What is refused for another reason, like an

@@ -55,7 +55,7 @@ _BODY_RESERVE_BYTES: Final = 3 * 1024 * 1024
 
 
 def run_manager(config: ManagerConfig) -> int:
-    """Run a manager until it is told to stop; return its exit status.
+    """Run a manager until a signal stops it; return its exit status.
 
     0: it was stopped, and has given back what it had. 1: it could not begin or go on, or could
     not give back what it had.
@@ -92,7 +92,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class StopRequested:
-    """Somebody wants the manager to end; the second time, at once."""
+    """Handle a signal to end; the second one ends at once."""
 
     reason: str
 
@@ -121,7 +121,7 @@ class ManagerAgent:
     """Claims tasks, runs them, and returns their outcomes.
 
     Args:
-        config: what it is told.
+        config: its settings.
         start_engine: makes the engine from the settings of its workers; None for what the
             configuration says.
 
@@ -317,7 +317,7 @@ class ManagerAgent:
         return not self._in_engine or time.monotonic() >= self._stop_by
 
     def _end(self) -> int:
-        """Give back what runs, wait until the server has the rest, and say good-bye."""
+        """Return running tasks unfinished, deliver the rest, and report the end."""
         with contextlib.suppress(queue.Empty):
             while True:
                 self._react(self._inbox.get_nowait())
@@ -354,7 +354,7 @@ class ManagerAgent:
             )
         return self._exit_status
 
-    # One step: hear what happened, and do what follows from it
+    # One step: handle what the threads reported
 
     def _step(self) -> None:
         self._handle_messages()
@@ -606,7 +606,7 @@ class ManagerAgent:
             self._stop_by = stop_by
             self._stop_reason = reason
             self._relinquish_waiting(reason)
-        # One that is drained may be told to hurry.
+        # A second signal ends one that is drained at once.
         self._stop_by = min(self._stop_by, stop_by)
 
     def _stop_if_idle(self, now: float) -> None:

@@ -1,4 +1,4 @@
-"""What a manager can offer: installed distributions, executables, and what it is told it has."""
+"""What a manager can offer: installed distributions, executables, and stated programs."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class ProgramSearch:
     """What to look for.
 
     Attributes:
-        stated: programs with their versions, as somebody says; they win over what is found.
+        stated: programs with their versions, as configured; they override what is found.
         distributions: patterns of names of installed distributions.
         executables: program to the command that prints its version.
     """
@@ -139,7 +139,7 @@ def parse_executable(text: str) -> tuple[str, str]:
 
 
 class Surveyor:
-    """The thread that looks again now and then, and tells what has changed.
+    """The thread that searches again at intervals, and reports what has changed.
 
     Args:
         look: returns what is there.

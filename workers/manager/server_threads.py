@@ -94,11 +94,11 @@ class ClaimThread:
         self._client.close()
 
     def claim(self, manager_id: int, limit: int) -> None:
-        """Claim tasks; the answer is told."""
+        """Claim tasks; report the answer."""
         self._jobs.put(lambda: self._claim(manager_id, limit))
 
     def register(self) -> None:
-        """Register the manager; the answer is told."""
+        """Register the manager; report the answer."""
         self._jobs.put(self._register)
 
     def report_programs(self, manager_id: int, programs: Mapping[str, str | None]) -> None:

@@ -14,7 +14,7 @@ from typing import Final
 _PLAIN: Final = re.compile(r"[^\s#]+")
 _SECRETS: Final = ("--token", "--database-url")
 
-# Given back a little before the signal's grace is over, so that the server hears of it.
+# Given back a little before the signal's grace is over, so that the server is notified.
 SPARE_S: Final = 15.0
 
 
@@ -28,7 +28,7 @@ class PilotJob:
         cores: processor cores of the job, and workers of its manager.
         mem_gb: memory in GB; None for the cluster's default.
         n_jobs: how many such jobs, as an array.
-        grace_s: seconds before the limit at which the manager is told to end.
+        grace_s: seconds before the limit at which the manager is asked to end.
         partition, account, name: as Slurm knows them.
         setup: lines of shell to run first, such as `module load psi4`.
         program: how `recordledger` is called there.

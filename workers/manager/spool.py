@@ -83,7 +83,7 @@ class Spool:
         self._locks: dict[int, IO[bytes] | None] = {}
 
     def own(self, manager_id: int) -> None:
-        """Make a manager's folder, and tell others that it is in use while this process lives."""
+        """Make a manager's folder, and lock it while this process lives."""
         folder = self._folder / str(manager_id)
         deadline = time.monotonic() + _OWN_S_MAX
         while True:
@@ -149,7 +149,7 @@ class Spool:
                         yield ResultBatch(int(folder.name), None, path)
 
     def close(self) -> None:
-        """Let go of the folders; remove those that are empty and that nobody uses."""
+        """Unlock the folders; remove those that are empty and that nobody uses."""
         for lock in self._locks.values():
             if lock is not None:
                 lock.close()

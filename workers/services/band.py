@@ -388,7 +388,7 @@ def _read(spec: BandSpec, state: BandState, ended: Mapping[str, Ended]) -> list[
     """Return energy and gradient of each image.
 
     Raises:
-        ResultUnusable: a child's result is none.
+        ResultUnusable: a child's result has no energy or gradient.
     """
     size = len(state.images[0])
     found = [spec.gradient.read(ended[key], size) for key in _wanted(spec, state)]

@@ -167,7 +167,7 @@ class Fate(StatePart):
 
     @classmethod
     def of(cls, ended: Ended) -> Fate:
-        """Return what to keep of what the runner tells."""
+        """Return what to keep of what the runner reports."""
         payload = ended.payload
         return cls(
             record_id=ended.record_id,
@@ -256,7 +256,7 @@ class Graph(Service[GraphSpec, GraphState]):
         return _go_on(spec, GraphState(started_at=now.at, asked=[], ended={}, late=[]), now)
 
     def advance(self, spec: GraphSpec, state: GraphState, now: Now) -> Step[GraphState]:
-        """Ask for what can run now; when nothing is open any more, tell the outcome of all."""
+        """Ask for what can run now; when nothing is open any more, return the outcome of all."""
         return _go_on(spec, state, now)
 
 
@@ -432,7 +432,7 @@ def _reference(value: Any) -> tuple[str, tuple[PathStep, ...]] | None:
     """Return node and path if the value is a reference.
 
     Raises:
-        ValueError: it looks like one, and is none.
+        ValueError: it looks like one, but is malformed.
     """
     if not (isinstance(value, dict) and _FROM in value):
         return None

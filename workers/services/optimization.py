@@ -78,7 +78,7 @@ class Evaluation(StatePart):
 class OptimizationState(StatePart):
     """The evaluations, in the order they were asked for, and the one that is under way.
 
-    `n_logged`: of how many iterates, of which the first is the start, the output tells.
+    `n_logged`: number of iterates in the output, including the start.
     """
 
     evaluations: list[Evaluation]

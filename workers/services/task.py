@@ -150,7 +150,7 @@ def found_at(result: Any, path: Sequence[Step], where: str) -> Any:
     2.5
 
     Raises:
-        ResultUnusable: there is none.
+        ResultUnusable: the path leads nowhere in the result.
     """
     found: Any = result
     for number, step in enumerate(path):

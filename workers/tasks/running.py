@@ -128,7 +128,7 @@ def _host() -> dict[str, Any]:
 
 @cache
 def _cores() -> int | None:
-    """Return how many cores numerical libraries were told to use here, if they were."""
+    """Return the number of cores that numerical libraries are set to use here, if it is set."""
     told = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
     return int(told) if told.isascii() and told.isdigit() and int(told) > 0 else None
 

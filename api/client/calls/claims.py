@@ -44,7 +44,7 @@ def return_results(
     Args:
         manager_id: from `register_manager`.
         results: one for each attempt. A `result` is a JSON value, or already encoded by
-            `json_bytes`, which tells beforehand whether it can be sent.
+            `json_bytes`, which checks beforehand whether it can be sent.
 
     Raises:
         InvalidArgument: a value cannot be sent, and nothing was; `idx` says which entry's.

@@ -163,7 +163,7 @@ def add_entries(
     expected_version: int | None = None,
     reason: str | None = None,
 ) -> Operation[EntriesMetadata]:
-    """Add entries; one that is there already, and says the same, is left as it is.
+    """Add entries; one that already exists with the same content is left unchanged.
 
     `dataset.add_entries({"dimer": {"x": 1.5}})` gives inputs by name. A list of mappings can say
     more: `[{"name": "dimer", "input": {"x": 1.5}, "attributes": {"n": 2}}]`. Long lists are cut
@@ -413,8 +413,8 @@ def submit(
         entries: only these.
         pattern: only entries whose names are like this: `*` for anything, `?` for one character.
         attributes: only entries whose attributes contain these.
-        find_existing: take the record that is there already for the same specification, of this
-            or of another dataset or of none; False always makes a new one.
+        find_existing: use an existing record of the same specification, of this or of another
+            dataset or of none; False always makes a new one.
         tag: instead of the specifications' own.
         priority: instead of the specifications' own.
         reason: kept with every event.
@@ -761,7 +761,7 @@ def history(
     records: bool = False,
     limit: int | None = 1_000,
 ) -> Operation[LogEvents]:
-    """Return what has happened to the dataset, oldest first; of long lists only the beginning.
+    """Return the dataset's history, oldest first; long lists are cut after their beginning.
 
     Args:
         kind: only of this kind, like `entries_added`, or of several.

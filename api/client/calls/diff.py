@@ -52,7 +52,7 @@ def diff(
         limit: no more than so many; the `counts` are of all.
 
     Raises:
-        InvalidArgument: a moment is none.
+        InvalidArgument: a moment is neither a position nor a time.
         Refused: one has not come, or is before the first event of the log, or `a` is after `b`.
 
     >>> changes = client.diff(10, 20, to_status="error")

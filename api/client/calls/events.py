@@ -1,4 +1,4 @@
-"""The log: what has happened to everything, in order, and what happens from now on."""
+"""The log: all events in order, and new ones as they are appended."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Feed:
         """Give the events that are whole with this piece of the stream.
 
         Raises:
-            ServerFault: it is no stream of events.
+            ServerFault: the answer is not a stream of events.
         """
         *frames, self._rest = (self._rest + chunk).split(_END)
         for frame in frames:
@@ -125,7 +125,7 @@ def events(
     actor: str | Iterable[str] | None = None,
     follow: bool = False,
 ) -> Feed:
-    """Iterate over what has happened to records, managers, datasets and jobs, in order.
+    """Iterate over the events of records, managers, datasets and jobs, in order.
 
     With `follow`, iterate for ever: over what has happened, and then over what happens, as it
     does. When the connection is lost the iteration goes on where it was; no event is left out and
@@ -144,7 +144,7 @@ def events(
         follow: whether to go on when there is nothing more.
 
     Raises:
-        InvalidArgument: a condition is none.
+        InvalidArgument: a condition is not valid.
         NotFound: there is no such dataset.
         Refused: there is no such kind, or the log does not go as far as `after`.
 

@@ -64,7 +64,7 @@ def operation_history(
         limit: no more than so many; None for all.
 
     Raises:
-        InvalidArgument: a time has no zone, or the id is none.
+        InvalidArgument: a time has no zone, or the id is not valid.
         NotFound: there is no such operation.
         Refused: there is no such kind of event.
 

@@ -276,6 +276,6 @@ def operation_uuid(operation_id: str | UUID) -> UUID:
     """Return the id of an operation.
 
     Raises:
-        InvalidArgument: it is none.
+        InvalidArgument: it is not an operation's id.
     """
     return wire.uuid(operation_id, "an operation's id")

@@ -39,7 +39,7 @@ def origins(
         limit: no more than so many.
 
     Raises:
-        InvalidArgument: an id is none.
+        InvalidArgument: an id is not valid.
         InvalidInput: nothing of this kind is ever imported.
 
     >>> client.origins(imported_id=411)

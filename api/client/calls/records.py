@@ -130,8 +130,8 @@ def add_records(
             one, up to an hour.
         retry_on: patterns of the error types that qualify, like `["OSError", "*Timeout*"]` or
             `["!ValueError"]`; all but those that computing again cannot repair, if not given.
-        find_existing: return the record that is there already for the same specification,
-            unless it is cancelled, deleted or invalid; False always makes a new one.
+        find_existing: return an existing record of the same specification, unless it is cancelled,
+            deleted or invalid; False always makes a new one.
         reason: kept with the event.
 
     Returns:

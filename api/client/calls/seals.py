@@ -16,7 +16,7 @@ from ..exchange import Operation, Session
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """All that has happened to a record, with the proof of it, as text of which every byte counts.
+    """The history of a record with its proof, as text; keep it byte for byte.
 
     `recordledger verify` checks it, and so does `verify_receipt` of the module
     `recordledger.projections.proof.receipts`: neither needs a server.

@@ -33,7 +33,7 @@ def repair(
     """Put rows right that the self-audit has found: all, those of a table, or one.
 
     What cannot be repaired yet says why in its `refusal`. If the answer is lost on its way,
-    `NotConnected` says so; `self_audit()` tells what is left.
+    `NotConnected` says so; `self_audit()` shows what is left.
 
     Args:
         table: of the rows; None for all tables.

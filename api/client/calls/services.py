@@ -32,8 +32,8 @@ def add_service(
         spec: its specification: one mapping, or a list of them for as many services.
         tag: routing string, which its children inherit.
         priority: "low", "normal" or "high", which its children inherit.
-        find_existing: return the service that is there already for the same specification, unless
-            it is cancelled, deleted or invalid; False always makes a new one.
+        find_existing: return an existing service of the same specification, unless it is cancelled,
+            deleted or invalid; False always makes a new one.
         reason: kept with the event.
 
     Returns:
@@ -63,7 +63,7 @@ def service(
 
     Raises:
         NotFound: there is no such record.
-        Refused: it is no service, or has had no such iteration.
+        Refused: the record is not a service, or has no such iteration.
 
     >>> client.service(415).iteration
     """
@@ -79,8 +79,8 @@ def tree(
 
     Args:
         record_id: which record.
-        limit: so many records at most; those that are left out are counted.
-        children_limit: so many children of one service at most.
+        limit: maximum number of records; those that are left out are counted.
+        children_limit: maximum number of children of one service at most.
 
     Raises:
         NotFound: there is no such record.

@@ -58,14 +58,14 @@ def add_webhook(
     Args:
         url: an https address of the public Internet, unless the server allows others.
         kind: only of this kind, like `errored`, or of several.
-        tag: only of records with this tag, or one of several, when they are told.
+        tag: only of records that have this tag, or one of several, when a message is sent.
         actor: only by this one, like `user:ann`, or by several.
         dataset: only of this dataset, by name or id, and of the records that it has then.
         after: what happened after this position of the log too; None: from now on.
         reason: why; kept with the event.
 
     Raises:
-        Refused: the address is none that a webhook may have, or there are enough of them.
+        Refused: the address is not allowed, or the limit of webhooks is reached.
 
     >>> client.add_webhook("https://example.org/ledger", kind="errored").secret
     """
@@ -85,7 +85,7 @@ def webhooks(session: Session) -> Operation[Webhooks]:
 
 
 def webhook(session: Session, webhook_id: int) -> Operation[WebhookDetails]:
-    """Return a webhook and what has happened to it.
+    """Return a webhook and its history.
 
     Raises:
         NotFound: there is no such webhook.
@@ -121,7 +121,7 @@ def modify_webhook(
 
     Raises:
         NotFound: there is no such webhook.
-        Refused: the address is none that a webhook may have.
+        Refused: the address is not allowed.
 
     >>> client.modify_webhook(1, kind=["errored", "failed"])
     """

@@ -7,7 +7,7 @@ from .table import Table
 
 
 class Comment(CommentOut):
-    """What somebody wrote about a record."""
+    """A comment on a record."""
 
 
 class Comments(Table[Comment]):

@@ -78,7 +78,7 @@ class SubmitMetadata:
     Attributes:
         n_selected: how many there were.
         n_linked: how many have a record now.
-        n_existing: how many of these got one that was there already; a job does not tell.
+        n_existing: how many of these got one that was there already; unknown for a job.
         errors: why others have none: `code` and `message`.
         operation_id: of what was done; None if there was nothing to do.
         job_id: the job that did it, if there were many.

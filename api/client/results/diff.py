@@ -12,7 +12,7 @@ from .table import Table
 
 
 class RecordChange(ChangeOut):
-    """What happened to a record between two moments; None is not to be there."""
+    """How a record changed between two moments; None where it did not exist."""
 
 
 class Diff(Table[RecordChange]):

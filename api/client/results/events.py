@@ -31,11 +31,11 @@ class HistoryEvent(EventOut):
 
 
 class LogEvent(LogEventOut):
-    """One event of the log: what it happened to (`stream` and `id`), who did it, when and why."""
+    """One event of the log: its aggregate (`stream` and `id`), who caused it, when and why."""
 
     @property
     def in_words(self) -> str:
-        """What happened to what, as a sentence."""
+        """The aggregate and the event, as a sentence."""
         return f"{self.stream} {self.id}: {in_words(self)}"
 
     @property

@@ -21,7 +21,7 @@ class Record(RecordOut):
 
     @property
     def is_finished(self) -> bool:
-        """Whether nobody is going to work on it unless somebody asks: it neither waits nor runs."""
+        """True if the record neither waits nor runs."""
         return self.status not in OPEN
 
     @property

@@ -14,7 +14,7 @@ class Webhook(WebhookOut):
 
 
 class WebhookDetails(WebhookAnswer):
-    """A webhook and what has happened to it."""
+    """A webhook and its history."""
 
 
 class NewWebhook(Answer):
