@@ -142,7 +142,7 @@ def test_an_integer_of_any_size_arrives(engine: Engine) -> None:
         ("bad_result", {"kind": "surrogate"}, "ResultNotSerializable", "surrogate"),
         ("bad_result", {"kind": "numpy_nan"}, "ResultNotSerializable", "gradient[0][1] is nan"),
         ("bad_result", {"kind": "complex"}, "ResultNotSerializable", "[0] is a complex"),
-        ("large_result", {"n_bytes": 100_000}, "ResultTooLarge", "at most 100,000"),
+        ("large_result", {"n_bytes": 100_000}, "ResultTooLarge", "more than the limit of 100,000"),
     ],
 )
 def test_what_goes_wrong_in_a_task_is_the_error_of_that_task(
@@ -401,7 +401,11 @@ def test_workers_that_do_not_see_the_shared_folder_fail_the_engine(tmp_path: Pat
 @pytest.mark.parametrize(
     ("engine", "options", "message"),
     [
-        ("slurm", {}, "no engine 'slurm', but processes, pool, dask, parsl, ipyparallel"),
+        (
+            "slurm",
+            {},
+            "no engine 'slurm'; the engines are processes, pool, dask, parsl, ipyparallel",
+        ),
         (PROCESSES, {"address": "tcp://head:1"}, "runs on this machine"),
         (POOL, {"shared_folder": Path("shared")}, "runs on this machine"),
     ],
