@@ -22,7 +22,7 @@ from psycopg.errors import UniqueViolation
 from recordledger.domain.aggregates import State
 from recordledger.domain.errors import StoreUnavailable
 from recordledger.domain.records.actions import Action
-from recordledger.domain.records.events import Event, Stamp
+from recordledger.domain.records.events import Event, Outcome, Stamp
 from recordledger.domain.records.record import RecordAggregate
 from recordledger.domain.streams import Stream, stream_number, stream_uuid
 
@@ -230,6 +230,7 @@ class Operation:
         self._stamp: Stamp | None = None
         self._changes = Changes(ledger.lanes)
         self._shared = SharedChanges(ledger.lanes)
+        self._shared_come_last = False
 
     @property
     def continues(self) -> bool:
@@ -268,9 +269,23 @@ class Operation:
         """Lock records in the order of ids; return those that exist, by classes of like ones."""
         return records.lock_classes(self.db, sorted(set(record_ids)), self.ledger.lanes)
 
-    def happen_to_classes(self, event: Event, classes: Sequence[RecordClass]) -> None:
-        """Let one event happen to all records of these classes, which are locked and plain."""
-        self._shared.happen(event, classes)
+    def happen_to_classes(
+        self,
+        event: Event,
+        classes: Sequence[RecordClass],
+        outcomes: Sequence[Outcome] | None = None,
+    ) -> None:
+        """Let one event happen to all records of these classes, which are locked and plain.
+
+        With `outcomes`, of the records of the only class, each has its own instead of the event's.
+        """
+        if not self._shared.classes:
+            self._shared_come_last = bool(self._changes.happened)
+        self._shared.happen(event, classes, outcomes)
+
+    def append_in_order(self, record_ids: Sequence[int]) -> None:
+        """Let the log have what has happened to classes in this order of records."""
+        self._shared.order = record_ids
 
     def happen(self, state: S, events: Iterable[Event]) -> S:
         """Apply events to a locked or new aggregate; return its new state."""
@@ -301,19 +316,18 @@ class Operation:
         """
         happened = self._changes.happened
         stored = self._stored()
-        shared = [
-            (event, self.ledger.event_mapper.state_of(event), ids, versions)
-            for event, ids, versions in self._shared.events
-        ]
+        shared = self._shared.rows(self.ledger.event_mapper)
         # Shared events last: they count records, and others wait for these rows until the commit.
         if happened:
             inline.write(self.db, self._changes)
-        if shared:
+        if shared is not None:
             inline.write_shared(self.db, self._shared)
-        for event_of_many in shared:
-            append_shared(self.db, *event_of_many)
+        if shared is not None and not self._shared_come_last:
+            append_shared(self.db, *shared)
         if happened:
             append(self.db, stored, runs_of(recorded.event for recorded in happened))
+        if shared is not None and self._shared_come_last:
+            append_shared(self.db, *shared)
 
     def _stored(self) -> list[StoredEvent]:
         """Return the rows of the log; the bytes of an event that many records share, once."""

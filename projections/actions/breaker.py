@@ -90,6 +90,11 @@ class Watch:
                 self._manager = locked
                 self._failures = managers.failures(operation.db, manager.id)
 
+    @property
+    def is_on(self) -> bool:
+        """Whether it wants to know how attempts have ended."""
+        return self._manager is not None
+
     def note(self, record: RecordAggregate, error_type: str | None) -> None:
         """Take note of how an attempt has ended."""
         if self._manager is not None:

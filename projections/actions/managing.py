@@ -27,7 +27,7 @@ from recordledger.domain.routing.manager_state import ManagerState
 from recordledger.domain.streams import Stream
 
 from ..ledger import Ledger, Operation
-from ..tables import claim_queue, managers, payloads, records
+from ..tables import claim_queue, families, managers, payloads, records
 from ..tables.idempotency import RequestKey
 from ..tables.records import ClaimableTask
 from . import breaker as circuit
@@ -204,6 +204,7 @@ def claim(
             for alike in records.classes_of(given, ledger.lanes):
                 for event in decide(alike.like, command):
                     operation.happen_to_classes(event, [alike])
+            operation.append_in_order([task.id for task in given])
         return {
             "operation_id": str(operation.id),
             "tasks": [
@@ -251,6 +252,9 @@ def return_results(
         watch = circuit.Watch(
             operation, manager, breaker, [result.outcome.error_type for result in results]
         )
+        accepted = _accept_alike(operation, manager_id, results, watch)
+        if accepted is not None:
+            return accepted
         found = operation.lock(result.record_id for result in results)
         answer = ReturnedResults(
             operation_id=str(operation.id),
@@ -298,6 +302,52 @@ def return_results(
         return answer
 
     return ledger.operate(work, actor=f"manager:{manager_id}", request=request)
+
+
+def _accept_alike(
+    operation: Operation,
+    manager_id: int,
+    results: Sequence[ReturnedResult],
+    watch: circuit.Watch,
+) -> ReturnedResults | None:
+    """Take good results of current attempts class by class.
+
+    Returns:
+        None if there is anything else among them, or a record with relatives. Nothing has happened
+        then, but the records are locked.
+    """
+    given = {result.record_id: result for result in results}
+    is_good = all(result.outcome.error_type is None for result in results)
+    if watch.is_on or not is_good or len(given) != len(results) or not results:
+        return None
+    ids = sorted(given)
+    classes = records.lock_attempts(operation.db, manager_id, ids, operation.ledger.lanes)
+    n_current = sum(
+        given[id_].attempt == alike.like.attempt for alike in classes for id_ in alike.ids
+    )
+    if n_current != len(ids) or families.has_relatives(operation.db, ids):
+        return None
+    contents: dict[bytes, bytes] = {}
+    for alike in classes:
+        outcomes = [given[id_].outcome for id_ in alike.ids]
+        command = Return(
+            stamp=operation.stamp,
+            manager_id=manager_id,
+            attempt=alike.like.attempt,
+            outcome=outcomes[0],
+        )
+        for event in decide(alike.like, command):
+            operation.happen_to_classes(event, [alike], outcomes)
+    for result in results:
+        contents.update(result.contents)
+    payloads.store(operation.db, contents)
+    return ReturnedResults(
+        operation_id=str(operation.id),
+        accepted_idx=list(range(len(results))),
+        late_idx=[],
+        duplicate_idx=[],
+        errors=[],
+    )
 
 
 def relinquish(

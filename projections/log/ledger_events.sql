@@ -35,16 +35,19 @@ RETURNING notification_id;
 SELECT notification_id FROM appended;
 
 -- name: append_shared
--- The same for one event of many records, which shares its bytes. Its user's blocks are noted if it
--- is by a user: the positions of one statement follow on each other.
+-- The same for events of many records that have one topic and one actor, with the bytes that all
+-- share, or with those of each. Blocks are noted if the actor is a user: the positions of one
+-- statement follow on each other.
   WITH log AS MATERIALIZED (
        SELECT pg_advisory_xact_lock(%(lock)b), pg_notify(%(channel)b, '')),
        appended AS (
        INSERT INTO ledger_events (originator_id, originator_version, topic, state)
        SELECT (lpad('1', 16, '0') || lpad(to_hex(record.id), 16, '0'))::uuid, record.version,
-              %(topic)b, %(state)b
+              %(topic)b, {state}
          FROM log,
-              unnest(%(ids)b::bigint[], %(versions)b::bigint[]) AS record (id, version)
+              unnest(%(ids)b::bigint[], %(versions)b::bigint[]{states})
+              WITH ORDINALITY AS record (id, version{column}, place)
+        ORDER BY record.place
        RETURNING notification_id)
 INSERT INTO user_blocks (actor, block)
 SELECT %(actor)b, block

@@ -6,6 +6,7 @@ timestamp type, so that any msgpack reader can make sense of the log in ten year
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, cast
@@ -96,6 +97,16 @@ class EventMapper(Mapper[UUID]):
     def state_of(self, event: Event) -> bytes:
         """Return the bytes of an event; the same for all records that share the event."""
         return self.transcoder.encode(_shape(event))
+
+    def states_of(self, event: Event, outcomes: Sequence[Outcome]) -> list[bytes]:
+        """Return the bytes of events that are alike but for their outcomes.
+
+        They are those of `state_of`: a map of few fields, of which the outcome is the last.
+        """
+        shape = _shape(event)
+        shape.pop("outcome")
+        shared = self.transcoder.encode(shape | {"outcome": {}})[:-1]
+        return [shared + pack_outcome(outcome) for outcome in outcomes]
 
     def to_domain_event(self, stored_event: StoredEvent) -> Recorded:
         """Return the event that a row of the log holds.

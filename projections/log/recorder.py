@@ -17,7 +17,7 @@ from psycopg.errors import UniqueViolation
 from recordledger.domain.records.events import Event
 
 from ..store.database import Db, cursor_of
-from ..store.statements import statements
+from ..store.statements import shipped, statements
 from .user_blocks import BLOCK_SIZE, USER, Runs
 
 # The advisory lock of the log: any fixed number that nothing else in the database uses.
@@ -25,6 +25,13 @@ LOG_LOCK: Final = 7_301_956_001
 CHANNEL: Final = "ledger_events"
 
 _SQL = statements("log.ledger_events")
+# The bytes of an event that all records share, and those of each record's own.
+_SHARED: Final = shipped(_SQL["append_shared"].format(state="%(state)b", states="", column=""))
+_ALIKE: Final = shipped(
+    _SQL["append_shared"].format(
+        state="record.state", states=", %(state)b::bytea[]", column=", state"
+    )
+)
 _NOBODY: Final = Runs([], [], [])
 
 
@@ -44,32 +51,34 @@ class LedgerRecorder(PostgresApplicationRecorder):
             return append(cursor_of(connection), stored_events)
 
 
-def append_shared(db: Db, event: Event, state: bytes, ids: list[int], versions: list[int]) -> None:
-    """Append one event of many records, as the last thing of the transaction that `db` is in.
+def append_shared(
+    db: Db, event: Event, state: bytes | list[bytes], ids: list[int], versions: list[int]
+) -> None:
+    """Append an event of many records, as the last thing of the transaction that `db` is in.
 
     Args:
         db: inside the transaction.
         event: what happens to all of them.
-        state: its bytes.
-        ids: the records.
+        state: its bytes; those for each record, if they differ.
+        ids: the records, in the order in which the log shall have them.
         versions: the number of the event in the history of each.
 
     Raises:
         IntegrityError: one of the versions exists already: another transaction was first.
     """
-    parameters = {
+    parameters: dict[str, Any] = {
         "lock": LOG_LOCK,
         "channel": CHANNEL,
         "ids": ids,
         "versions": versions,
         "topic": event.topic,
-        "state": state,
         "size": BLOCK_SIZE,
         "actor": event.actor,
         "is_by_user": event.actor.startswith(USER),
+        "state": state,
     }
     try:
-        db.execute(_SQL["append_shared"], parameters, prepare=True)
+        db.execute(_SHARED if isinstance(state, bytes) else _ALIKE, parameters, prepare=True)
     except UniqueViolation as error:
         raise IntegrityError(str(error)) from error
 

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from recordledger.domain.aggregates import AGGREGATES, STREAM_OF, State
-from recordledger.domain.records.events import Event
+from recordledger.domain.records.events import Event, Outcome
 from recordledger.domain.records.record import RecordAggregate, evolve
 from recordledger.domain.streams import Stream
 
-from ..log.mapper import Recorded
+from ..log.mapper import EventMapper, Recorded
 from .lanes import LaneRegistry
 
 S = TypeVar("S", bound=State)
@@ -39,6 +39,8 @@ class ClassChange(NamedTuple):
         ids: theirs, ascending.
         versions: the number that the event has in the history of each.
         before, after: one that stands for all of them.
+        outcomes: what each record's event says in place of the shared outcome; None if there is
+            nothing of its own in it.
     """
 
     event: Event
@@ -46,12 +48,33 @@ class ClassChange(NamedTuple):
     versions: Sequence[int]
     before: RecordAggregate
     after: RecordAggregate
+    outcomes: Sequence[Outcome] | None = None
 
 
 class EventOfMany(NamedTuple):
-    """An event, the records that share it, and its number in the history of each."""
+    """An event, the records that share it, and its number in the history of each.
+
+    `outcomes` are as in `ClassChange`.
+    """
 
     event: Event
+    ids: list[int]
+    versions: list[int]
+    outcomes: list[Outcome]
+
+
+class SharedRows(NamedTuple):
+    """What the log takes of events that have one topic, in its order.
+
+    Attributes:
+        event: one of them, for what all share.
+        state: the bytes of all, or those of each.
+        ids: the records.
+        versions: the number of the event in the history of each.
+    """
+
+    event: Event
+    state: bytes | list[bytes]
     ids: list[int]
     versions: list[int]
 
@@ -64,15 +87,27 @@ class SharedChanges:
     Attributes:
         lanes: the routing keys; those of the changed records must be interned when it is written.
         classes: the records, before and after.
+        order: the ids, as the log shall have them; None for ascending.
     """
 
     def __init__(self, lanes: LaneRegistry) -> None:
         """Begin with nothing."""
         self.lanes = lanes
         self.classes: list[ClassChange] = []
+        self.order: Sequence[int] | None = None
 
-    def happen(self, event: Event, classes: Iterable[RecordClass]) -> None:
+    def happen(
+        self,
+        event: Event,
+        classes: Iterable[RecordClass],
+        outcomes: Sequence[Outcome] | None = None,
+    ) -> None:
         """Let one event happen to all records of these classes.
+
+        Args:
+            event: what happens.
+            classes: to which records; only one class if there are outcomes.
+            outcomes: of each record, in place of the event's own.
 
         Raises:
             ImpossibleHistory: the event cannot happen to one of them.
@@ -80,17 +115,39 @@ class SharedChanges:
         for each in classes:
             versions = [version + 1 for version in each.versions]
             after = evolve(each.like, event)
-            self.classes.append(ClassChange(event, each.ids, versions, each.like, after))
+            self.classes.append(ClassChange(event, each.ids, versions, each.like, after, outcomes))
 
     @property
     def events(self) -> list[EventOfMany]:
         """Each of the events, with its records."""
         found: dict[Event, EventOfMany] = {}
         for each in self.classes:
-            shared = found.setdefault(each.event, EventOfMany(each.event, [], []))
+            shared = found.setdefault(each.event, EventOfMany(each.event, [], [], []))
             shared.ids.extend(each.ids)
             shared.versions.extend(each.versions)
+            shared.outcomes.extend(each.outcomes or ())
         return list(found.values())
+
+    def rows(self, mapper: EventMapper) -> SharedRows | None:
+        """Return the rows of the log; None if nothing has happened."""
+        found = self.events
+        if not found:
+            return None
+        versions: dict[int, int] = {}
+        states: dict[int, bytes] = {}
+        for event, ids, numbers, outcomes in found:
+            versions.update(zip(ids, numbers, strict=True))
+            if outcomes:
+                states.update(zip(ids, mapper.states_of(event, outcomes), strict=True))
+            else:
+                states.update(dict.fromkeys(ids, mapper.state_of(event)))
+        ids = list(self.order or sorted(versions))
+        first, *others = found
+        # Each command lets one thing happen to all records that it can decide about together.
+        assert all(other.event.topic == first.event.topic for other in others)  # noqa: S101
+        is_one = not others and not first.outcomes
+        state = states[ids[0]] if is_one else [states[id_] for id_ in ids]
+        return SharedRows(first.event, state, ids, [versions[id_] for id_ in ids])
 
 
 class Changes:

@@ -62,7 +62,7 @@ def write(db: Db, changes: Changes) -> None:
 
 def write_shared(db: Db, changes: SharedChanges) -> None:
     """Add a comment that was made on many records."""
-    for event, ids, versions in changes.events:
+    for event, ids, versions, _ in changes.events:
         if isinstance(event, Commented):
             text = payloads.text_of(event.text, payloads.texts(db, [event.text])) or ""
             common = (event.timestamp, event.actor, text)

@@ -241,11 +241,13 @@ def write(db: Db, changes: Changes) -> None:
 
 def write_shared(db: Db, changes: SharedChanges) -> None:
     """Note which payloads events name that many records share."""
-    for event, ids, _ in changes.events:
-        for payload in named_by(event):
-            n, stream = len(ids), int(Stream.record)
-            parameters = {"digests": [payload.digest] * n, "streams": [stream] * n, "numbers": ids}
-            db.execute(_SQL["refer"], parameters, prepare=True)
+    named: set[Reference] = set()
+    for event, ids, _, outcomes in changes.events:
+        own = [each.payloads for each in outcomes] or [named_by(event)] * len(ids)
+        for record_id, found in zip(ids, own, strict=True):
+            named.update((payload.digest, int(Stream.record), record_id) for payload in found)
+    if named:
+        db.execute(_SQL["refer"], _arrays(sorted(named)), prepare=True)
 
 
 TABLE: Final = ProjectionTable(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache, lru_cache
-from typing import Any, Final, LiteralString, NamedTuple
+from typing import Any, Final, LiteralString, NamedTuple, TypeAlias
 
 from recordledger.domain.records.events import Kind, Payload, Priority
 from recordledger.domain.records.record import RecordAggregate, changed_fields
@@ -63,6 +63,8 @@ _COLUMNS_OF: Final[Mapping[str, tuple[LiteralString, ...]]] = {
     "version": (),
 }
 _PRIOR_OF_TEXT: Final = "prior = string_to_array(%(prior)b::text, ',')"
+# Columns and what all records get there.
+_Assigned: TypeAlias = tuple[tuple[LiteralString, Any], ...]
 # Stands for the end of any pause before a retry.
 _SOME_TIME: Final = datetime.max.replace(tzinfo=UTC)
 
@@ -113,7 +115,7 @@ def _sql(name: str, text: LiteralString) -> LiteralString:
 
 _TEXTS: Final = statements("tables.records")
 _SQL: Final[dict[str, LiteralString]] = {
-    name: _sql(name, text) for name, text in _TEXTS.items() if name != "update_alike"
+    name: _sql(name, text) for name, text in _TEXTS.items() if not name.startswith("update_alike")
 }
 
 
@@ -130,6 +132,35 @@ def get(db: Db, ids: Sequence[int], lanes: LaneRegistry) -> list[RecordAggregate
 def lock(db: Db, ids: Sequence[int], lanes: LaneRegistry) -> list[RecordAggregate]:
     """Lock and return the records with these ids that exist, in the order of ids."""
     return _select(db, "lock", {"ids": ids}, lanes)
+
+
+def lock_attempts(
+    db: Db, manager_id: int, ids: Sequence[int], lanes: LaneRegistry
+) -> list[RecordClass]:
+    """Lock records in the order of ids; return those that this manager runs, by classes.
+
+    The number of the attempt is the same in a class.
+    """
+    parameters = {"manager_id": manager_id, "ids": ids}
+    rows = db.execute(_SQL["lock_attempts"], parameters, prepare=True).fetchall()
+    lanes.learn(db, (row[0] for row in rows))
+    return [
+        RecordClass(
+            ids=ids,
+            versions=versions,
+            like=RecordAggregate(
+                id=0,
+                version=1,
+                status=Status.running,
+                attempt=attempt,
+                manager_id=manager_id,
+                required_programs=lanes.lane(lane_id).required_programs,
+                tag=lanes.lane(lane_id).tag,
+                priority=Priority(priority),
+            ),
+        )
+        for lane_id, priority, attempt, ids, versions in rows
+    ]
 
 
 class ClaimableTask(NamedTuple):
@@ -240,15 +271,24 @@ def write(db: Db, changes: Changes) -> None:
 
 def write_shared(db: Db, changes: SharedChanges) -> None:
     """Bring the rows of records that share an event to what they are now."""
-    changed: dict[tuple[tuple[LiteralString, Any], ...], list[int]] = {}
+    changed: dict[_Assigned, tuple[list[int], list[bytes]]] = {}
     for each in changes.classes:
         row = to_row(each.after, changes.lanes.id_of(each.after), {})
         values = dict(zip(COLUMNS, row, strict=True))
         names = _columns_of(changed_fields(each.before, each.event))
-        changed.setdefault(tuple((name, values[name]) for name in names), []).extend(each.ids)
-    for assigned, ids in changed.items():
-        sql = _update_alike(tuple(name for name, _ in assigned))
-        db.execute(sql, {**dict(assigned), "ids": ids}, prepare=True)
+        if each.outcomes is not None:
+            names.remove("outcome")
+        key = tuple((name, values[name]) for name in names)
+        ids, outcomes = changed.setdefault(key, ([], []))
+        ids.extend(each.ids)
+        outcomes.extend(map(pack_outcome, each.outcomes or ()))
+    for assigned, (ids, outcomes) in changed.items():
+        statement = "update_alike_with_outcomes" if outcomes else "update_alike"
+        sql = _update_alike(statement, tuple(name for name, _ in assigned))
+        values = {**dict(assigned), "ids": ids}
+        if outcomes:
+            values["outcomes"] = outcomes
+        db.execute(sql, values, prepare=True)
 
 
 def _columns_of(fields: Iterable[str]) -> list[LiteralString]:
@@ -257,12 +297,12 @@ def _columns_of(fields: Iterable[str]) -> list[LiteralString]:
 
 
 @cache
-def _update_alike(names: tuple[LiteralString, ...]) -> LiteralString:
+def _update_alike(statement: str, names: tuple[LiteralString, ...]) -> LiteralString:
     assignments: list[LiteralString] = [
         name + " = %(" + name + ")b::" + COLUMNS[name] if name != "prior" else _PRIOR_OF_TEXT
         for name in names
     ]
-    return shipped(_TEXTS["update_alike"].format(assignments=",\n       ".join(assignments)))
+    return shipped(_TEXTS[statement].format(assignments=",\n       ".join(assignments)))
 
 
 def rows(db: Db, changes: Changes) -> list[tuple[Any, ...]]:

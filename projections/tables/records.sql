@@ -24,6 +24,21 @@ SELECT r.status, r.prior, r.kind, r.lane_id, r.priority, r.not_before IS NOT NUL
  GROUP BY 1, 2, 3, 4, 5, 6
  ORDER BY min(r.id);
 
+-- name: lock_attempts
+-- The same lock; of those that a manager runs, what their rules ask for, in classes.
+SELECT r.lane_id, r.priority, r.attempt,
+       array_agg(r.id ORDER BY r.id), array_agg(r.version ORDER BY r.id)
+  FROM (SELECT id, version, status, kind, lane_id, priority, attempt, manager_id
+          FROM records
+         WHERE id = ANY(%(ids)b::bigint[])
+         ORDER BY id
+           FOR UPDATE) AS r
+ WHERE r.status = 'running'
+   AND r.kind = 'task'
+   AND r.manager_id = %(manager_id)b::bigint
+ GROUP BY 1, 2, 3
+ ORDER BY min(r.id);
+
 -- name: lock_claimable
 -- Of these candidates, in their order, the first that still wait in their lanes (somebody may just
 -- have given them another tag) and that nobody else has locked.
@@ -93,6 +108,15 @@ UPDATE records
    SET version = version + 1,
        {assignments}
  WHERE id = ANY(%(ids)b::bigint[]);
+
+-- name: update_alike_with_outcomes
+-- The same, but for the outcome, which each has for itself.
+UPDATE records AS r
+   SET version = version + 1,
+       outcome = own.outcome,
+       {assignments}
+  FROM unnest(%(ids)b::bigint[], %(outcomes)b::bytea[]) AS own (id, outcome)
+ WHERE r.id = own.id;
 
 -- name: delete
 DELETE FROM records WHERE id = ANY(%(ids)b::bigint[]);

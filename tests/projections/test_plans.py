@@ -13,7 +13,15 @@ import pytest
 from psycopg import Rollback
 from psycopg.sql import SQL, Identifier, Literal
 
-from recordledger.domain.records.events import Held, Kind, Payload, Priority, ServiceIterated
+from recordledger.domain.records.events import (
+    Completed,
+    Held,
+    Kind,
+    Outcome,
+    Payload,
+    Priority,
+    ServiceIterated,
+)
 from recordledger.domain.records.filters import RecordFilter
 from recordledger.domain.records.record import RecordAggregate
 from recordledger.domain.records.status import Status
@@ -307,6 +315,26 @@ def shared_event(stage: Stage, db: Any) -> object:
     return found
 
 
+def results_of_many(stage: Stage, db: Any) -> object:
+    """Let 50 running tasks be complete, each with an outcome of its own."""
+    ids = [row[0] for row in db._db.execute("SELECT id FROM records WHERE status = 'running'")]
+    classes = records.lock_attempts(db, BUSY, ids, stage.ledger.lanes)
+    assert sum(len(alike.ids) for alike in classes) == 50
+    outcome = Outcome(result=Payload(digest=bytes(32), size_bytes=100))
+    completed = Completed(
+        timestamp=datetime.now(UTC),
+        actor=f"manager:{BUSY}",
+        operation_id=OPERATION,
+        attempt=1,
+        outcome=outcome,
+    )
+    changes = SharedChanges(stage.ledger.lanes)
+    for alike in classes:
+        changes.happen(completed, [alike], [outcome] * len(alike.ids))
+    records.write_shared(db, changes)
+    return classes
+
+
 def read_log(_: Stage, db: Any) -> object:
     sql = statements("log.ledger_events")["read_log"]
     return db.execute(sql, {"after": 100_000, "upto": 100_500}).fetchall()
@@ -494,6 +522,7 @@ HOT: Final[dict[str, tuple[Work, set[str], int]]] = {
         8_000,
     ),
     "write back": (write_back, {"records_pkey", "claim_queue_pkey"}, 2_000),
+    "results of many records": (results_of_many, {"records_pkey"}, 1_500),
     "event of many records": (
         shared_event,
         {"records_pkey", "claim_queue_pkey", "dependencies_pkey", "dataset_records_record"},

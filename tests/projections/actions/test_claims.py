@@ -17,6 +17,7 @@ from recordledger.domain.records.record import RecordAggregate
 from recordledger.domain.records.status import Status
 from recordledger.domain.routing.lanes import satisfies
 from recordledger.domain.routing.manager import ManagerAggregate
+from recordledger.domain.streams import stream_number
 from recordledger.projections.actions.managing import (
     claim,
     deactivate_manager,
@@ -454,3 +455,20 @@ def test_tasks_of_claims_that_do_not_commit_go_to_others(stage: Stage) -> None:
     assert sum(counts) + len(left) == len(ids)
     assert {stage.record(id_).attempt for id_ in ids} == {1}
     stage.require_equal()
+
+
+def test_the_log_has_claims_in_the_order_of_claiming_over_lanes_and_attempts(stage: Stage) -> None:
+    manager_id = stage.manager(programs={"p": None})
+    first = stage.submit(2)
+    relinquish(stage.ledger, manager_id, stage.claim(manager_id), user=BOB)
+    ids = [*first, *stage.submit(1, programs=["p"]), *stage.submit(2), *stage.submit(1)]
+    before = stage.newest()
+    assert list(stage.claim(manager_id)) == ids
+    rows = stage.ask(
+        "SELECT originator_id FROM ledger_events WHERE notification_id > %s"
+        " ORDER BY notification_id",
+        [before],
+    )
+    assert [stream_number(row[0])[1] for row in rows] == ids
+    stage.require_equal()
+    stage.require_sound()

@@ -11,7 +11,7 @@ import pytest
 from recordledger.domain.errors import ManagerNotFound, NotYourManager
 from recordledger.domain.records import events as e
 from recordledger.domain.records.attempts import attempts
-from recordledger.domain.records.events import Event
+from recordledger.domain.records.events import Event, Priority
 from recordledger.domain.records.policies import PolicySettings
 from recordledger.domain.records.record import RETRY_POLICY
 from recordledger.domain.records.status import Status
@@ -163,6 +163,28 @@ def test_a_batch_is_answered_index_by_index(stage: Stage) -> None:
         Status.complete,
         Status.error,
     ]
+    stage.require_equal()
+
+
+def test_good_results_of_many_kinds_of_tasks_are_each_record_s_own(stage: Stage) -> None:
+    before = stage.submit(2, tag="again")
+    first = stage.manager("again")
+    relinquish(stage.ledger, first, stage.claim(first), user=BOB)
+    for priority in Priority:
+        stage.submit(2, priority=priority, programs=[f"program{priority}"])
+    manager_id = stage.manager(programs={f"program{priority}": None for priority in Priority})
+    held = stage.claim(manager_id)
+    assert set(before) < held.keys()
+    assert set(held.values()) == {1, 2}
+    given = [result(id_, n, good(b'{"energy":%d}' % id_)) for id_, n in held.items()]
+    answer = return_results(stage.ledger, manager_id, given[::-1], user=BOB)
+    assert answer["accepted_idx"] == list(range(len(held)))
+    for id_, number in held.items():
+        completed = stage.events(id_)[-1]
+        assert isinstance(completed, e.Completed)
+        assert completed.attempt == number
+        assert completed.outcome == given[list(held).index(id_)].outcome
+        assert stage.record(id_).outcome == completed.outcome
     stage.require_equal()
 
 

@@ -197,6 +197,16 @@ def test_an_outcome_comes_back_from_the_records_table(outcome: Outcome) -> None:
     assert unpack_outcome(pack_outcome(outcome)) == outcome
 
 
+@settings(deadline=None, max_examples=50)
+@for_all(st.lists(models(Outcome), min_size=1, max_size=3))
+def test_events_that_differ_in_their_outcomes_have_the_bytes_of_each(
+    outcomes: list[Outcome],
+) -> None:
+    [first, *_] = EXAMPLES["completed"]
+    events = [first.model_copy(update={"outcome": outcome}) for outcome in outcomes]
+    assert MAPPER.states_of(first, outcomes) == [MAPPER.state_of(event) for event in events]
+
+
 def test_one_mapper_serves_many_threads() -> None:
     events = [EXAMPLES[topic][0] for topic in EVENT_TYPES]
     expected = [MAPPER.state_of(event) for event in events]
