@@ -274,26 +274,24 @@ def write_shared(db: Db, changes: SharedChanges) -> None:
     changed: dict[_Assigned, tuple[list[int], list[bytes]]] = {}
     for each in changes.classes:
         row = to_row(each.after, changes.lanes.id_of(each.after), {})
-        values = dict(zip(COLUMNS, row, strict=True))
-        names = _columns_of(changed_fields(each.before, each.event))
+        names = set(_columns_of(changed_fields(each.before, each.event)))
         if each.outcomes is not None:
             names.remove("outcome")
-        key = tuple((name, values[name]) for name in names)
+        key = tuple(pair for pair in zip(COLUMNS, row, strict=True) if pair[0] in names)
         ids, outcomes = changed.setdefault(key, ([], []))
         ids.extend(each.ids)
         outcomes.extend(map(pack_outcome, each.outcomes or ()))
     for assigned, (ids, outcomes) in changed.items():
         statement = "update_alike_with_outcomes" if outcomes else "update_alike"
         sql = _update_alike(statement, tuple(name for name, _ in assigned))
-        values = {**dict(assigned), "ids": ids}
+        values: dict[str, Any] = {**dict(assigned), "ids": ids}
         if outcomes:
             values["outcomes"] = outcomes
         db.execute(sql, values, prepare=True)
 
 
-def _columns_of(fields: Iterable[str]) -> list[LiteralString]:
-    names = {column for field in fields for column in _COLUMNS_OF.get(field, (field,))}
-    return [column for column in COLUMNS if column in names]
+def _columns_of(fields: Iterable[str]) -> Iterator[str]:
+    return (column for field in fields for column in _COLUMNS_OF.get(field, (field,)))
 
 
 @cache
