@@ -109,12 +109,14 @@ def create_app(settings: Settings, ledger: Ledger | None = None) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
+    # The routes find the ledger here, and each must have declared its permission by now.
     app.state.desk = desk
     for router in _ROUTERS:
         app.router.routes.extend(router.routes)
     auth.require_permissions(app)
     errors.install(app)
     app.add_middleware(_Watch, desk=desk)
+    # The description takes a while, so it is made at the first request for it.
     described: dict[str, Any] = {}
 
     def describe() -> dict[str, Any]:

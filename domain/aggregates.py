@@ -21,7 +21,7 @@ from .streams import Stream
 
 
 class State(Protocol):
-    """What an aggregate is: one of a kind with a number, after so many events."""
+    """An aggregate: its kind, its number and its version, the number of its events."""
 
     @property
     def id(self) -> int:

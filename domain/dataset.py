@@ -29,7 +29,7 @@ from .records import events as e
 from .records.events import Event, Kind, Payload, Priority, Stamp, events_of
 from .records.retries import Retry
 
-# An event names no more than so many entries; the rest goes into further events.
+# Maximum number of entries in one event; the rest goes into further events.
 CHUNK_MAX: Final = 1_000
 ENTRIES_MAX: Final = 10_000_000
 SPECIFICATIONS_MAX: Final = 1_000
@@ -271,6 +271,7 @@ def evolve_dataset(dataset: DatasetAggregate, event: Event) -> DatasetAggregate:
             )
         case e.Imported() if dataset.created_at is not None:
             return after
+        # From here on the dataset exists and is not deleted.
         case _ if not dataset.is_live:
             pass
         case DatasetRenamed():
@@ -313,6 +314,7 @@ def evolve_dataset(dataset: DatasetAggregate, event: Event) -> DatasetAggregate:
             return replace(after, deleted_at=event.timestamp, n_entries=0, specifications={})
         case _:
             pass
+    # No case has returned: the event does not follow on this state.
     where = "not there" if not dataset.is_live else f"at version {dataset.version}"
     raise ImpossibleHistory(
         f"dataset {dataset.id}",

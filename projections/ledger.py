@@ -111,7 +111,7 @@ class Ledger(Application[UUID]):
     def in_slices(
         self, db: Db, record_ids: Sequence[int], size: int
     ) -> Iterator[tuple[int, list[Event]]]:
-        """Give each of these records with all its events, so many in memory at a time."""
+        """Yield each of these records with all its events, in bounded memory."""
         for start in range(0, len(record_ids), size):
             part = record_ids[start : start + size]
             found = self.histories(db, part)

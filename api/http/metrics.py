@@ -70,6 +70,7 @@ class Metrics:
             "Followers of the log.",
             registry=self.registry,
         )
+        # The counts above are of this process; the following are read from the database.
         self.registry.register(_OfDatabase(ledger))
 
     def note_request(self, route: str, method: str, status: int, seconds: float) -> None:

@@ -35,7 +35,7 @@ _NO_PAYLOADS: Final[dict[str, Any]] = {
 }
 
 
-# So many items of a list are shown where lists can be long.
+# Maximum number of items of a long list that are shown.
 _SHOWN_MAX: Final = 10
 _NO_OUTCOME: Final = {name: None for name in _NO_PAYLOADS if name != "kwargs"}
 

@@ -94,6 +94,7 @@ async def get_events(
 
         return EventStream(desk.followers, first, which, welcome)
 
+    # Not a stream: one page.
     def work(call: Call) -> Reply:
         found = event_log.page(call.desk.ledger, after, limit, which)
         if after > found.head:

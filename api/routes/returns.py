@@ -52,6 +52,7 @@ def accept_results(call: Call, manager_id: int) -> dict[str, Any]:
         "duplicate_idx": [],
         "errors": errors,
     }
+    # `results` are the valid ones; `places` are their indexes in the request.
     if results:
         taken = return_results(
             desk.ledger,
@@ -71,6 +72,7 @@ def accept_results(call: Call, manager_id: int) -> dict[str, Any]:
             for index, code, message in taken["errors"]
         ]
         errors.sort(key=lambda error: error["idx"])
+    # Each index of the request is now in exactly one of the lists.
     for outcome in ("accepted", "late", "duplicate"):
         desk.metrics.returned.labels(outcome).inc(len(answer[f"{outcome}_idx"]))
     desk.metrics.returned.labels("refused").inc(len(errors))

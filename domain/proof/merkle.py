@@ -62,7 +62,7 @@ class Frontier:
     """The right edge of a tree: of each level the hashes of the tile that is not full yet."""
 
     def __init__(self, size: int = 0, edges: Iterable[Sequence[bytes]] = ()) -> None:
-        """Begin with a tree of so many leaves, whose edges are these, from the leaves up."""
+        """Begin with a tree of `size` leaves, whose edges are these, from the leaves up."""
         self.size = size
         self._edges = [list(edge) for edge in edges]
 
@@ -177,7 +177,7 @@ def _hashes(tiles: Mapping[TileKey, bytes], key: TileKey, start: int, width: int
 
 
 def root_at(size: int, node: Node) -> bytes:
-    """Return the root that a tree had when it had so many leaves."""
+    """Return the root over the first `size` leaves."""
     return _range_hash(0, size, node) if size else EMPTY_ROOT
 
 

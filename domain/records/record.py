@@ -128,6 +128,7 @@ def changed_fields(record: RecordAggregate, event: Event) -> dict[str, Any]:
     changes["modified_at"] = event.timestamp
     if event.ends_pause:
         changes["not_before"] = None
+    # Status, version and pause are those after the event; what follows is the event's own part.
     match event:
         case e.Created():
             changes |= {
@@ -183,6 +184,7 @@ def decide(record: RecordAggregate, command: RecordCommand) -> list[Event]:
     if isinstance(command, Change):
         _require(record, type(command.event))
         return [command.event]
+    # What is left needs more than its event: fields of the command, or a check of the state.
     common = _common(command.stamp)
     match command:
         case Create():
@@ -218,6 +220,7 @@ def decide(record: RecordAggregate, command: RecordCommand) -> list[Event]:
             ]
         case Return():
             return _decide_return(record, command, common)
+        # The attempt may have ended meanwhile; then there is nothing to give back, lose or expire.
         case Relinquish(manager_id=manager_id, attempt=attempt):
             if not is_current(record, manager_id, attempt):
                 return []
@@ -256,6 +259,7 @@ def decide(record: RecordAggregate, command: RecordCommand) -> list[Event]:
             ]
         case FinishService(outcome=outcome, cause=cause):
             _require(record, e.Completed)
+            # A running task may complete too, but only by a manager's return.
             if record.kind is not Kind.service:
                 raise WrongKind(e.Completed.topic, record.kind)
             ended = e.Completed if outcome.error_type is None else e.Errored

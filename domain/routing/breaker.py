@@ -44,7 +44,7 @@ class Breaker:
     """When to stop giving tasks to a manager, and for how long.
 
     Attributes:
-        failures: so many in a row suspend a program; 0 switches the breaker off.
+        failures: number in a row that suspends a program; 0 switches the breaker off.
         pause_s, pause_s_max: seconds until it is tried again; they double from the one to the
             other.
         ignores: patterns of error types that neither count nor end a row.

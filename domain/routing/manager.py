@@ -180,13 +180,14 @@ def evolve_manager(manager: ManagerAggregate, event: Event) -> ManagerAggregate:
             ended = ManagerState.inactive if manager.is_alive else manager.state
             return replace(manager, state=ended)
         case ProgramsChanged(programs=programs) if manager.is_alive:
-            # Another version may be the repaired one.
+            # Another version may have fixed the errors.
             same = {
                 name: each
                 for name, each in manager.suspended.items()
                 if manager.programs.get(name, "") == programs.get(name, "")
             }
             return replace(manager, programs=programs, suspended=same)
+        # The circuit breaker: suspended, then probing with one task, then resumed.
         case ProgramSuspended(program=program) if manager.is_alive:
             return replace(manager, suspended={**manager.suspended, program: event.suspension})
         case ProgramProbed(program=program, until=until) if program in manager.suspended:

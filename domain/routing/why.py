@@ -216,6 +216,7 @@ def _waiting(record: RecordAggregate, now: Circumstances) -> StatusExplanation:
         found = [_nearest(seen, lane) for seen, each in fits if each is wanted]
         return sorted(found, key=_distance)
 
+    # The cause is the same for the whole lane; only the text is about this record.
     if cause is None:
         able = those(Fit.able)
         return replace(explained, text=_queued(able, now), nearest=tuple(able[:NEAREST_MAX]))
@@ -224,6 +225,7 @@ def _waiting(record: RecordAggregate, now: Circumstances) -> StatusExplanation:
         return replace(
             explained, text=text, remedy=f"recordledger manager --tag {_typed(lane.tag)}"
         )
+    # Managers are alive, but none is able: `near` have the tag, `far` could run it with theirs.
     elsewhere = [each for each in those(Fit.other_tag) if _could_run(each)]
     match cause:
         case Cause.programs_suspended:
@@ -231,7 +233,9 @@ def _waiting(record: RecordAggregate, now: Circumstances) -> StatusExplanation:
             text = _suspended(near[0], lane, now)
         case Cause.managers_draining:
             near, far = those(Fit.draining), elsewhere
-            text = f"Who could take it is draining and claims nothing more: {_named(near)}."
+            text = (
+                f"The managers that could take it are draining and claim nothing: {_named(near)}."
+            )
         case Cause.programs_missing:
             near, far = those(Fit.lacking), elsewhere
             all_of = "all of " if len(lane.required_programs) > 1 else ""
@@ -252,6 +256,7 @@ def _waiting(record: RecordAggregate, now: Circumstances) -> StatusExplanation:
                     "Its tag is *, which is for managers that list *, and there is none; those "
                     f"that are alive claim {_listed(tags)}."
                 )
+    # The text for missing programs has named the first of `far` already.
     if far and cause is not Cause.programs_missing:
         text += f" {str(far[0]).capitalize()} on tag {far[0].tags[0]} could run it."
     nearest = (*far[:1], *near, *far[1:])[:NEAREST_MAX]

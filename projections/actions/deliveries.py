@@ -83,7 +83,7 @@ def due(ledger: Ledger) -> list[int]:
 def lease_delivery(
     ledger: Ledger, webhook_id: int, worker: str, lease_s: float
 ) -> DeliveryTask | None:
-    """Have a webhook in hand for so many seconds; None if another worker has, or it is not enabled.
+    """Lease a webhook for some seconds; None if another worker has it, or it is not enabled.
 
     A worker that has it already extends its lease.
     """

@@ -255,6 +255,7 @@ def return_results(
         accepted = _accept_alike(operation, manager_id, results, watch)
         if accepted is not None:
             return accepted
+        # From here on no other transaction changes these records, until this one commits.
         found = operation.lock(result.record_id for result in results)
         answer = ReturnedResults(
             operation_id=str(operation.id),
@@ -275,6 +276,7 @@ def return_results(
                 auto_resets=policies.resets_of(result.outcome.error_type),
                 adopt_late=policies.adopt_late_results,
             )
+            # Only a stale attempt needs the history, to distinguish a duplicate from a late result.
             if record.exists and not is_current(record, manager_id, result.attempt):
                 command = replace(command, past=past.attempt(record.id, result.attempt))
             try:
@@ -297,6 +299,7 @@ def return_results(
             if events:
                 contents.update(result.contents)
             found[record.id] = operation.happen(record, events)
+        # Contents of duplicates and refusals are left out: no event refers to them.
         payloads.store(operation.db, contents)
         watch.judge()
         return answer

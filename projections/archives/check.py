@@ -40,7 +40,8 @@ from .parquet import TableReader, arrow
 PAYLOAD_BYTES_MAX: Final = 1024 * 1024 * 1024
 """So large may a payload be, uncompressed; no ledger takes larger ones."""
 
-# One audit judges so many events; then another one begins, which has forgotten their records.
+# Number of events that one audit checks; then another one begins, which does not know their
+# records.
 _JUDGED: Final = 2_000
 _COMPARED: Final = ("timestamp", "actor", "operation_id", "action", "reason", "cause", "undoes")
 

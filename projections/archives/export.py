@@ -112,6 +112,7 @@ def _write(
                 events.add(event_row)
                 if progress and notes.n_events % 1_000 == 0:
                     progress("events", notes.n_events)
+        # `notes` now has all payloads that the chosen events refer to.
         with TableWriter(folder / archive.PAYLOADS, archive.PAYLOAD_COLUMNS) as contents:
             for number, payload_row in enumerate(_payload_rows(connection, notes), start=1):
                 contents.add(payload_row)
@@ -119,6 +120,7 @@ def _write(
                     progress("payloads", number)
         if checkpoint := newest_checkpoint(ledger):
             (folder / archive.CHECKPOINT).write_text(checkpoint, "utf-8")
+    # All files but the manifest are written; it has their digests and counts.
     counts = ArchiveCounts(
         records=notes.n_streams[Stream.record],
         managers=notes.n_streams[Stream.manager],

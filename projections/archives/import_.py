@@ -46,7 +46,7 @@ from .export import ARCHIVED
 S = TypeVar("S", bound=State)
 
 EVENTS_MAX: Final = 1_000_000
-"""So many events are imported at most if nothing else is said: it is one transaction."""
+"""Default maximum number of imported events: the import is one transaction."""
 
 ACTION: Final = "import"
 _SQL: Final = statements("tables.origins")

@@ -36,7 +36,7 @@ CSV: Final = "results.csv"
 SPECIFICATIONS: Final = "specifications.json"
 
 ACTIONS_MAX: Final = 5_000
-"""So many records are described one by one; of more, each specification is described as a whole."""
+"""Maximum number of records described one by one; else only their specifications are described."""
 
 _SQL: Final = statements("archives.export")
 _ENTRIES: Final = 250

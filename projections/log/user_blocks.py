@@ -27,7 +27,7 @@ ADD_UP: Final = _SQL["add_up"]
 BLOCK_SIZE: Final = 64
 """Positions of a block. Stored: it cannot change."""
 USER: Final = "user:"
-# So many blocks does one page look into, so that its cost has a bound.
+# Maximum number of blocks that one page reads, so that its cost has a bound.
 BLOCKS_MAX: Final = 100
 
 

@@ -13,7 +13,7 @@ SELECT notification_id, topic, state
  WHERE notification_id BETWEEN %(first)s AND %(last)s;
 
 -- name: checksums
--- A checksum of what is noted, by stretches of so many blocks.
+-- A checksum of the rows, by stretches of a number of blocks.
 SELECT floor(block::numeric / %(blocks)s)::bigint AS stretch,
        bit_xor(hash_record_extended(t, 0))
   FROM {live} AS t

@@ -272,6 +272,7 @@ def _verified(
             raise ReceiptBroken(
                 f"event {number} is not in the log: its proof leads to another root"
             )
+    # All events are proven to be in the sealed log, from the first one without a gap.
     record = _folded(receipt.record_id, proven)
     # What is left can only differ in what is derived from all this, or in how it is written.
     again = _text(name, receipt.record_id, record, proven, receipt.checkpoint, receipt.key)

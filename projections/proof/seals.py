@@ -224,7 +224,7 @@ def prove_consistency(ledger: Ledger, first: int, second: int) -> list[bytes]:
     """Return what proves that the log of `second` events begins with the one of `first`.
 
     Raises:
-        InvalidInput: so many were never sealed, or the second is the smaller one.
+        InvalidInput: fewer events are sealed, or the second is the smaller one.
         SealBroken: the hashes that are kept are damaged.
     """
     if not 1 <= first <= second:

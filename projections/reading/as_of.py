@@ -109,7 +109,7 @@ def get_records(ledger: Ledger, ids: Iterable[int], moment: Moment) -> dict[int,
     return found
 
 
-# So many records are folded at a time.
+# Number of records that are folded at a time.
 _SLICE: Final = 1_000
 
 

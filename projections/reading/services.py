@@ -85,6 +85,7 @@ def view(
                 )
         else:
             told = decided
+        # `told` is the iteration that was asked for, or all; its last event says what is awaited.
         newest = told[-1] if told else None
         if newest is None or (iteration is None and record.status is Status.complete):
             awaited: dict[str, int] = {}
@@ -153,7 +154,7 @@ def tree(
         ledger: where.
         record_id: the root.
         nodes_max: maximum number of records; those that are left out are counted.
-        children_max: so many children of one service at most.
+        children_max: maximum number of children of one service.
 
     Raises:
         RecordNotFound: there is no such record.
@@ -171,6 +172,7 @@ def tree(
         ]
         shown = {root.id}
         level = [root.id] if root.kind is Kind.service else []
+        # `level` are the services whose children are not listed yet; each is listed once.
         while level:
             room = max(0, min(children_max, nodes_max - len(nodes)))
             below: list[int] = []

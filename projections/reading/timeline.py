@@ -34,9 +34,9 @@ TABLES: Final[Mapping[str, tuple[str, ...]]] = {
     "record_states": ("record_id",),
     "record_changes": ("position",),
 }
-# So many events are taken into account in one transaction.
+# Number of events that are applied in one transaction.
 BATCH: Final = 5_000
-# A question about the past takes so many into account itself, if the timeline is behind.
+# Number of events that a query about the past applies itself, if the timeline is behind.
 CATCH_UP_MAX: Final = 20_000
 # Between two marks there are no more positions than this.
 MARK_EVERY: Final = 256
@@ -86,7 +86,7 @@ def how_far(ledger: Ledger) -> Extent:
 
 
 def advance(ledger: Ledger, limit: int = BATCH) -> int:
-    """Take at most so many more events into account; return how many it were.
+    """Apply at most `limit` more events; return their number.
 
     Raises:
         ImpossibleHistory: the log itself is broken.

@@ -47,10 +47,10 @@ _SQL: Final = statements("replay.replay")
 
 AGGREGATES_MAX: Final = 5_000
 EVENTS_MAX: Final = 25_000
-"""So many are held and written together; more only if one aggregate has more events."""
+"""Number of events that are kept and written together; more only if one aggregate has more."""
 
 _ROWS: Final = 10_000
-# So many more objects than there were must have come before one of the processes looks for garbage.
+# Number of new objects after which a process of the replay collects garbage.
 _GARBAGE_OBJECTS: Final = 100_000
 # Events that are not read again if another record has the same.
 _REMEMBERED: Final = 8_192
@@ -167,7 +167,7 @@ class Filler:
 def rows_of(
     connection: Connection[TupleRow], statement: str, parameters: dict[str, Any]
 ) -> Generator[Iterable[Any]]:
-    """Give the rows of a query as they are needed, so many in memory at a time."""
+    """Yield the rows of a query in bounded memory."""
     # All of them will be needed: what plan gives the first ones soonest does not matter.
     connection.execute("SET LOCAL cursor_tuple_fraction = 1")
     with connection.cursor("log", row_factory=tuple_row) as rows:

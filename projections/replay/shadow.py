@@ -132,7 +132,7 @@ class Shadow:
         self._copy_privileges(connection)
 
     def split(self, connection: Connection[Any], n: int) -> list[Shadow]:
-        """Return so many shadows, or fewer, each with some of the tables, about equally large."""
+        """Return at most `n` shadows, each with some of the tables, about equally large."""
         groups: list[list[str]] = [[] for _ in range(n)]
         sizes = [0] * n
         for table, size_bytes in self._ask(connection, "sizes", self.name):

@@ -33,15 +33,16 @@ from ..tables.lanes import LaneRegistry
 
 _SQL: Final = statements("self_audit.self_audit")
 _LOG: Final = statements("log.ledger_events")
-# So many aggregates are folded together: their histories are in memory at once.
+# Number of aggregates that are folded together: their histories are in memory at once.
 _FOLDED_AT_ONCE: Final = 256
-# So many were folded when the temporary tables are made again: deleted rows take up room in them.
+# Number of folded aggregates after which the temporary tables are made again: deleted rows take
+# space.
 _FOLDED_MAX: Final = 5_000
 
 _ALL: Final = SQL("true")
 
 DIFFERENCES_MAX: Final = 2_000
-"""So many differences of one table are looked at together."""
+"""Maximum number of differences of one table that are examined together."""
 
 
 class Owned(NamedTuple):
@@ -173,7 +174,7 @@ class Expected:
     # What the rows are
 
     def suspects(self, db: Db, stream: Stream, number: int, low: int, high: int) -> list[int]:
-        """Return who of a range, from `low` to `high`, is not as it was proved to be."""
+        """Return the numbers in [low, high] whose checksum differs from the proven one."""
         text = self._text("suspects", stream, "BETWEEN %(low)s AND %(high)s")
         parameters = {"stream": int(stream), "range": number, "low": low, "high": high}
         return [row[0] for row in db.execute(text, parameters)]
@@ -211,7 +212,7 @@ class Expected:
             db: in a transaction.
             stream: their kind.
             numbers: their numbers.
-            limit: so many differences of each table at most; None for all.
+            limit: maximum number of differences of each table; None for all.
         """
         unreadable = self.fold(db, stream, numbers)
         readable = [number for number in numbers if number not in unreadable]

@@ -29,7 +29,7 @@ from .user_blocks import BlockAudit
 _SQL: Final = statements("self_audit.self_audit")
 _OPERATIONS: Final = statements("tables.operations")
 _TOPICS: Final = [LateResult.topic, ResultAdopted.topic]
-# So many positions of the log are searched for late results in one snapshot.
+# Number of positions of the log that are searched for late results in one snapshot.
 _SEARCHED_AT_ONCE: Final = 200_000
 _ALL: Final = SQL("true")
 _TOLD: Final = ("action", "actor", "reason", "started_at", "undoes")

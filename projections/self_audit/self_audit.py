@@ -66,9 +66,9 @@ SIZES: Final[dict[Stream, int]] = {
 
 # After so many known ranges one that is new has its turn, however long the known ones take.
 _KNOWN_BEFORE_NEW: Final = 32
-# So many are said at once.
+# Maximum number of divergences that are logged at once.
 _SAID_MAX: Final = 20
-# So many positions of the log are followed in one query.
+# Number of positions of the log that one query reads.
 _FOLLOWED_AT_ONCE: Final = 100_000
 # So many stretches of the log are searched for what users did, or the laps would be longer while a
 # process has not read all of a long log yet.
@@ -407,6 +407,7 @@ class SelfAuditor:
             for each in already
             if was_looked_at(each) and (each.table, each.key) not in found_keys
         ]
+        # Both were read without a lock, so they are checked again under it.
         if not new and not gone:
             return
 

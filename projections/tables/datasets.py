@@ -177,6 +177,7 @@ def _apply(db: Db, recorded: Recorded, counts: Counter[tuple[int, int, str]]) ->
                 "attributes": [content.attributes.decode() for content in contents],
             }
             db.execute(_SQL["add_entries"], common | entries)
+        # A row is never changed: it ends at this version, and another one begins.
         case d.EntriesRenamed(entries=entries, names=names):
             renamed = common | {"entries": list(entries), "names": list(names)}
             db.execute(_SQL["end_entries"], renamed, prepare=False)
@@ -191,6 +192,7 @@ def _apply(db: Db, recorded: Recorded, counts: Counter[tuple[int, int, str]]) ->
             ended = nothing | {"specification": specification}
             db.execute(_SQL["end_specifications"], ended)
             _count(db, "unlink", ended, counts, -1)
+        # Entries and specifications stay; only the records in their cells change.
         case d.RecordsLinked() as event:
             linked = {
                 "specification": event.specification,

@@ -23,7 +23,7 @@ from .table import Owner, ProjectionTable
 _SQL = statements("tables.divergences")
 
 OPEN_MAX: Final = 1_000
-"""So many are open at most: the log is not for listing a table that is wrong as a whole."""
+"""Maximum number of open divergences: the log must not list a whole wrong table."""
 
 
 def next_id(db: Db) -> int:

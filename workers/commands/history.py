@@ -80,6 +80,7 @@ def history(
         raise click.UsageError("--records can only be used with --dataset")
     if user is not None and given["actor"]:
         raise click.UsageError("--actor cannot be used with --user, which is the actor")
+    # Exactly one subject is given, and only options that it takes.
     common = {"kind": given["kind"], "after": since, "before": until}
     by = {"actor": given["actor"]}
     limit = {"limit": given["limit"]}

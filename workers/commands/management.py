@@ -63,6 +63,7 @@ def _command_of(action: Action) -> click.Command:
             raise click.UsageError(f"give what to {action}: {', '.join(flags)}{both}")
         if given.pop("hard", False):
             meant, given["soft_delete"] = Action.erase, False
+        # `given` has only arguments of the client's method from here on, besides `selection`.
         with Client() as client:
             manage = getattr(client, method_of(action))
             by_query = "ids" not in selection
@@ -72,6 +73,7 @@ def _command_of(action: Action) -> click.Command:
             metadata = manage(**selection, **given)
         _report(metadata, meant, selection.get("ids"), as_json=as_json)
 
+    # Decorators apply from the last option to the first, so that help lists them in order.
     run.__name__ = action
     wrapped: Any = run
     own = [_option_of(option) for option in row.options]

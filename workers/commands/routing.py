@@ -159,6 +159,7 @@ def show_manager(manager: str, as_json: bool) -> None:
             manager_id=found.id, status="running", limit=_RUNNING_MAX + 1
         ).all()
         history = client.manager_history(found.id)
+    # One more than is shown was asked for, to know whether there are more.
     ids = [record.id for record in running]
     if as_json:
         plain = found.model_dump()

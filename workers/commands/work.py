@@ -45,6 +45,7 @@ def work(home: Path | None, **given: Any) -> None:
     sender = Sender(parse_allowed(allowed), settings.webhook_timeout_s)
     deliverer = Deliverer(DeliverySettings(sender, settings.webhook_failing_s), stop)
     runner: Thread | None = None
+    # Nothing runs yet: what starts below ends with `stop`, before the ledger is closed.
     try:
         if settings.services:
             running = RunnerSettings(
@@ -66,6 +67,7 @@ def work(home: Path | None, **given: Any) -> None:
         jobs = server_jobs(settings, sealer=sealer if settings.seal else None, stop=stop)
         published = {"webhook_allow_private": allowed}
         jobs.append(ScheduledJob(WEBHOOKS_JOB, POLL_S, deliverer.run, published))
+        # Returns when `stop` is set; services and messages in progress are finished after it.
         run_jobs(ledger, jobs, stop)
         if runner is not None:
             runner.join()

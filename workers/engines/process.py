@@ -67,7 +67,7 @@ class ProcessEngine:
         idle_s: seconds without a task after which a process beyond these ends.
         threads_per_worker: how many threads numerical libraries may use in each process; None
             divides the processors of this machine, unless the environment has a number already.
-        tasks_per_worker_max: give a slot a new process after so many tasks; None for never.
+        tasks_per_worker_max: number of tasks after which a slot gets a new process; None for never.
     """
 
     def __init__(

@@ -40,7 +40,7 @@ PURGE_S: Final = 600.0
 _PURGE_SLICE: Final = 5_000
 # A faulty job is tried again after this, however short its interval.
 _PAUSE_S: Final = 5.0
-# So many histories that make no sense are said in the log at once.
+# Maximum number of impossible histories that are logged at once.
 _SAID_MAX: Final = 20
 
 

@@ -160,7 +160,7 @@ class ServiceRunner:
     # One service
 
     def pick(self, room: int) -> list[int] | None:
-        """Take services that are due in hand, at most so many; hand back what is done.
+        """Pick services that are due, at most `room`; release what is done.
 
         Returns:
             Their ids; None if another runner is just picking.

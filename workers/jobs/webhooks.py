@@ -60,7 +60,7 @@ class DeliverySettings:
 
     Attributes:
         sender: sends the messages.
-        failing_s: after so many seconds in which nothing arrived, a webhook is disabled.
+        failing_s: seconds without a delivered message after which a webhook is disabled.
         schedule_s: pauses between attempts, in seconds.
     """
 
@@ -110,7 +110,7 @@ class Deliverer:
         return None
 
     def close(self, timeout_s: float = 5.0) -> None:
-        """Wait until what runs has ended, for so many seconds at most."""
+        """Wait until running deliveries have ended, at most `timeout_s` seconds."""
         self._stop.set()
         with self._lock:
             threads = list(self._busy.values())

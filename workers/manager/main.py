@@ -266,6 +266,7 @@ class ManagerAgent:
         for batch in self._spool.left_behind():
             log.info("returning results that manager %d left behind", batch.manager_id)
             self._delivery.put(batch)
+        # All threads exist, and each is closed by the stack; none has started before this.
         self._delivery.start()
         self._desk.start()
         self._pulse.start()

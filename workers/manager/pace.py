@@ -19,7 +19,7 @@ class Pace:
     Args:
         poll_min_s, poll_max_s: pauses when the server had nothing, which double in between.
         prefetch_s: how much work to have ready, in seconds of computing.
-        prefetch_max: at most so many tasks.
+        prefetch_max: maximum number of tasks.
     """
 
     def __init__(

@@ -211,6 +211,7 @@ def replay(spec: OptimizationSpec, evaluations: Sequence[Evaluation]) -> Run:
     endless = {"maxiter": 10**9, "gtol": 0.0}
     if spec.method == "L-BFGS-B":
         endless |= {"maxfun": 10**9, "ftol": 0.0}
+    # SciPy runs on stored evaluations until it asks for a point that is not among them.
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -127,7 +127,7 @@ def datasets(session: Session, *, limit: int = 100) -> Operation[Datasets]:
     """Return the datasets, newest first.
 
     Args:
-        limit: no more than so many.
+        limit: maximum number of them.
 
     >>> [dataset.name for dataset in client.datasets()]
     """
@@ -243,7 +243,7 @@ def entries(
 
     Args:
         version: those of this locked version.
-        limit: no more than so many.
+        limit: maximum number of them.
         content: whether with input and attributes, or names only.
 
     >>> [entry.name for entry in dataset.entries(limit=10)]
@@ -526,7 +526,7 @@ def table(
     Args:
         specifications: only these.
         version: as it was in this locked version; statuses are those of now.
-        limit: no more than so many entries.
+        limit: maximum number of entries.
 
     >>> print(dataset.table(specifications=["hf"]))
     """
@@ -613,7 +613,7 @@ def records(
 
     Args:
         include: which payloads to bring.
-        limit: no more than so many records.
+        limit: maximum number of records.
         as_of: as it was then: a position of the log, or a time; in UTC if it does not say.
         {which}
 
@@ -769,7 +769,7 @@ def history(
         after: only those from then on; with a time zone.
         before: only those before then; with a time zone.
         records: whether the events of the records that it has now follow, record by record.
-        limit: no more than so many; None for all.
+        limit: maximum number of events; None for all.
 
     Raises:
         InvalidArgument: a time has no zone.

@@ -49,7 +49,7 @@ def diff(
             there: not created yet, or erased.
         to_status: only records that were in it at `b`; as `from_status`.
         tag: only records that had it at any time between, or one of several.
-        limit: no more than so many; the `counts` are of all.
+        limit: maximum number of records; the `counts` are of all.
 
     Raises:
         InvalidArgument: a moment is neither a position nor a time.

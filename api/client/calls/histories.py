@@ -61,7 +61,7 @@ def operation_history(
         actor: only by this one, or by several.
         after: only those from then on; with a time zone.
         before: only those before then; with a time zone.
-        limit: no more than so many; None for all.
+        limit: maximum number of events; None for all.
 
     Raises:
         InvalidArgument: a time has no zone, or the id is not valid.
@@ -95,7 +95,7 @@ def user_history(
         after: only those from then on; with a time zone.
         before: only those before then; with a time zone.
         newest_first: or oldest first.
-        limit: no more than so many; None for all.
+        limit: maximum number of events; None for all.
 
     Raises:
         InvalidArgument: a time has no zone.

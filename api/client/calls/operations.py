@@ -104,7 +104,7 @@ def operations(
     Args:
         actor: only of this one, like "user:ann" or "policy:failed-after@1".
         action: only these, like "cancel".
-        limit: no more than so many.
+        limit: maximum number of operations.
 
     >>> client.operations(actor="user:ann", action="cancel", limit=10)
     """
@@ -219,7 +219,7 @@ def error_groups(session: Session, *, limit: int = 100) -> Operation[ErrorGroups
     """Return what the newest 100,000 records in error say, by type and message.
 
     Args:
-        limit: only so many kinds, the most frequent ones.
+        limit: maximum number of kinds, the most frequent ones.
 
     >>> for group in client.error_groups(limit=10):
     ...     print(group.n_records, group.error_type, group.error_message)

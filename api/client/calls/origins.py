@@ -36,7 +36,7 @@ def origins(
         imported_id: only of this one, by its id here.
         ledger_id: only what came from this ledger.
         origin_id: only what had this id there.
-        limit: no more than so many.
+        limit: maximum number of origins.
 
     Raises:
         InvalidArgument: an id is not valid.

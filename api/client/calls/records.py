@@ -366,7 +366,7 @@ def query_records(
         ids: only these.
         dataset: only of this dataset, by id or name.
         include: which payloads to bring.
-        limit: no more than so many records in all; None for no limit.
+        limit: maximum number of records in all; None for no limit.
         as_of: as it was then: a position of the log, or a time; in UTC if it does not say.
         {which}
 
@@ -420,7 +420,7 @@ class _Pace:
             self._size = max(_PAGE_MIN, self._size // 2)
 
     def halve(self, count: int) -> None:
-        """Ask for half of that at most from now on: the server refused so many."""
+        """Ask for half of that at most from now on: the server refused the number."""
         self._size = self._ceiling = max(1, count // 2)
 
 

@@ -41,7 +41,7 @@ def queue(
 
     Args:
         tag: only of this tag, or of several.
-        limit: no more than so many lanes.
+        limit: maximum number of lanes.
 
     >>> print(client.queue(tag="gpu"))
     """

@@ -77,7 +77,7 @@ def consistency(session: Session, first: int, second: int) -> Operation[list[byt
         second: events of the newer one.
 
     Raises:
-        Refused: so many were never sealed.
+        Refused: fewer events are sealed.
 
     >>> client.consistency(1, 4)
     """

@@ -162,7 +162,7 @@ def webhook_deliveries(
 
     Args:
         webhook_id: which.
-        limit: no more than so many; 100 are kept.
+        limit: maximum number of deliveries; 100 are kept.
 
     Raises:
         NotFound: there is no such webhook.

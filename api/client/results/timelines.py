@@ -314,7 +314,7 @@ def _label(x: int, y: int, text: str, *, anchor: str = "start", fill: str = "#1f
 
 
 def _merged(periods: list[Period], n_max: int) -> list[Period]:
-    """Return at most so many periods: the longest of each group of neighbours."""
+    """Return at most `n_max` periods: the longest of each group of neighbours."""
     if len(periods) <= n_max:
         return periods
     size = -(-len(periods) // n_max)

@@ -194,7 +194,10 @@ def test_when_the_suspension_is_over_one_task_is_tried() -> None:
 def test_those_that_drain_claim_nothing_more() -> None:
     found = waiting(manager(2, state=ManagerState.draining, name="m2"))
     assert found.code is Cause.managers_draining
-    assert found.text == "Who could take it is draining and claims nothing more: manager 2 (m2)."
+    assert (
+        found.text == "The managers that could take it are draining and claim nothing: "
+        "manager 2 (m2)."
+    )
     assert (found.n_able, found.nearest[0].state) == (0, ManagerState.draining)
 
 
