@@ -91,7 +91,10 @@ def changes(table: str, rows: Any) -> Iterator[Change]:
 
 def _of_action(table: str, action: Action, events: Sequence[str]) -> Iterator[Change]:
     row = action.row
-    others: dict[str, object] = {"restores": not row.restores, "undoable": not row.undoable}
+    others: dict[str, object] = {"undoable": not row.undoable}
+    if row.opposite is not None:
+        # What has no opposite restores nothing, whatever its row says.
+        others["restores"] = not row.restores
     if row.event is not None:
         others["event"] = _next(events, row.event)
     others |= {name: None for name in ("opposite", "remedy_for") if getattr(row, name) is not None}

@@ -95,8 +95,8 @@ def test_each_row_of_a_table_is_left_out_and_leads_elsewhere() -> None:
 def test_actions_lose_and_change_what_they_do_to_records_and_relatives() -> None:
     words = [each.words for each in changes("Action", Action) if "`invalidate." in each.words]
     assert words == [
-        "`invalidate.restores` -> `True`",
         "`invalidate.undoable` -> `False`",
+        "`invalidate.restores` -> `True`",
         "`invalidate.event` -> `uninvalidated`",
         "`invalidate.opposite` -> `None`",
         "without `invalidate.parents`",
