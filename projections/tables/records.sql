@@ -25,19 +25,22 @@ SELECT r.status, r.prior, r.kind, r.lane_id, r.priority, r.not_before IS NOT NUL
  ORDER BY min(r.id);
 
 -- name: lock_attempts
--- The same lock; of those that a manager runs, what their rules ask for, in classes.
-SELECT r.lane_id, r.priority, r.attempt,
-       array_agg(r.id ORDER BY r.id), array_agg(r.version ORDER BY r.id)
-  FROM (SELECT id, version, status, kind, lane_id, priority, attempt, manager_id
-          FROM records
-         WHERE id = ANY(%(ids)b::bigint[])
-         ORDER BY id
-           FOR UPDATE) AS r
- WHERE r.status = 'running'
-   AND r.kind = 'task'
-   AND r.manager_id = %(manager_id)b::bigint
+-- The same lock; of those that a manager runs, what their rules ask for, in classes. All are locked,
+-- also those that it does not run: the condition must not move into the part that locks, for the
+-- rest would be locked later, and out of the order of ids.
+  WITH locked AS MATERIALIZED (
+       SELECT id, version, status, kind, lane_id, priority, attempt, manager_id
+         FROM records
+        WHERE id = ANY(%(ids)b::bigint[])
+        ORDER BY id
+          FOR UPDATE)
+SELECT lane_id, priority, attempt, array_agg(id ORDER BY id), array_agg(version ORDER BY id)
+  FROM locked
+ WHERE status = 'running'
+   AND kind = 'task'
+   AND manager_id = %(manager_id)b::bigint
  GROUP BY 1, 2, 3
- ORDER BY min(r.id);
+ ORDER BY min(id);
 
 -- name: lock_claimable
 -- Of these candidates, in their order, the first that still wait in their lanes (somebody may just

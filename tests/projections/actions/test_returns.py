@@ -23,8 +23,9 @@ from recordledger.projections.actions.managing import (
     relinquish,
     return_results,
 )
-from recordledger.projections.ledger import Ledger
+from recordledger.projections.ledger import Ledger, Operation
 from recordledger.projections.reading.queries import payload_contents
+from recordledger.projections.tables import records
 
 from ..stage import ALICE, BOB, OK, TRACEBACK, Stage, bad, good, result, together
 
@@ -186,6 +187,21 @@ def test_good_results_of_many_kinds_of_tasks_are_each_record_s_own(stage: Stage)
         assert completed.outcome == given[list(held).index(id_)].outcome
         assert stage.record(id_).outcome == completed.outcome
     stage.require_equal()
+
+
+def test_all_records_of_a_batch_are_locked_though_another_manager_runs_some(stage: Stage) -> None:
+    first, held = stage.running(2)
+    other, theirs = stage.running(2)
+    ids = sorted({**held, **theirs})
+
+    def work(operation: Operation) -> None:
+        found = records.lock_attempts(operation.db, first, ids, stage.ledger.lanes)
+        assert [list(alike.ids) for alike in found] == [list(held)]
+        locked = stage.ask("SELECT id FROM records FOR UPDATE SKIP LOCKED")
+        assert not {row[0] for row in locked} & set(ids)
+
+    assert other != first
+    stage.ledger.operate(work, actor=ALICE)
 
 
 def test_an_empty_batch_is_no_operation(stage: Stage) -> None:
