@@ -19,8 +19,8 @@ from recordledger.workers.jobs.schedule import advance_bulk_operations
 from tests.postgres import new_database
 
 from ..service import Service, serving
-from .test_records import Connect
-from .test_records import connect as connect  # a fixture, for pytest to find
+from .both import Connect
+from .both import connect as connect  # a fixture, for pytest to find
 
 UNKNOWN = 9_000_000_000
 

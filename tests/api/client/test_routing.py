@@ -13,8 +13,8 @@ from recordledger.domain.admin.access import Role
 from tests.postgres import new_database
 
 from ..service import Service, serving
-from .test_records import Connect
-from .test_records import connect as connect  # a fixture, for pytest to find
+from .both import Connect
+from .both import connect as connect  # a fixture, for pytest to find
 from .test_values import html_of
 
 UNKNOWN = 9_000_000_000

@@ -18,8 +18,8 @@ from recordledger.projections.reading.queries import ledger_id
 from tests.postgres import new_database
 from tests.projections.stage import Stage, staged
 
-from ..client.test_records import Connect
-from ..client.test_records import connect as connect  # a fixture, for pytest to find
+from ..client.both import Connect
+from ..client.both import connect as connect  # a fixture, for pytest to find
 from ..client.test_values import html_of
 from ..service import Service, serving
 
