@@ -64,6 +64,15 @@ def test_results_in_time_are_taken_without_reading_what_has_happened(
     assert outcomes(answer) == ([0, 1], [], [], [(2, "not_found")])
 
 
+def test_good_results_in_time_are_taken_without_reading_whole_records(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager_id, held = stage.running(2)
+    monkeypatch.delattr(Operation, "lock")
+    answer = stage.hand_in(manager_id, held)
+    assert outcomes(answer) == ([0, 1], [], [], [])
+
+
 def test_a_good_result_completes_the_record(stage: Stage) -> None:
     manager_id, held = stage.running()
     (record_id,) = held
@@ -253,6 +262,7 @@ def test_a_result_between_two_of_an_older_attempt_counts_once(stage: Stage) -> N
     batch = [result(record_id, attempt) for attempt in (1, 2, 2, 1)]
     answer = return_all(stage, manager_id, *batch)
     assert outcomes(answer) == ([1], [0], [2, 3], [])
+    assert answer["operation_id"] == str(stage.events(record_id)[-1].operation_id)
     assert stage.topics(record_id).count("late_result") == 1
 
 
