@@ -154,7 +154,7 @@ def test_a_pilot_job_with_nothing_to_do_ends_and_frees_its_node(site: Site) -> N
 
 def test_a_script_holds_no_secret_and_no_broken_line() -> None:
     for options, complaint in (
-        (("--", "--token=s3cret"), "--token would stand in the script"),
+        (("--", "--token=s3cret"), "--token would be readable in the script"),
         (("--partition=a b",), "has spaces"),
         (("--grace-s=5",), "must be longer than 15 s"),
         (("--time-min=1", "--grace-s=60"), "shorter than the job's 1 minutes"),
