@@ -244,6 +244,7 @@ ADOPTED: Final = [created(), claimed(1), relinquished(1), late_result(), result_
             claimed(2, attempt=2),
         ],
         [created(), claimed(1), WRONG, reset(not_before=at(9)), cancelled(), uncancelled()],
+        [created(), claimed(1), WRONG, reset(), claimed(2, attempt=2)],
     ],
 )
 def test_a_legal_history_breaks_nothing(history: Sequence[Event]) -> None:
