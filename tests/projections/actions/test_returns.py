@@ -176,6 +176,14 @@ def test_a_batch_is_answered_index_by_index(stage: Stage) -> None:
     stage.require_equal()
 
 
+def test_a_good_result_that_is_twice_in_a_batch_counts_once(stage: Stage) -> None:
+    manager_id, held = stage.running(2)
+    first, second = starmap(result, held.items())
+    answer = return_all(stage, manager_id, first, second, first)
+    assert outcomes(answer) == ([0, 1], [], [2], [])
+    assert [stage.topics(id_).count("completed") for id_ in held] == [1, 1]
+
+
 def test_good_results_of_many_kinds_of_tasks_are_each_record_s_own(stage: Stage) -> None:
     before = stage.submit(2, tag="again")
     first = stage.manager("again")
