@@ -18,9 +18,8 @@ from . import domain_coverage
 from .sizes import PROFILE
 
 DURATIONS: Final = ".test-durations.json"
-# The rules first: what has run ten thousand times before, Python 3.11 does not tell coverage of
-# exactly. Then what waits for other processes, and last what is quick, so that all processes of the
-# tests end at about the same time.
+# The rules first, since all else breaks with them. Then what waits for other processes, and last
+# what is quick, so that all processes of the tests end at about the same time.
 ORDER: Final = ("domain", "acceptance", "workers", "projections", "api", "mutation")
 
 settings.load_profile(PROFILE)

@@ -134,6 +134,10 @@ class RecordMemory(StreamCursor):
             case _:
                 self._rest(place, event)
 
+    def _pause_until(self, not_before: datetime | None) -> None:
+        if not_before is not None or self.rarely is not None:
+            self._more().not_before = not_before
+
     def _rest(self, place: EventPlace, event: Event) -> None:
         if self.live and type(event) in ENDS:
             if self.holder is not None:
@@ -148,8 +152,7 @@ class RecordMemory(StreamCursor):
                 more.kept[attempt] = outcome
             case e.Reset(not_before=not_before):
                 self.accepted, self.is_good = 0, False
-                if not_before is not None or self.rarely is not None:
-                    self._more().not_before = not_before
+                self._pause_until(not_before)
             case e.Revived():
                 self.accepted, self.is_good = 0, False
             case e.Reverted():

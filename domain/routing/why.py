@@ -241,9 +241,11 @@ def _waiting(record: RecordAggregate, now: Circumstances) -> StatusExplanation:
             all_of = "all of " if len(lane.required_programs) > 1 else ""
             offer = f"No manager on tag {lane.tag} offers {all_of}{_listed(lane.required_programs)}"
             first = near[0]
-            text = f"{offer}; the nearest is {first}, which lacks {_listed(first.lacks)}."
-            if far:
-                text = f"{offer}; {far[0]} on tag {far[0].tags[0]} does."
+            text = (
+                f"{offer}; {far[0]} on tag {far[0].tags[0]} does."
+                if far
+                else f"{offer}; the nearest is {first}, which lacks {_listed(first.lacks)}."
+            )
         case _:
             near, far = [], elsewhere
             tags = sorted({tag for seen in now.alive for tag in seen.manager.tags})
